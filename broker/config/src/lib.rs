@@ -1,0 +1,1 @@
+//! The table of broker, topic and group settings: parse, validate, describe; pure.

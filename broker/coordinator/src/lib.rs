@@ -1,0 +1,1 @@
+//! Consumer groups and their offsets: pure state machines over a log.

@@ -1,0 +1,1 @@
+//! The world behind seams: clock, entropy, tasks, sockets and disks.

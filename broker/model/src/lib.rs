@@ -1,0 +1,1 @@
+//! Ids, and the metadata records that fold into an immutable image; pure.

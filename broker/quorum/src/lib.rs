@@ -1,0 +1,1 @@
+//! The metadata log and the controller's decisions.

@@ -1,0 +1,1 @@
+//! Record batches: views, validation, builders and compression; no I/O.

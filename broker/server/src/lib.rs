@@ -1,0 +1,1 @@
+//! Listeners, one handler per API, the partition runtime, metrics and health.
