@@ -1,1 +1,16 @@
 //! The world behind seams: clock, entropy, tasks, sockets and disks.
+//!
+//! Everything that makes two runs of the same program differ lives here, so that
+//! a whole cluster can later run in one deterministic process. No other crate
+//! asks the operating system for time, chance, threads, sockets or files
+//! (`clippy.toml` refuses it). Nothing here knows of Kafka.
+
+pub mod clock;
+pub mod disk;
+pub mod net;
+pub mod random;
+pub mod runtime;
+pub mod task;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Time: the wall clock for what is written down, the monotonic one for durations.
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use tokio::time::Instant;
+pub use tokio::time::error::Elapsed;
+
+/// Wall-clock time in milliseconds since the Unix epoch.
+///
+/// It may jump in either direction; never measure a duration with it.
+/// A clock set before 1970 reads as 0.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that asks the system for the wall clock"
+)]
+pub fn now_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+/// A point on the monotonic clock; it follows tokio's paused time in tests.
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Waits for `duration` on the monotonic clock.
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Waits until `deadline` on the monotonic clock.
+pub async fn sleep_until(deadline: Instant) {
+    tokio::time::sleep_until(deadline).await;
+}
+
+/// Runs `future` for at most `duration`; afterwards it is dropped.
+///
+/// # Errors
+/// [`Elapsed`] when the time was up first.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    tokio::time::timeout(duration, future).await
+}

@@ -1,0 +1,640 @@
+//! A file system in memory, for tests: it can crash, run full and fail on demand.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
+
+/// Which calls a [`Fault`] hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultOp {
+    /// Reads of file contents.
+    Read,
+    /// Writes and changes of length.
+    Write,
+    /// Syncs of files and directories.
+    Sync,
+    /// Making, renaming and removing names.
+    Name,
+}
+
+/// What a [`Fault`] answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultError {
+    /// The device failed.
+    Eio,
+    /// The device is full. A write may have been done in part.
+    Enospc,
+}
+
+impl FaultError {
+    fn error(self) -> io::Error {
+        match self {
+            FaultError::Eio => io::Error::from_raw_os_error(5),
+            FaultError::Enospc => io::Error::from_raw_os_error(28),
+        }
+    }
+}
+
+/// A planned failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Which calls it hits.
+    pub op: FaultOp,
+    /// Only paths that contain this text; empty for all.
+    pub path_contains: String,
+    /// How many matching calls go well first.
+    pub after: u32,
+    /// How many calls fail then; it is used up afterwards.
+    pub times: u32,
+    /// The error.
+    pub error: FaultError,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: u64, bytes: Vec<u8> },
+    SetLen(u64),
+}
+
+impl Change {
+    fn apply(&self, data: &mut Vec<u8>) {
+        match self {
+            Change::Write { offset, bytes } => {
+                let start = usize::try_from(*offset).expect("offsets in memory fit usize");
+                let end = start + bytes.len();
+                if data.len() < end {
+                    data.resize(end, 0);
+                }
+                data[start..end].copy_from_slice(bytes);
+            }
+            Change::SetLen(len) => {
+                data.resize(
+                    usize::try_from(*len).expect("lengths in memory fit usize"),
+                    0,
+                );
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    /// What was done since the last sync, in order: `durable` + these = `current`.
+    pending: Vec<Change>,
+}
+
+type InodeRef = Arc<Mutex<Inode>>;
+
+#[derive(Debug, Clone)]
+enum Node {
+    File(InodeRef),
+    Dir,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    names: BTreeMap<PathBuf, Node>,
+    durable_names: BTreeMap<PathBuf, Node>,
+    locked: BTreeSet<PathBuf>,
+    faults: Vec<Fault>,
+    capacity_bytes: Option<u64>,
+    /// Bumped by every crash: handles of an older one answer with errors.
+    incarnation: u64,
+    file_syncs: u64,
+    dir_syncs: u64,
+    writes: u64,
+    reads: u64,
+}
+
+/// A file system in memory. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemDisk {
+    state: Arc<Mutex<State>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A test thread that panicked leaves the data as it was: good enough to look at.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn not_found(path: &Path) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("{}: no such file or directory", path.display()),
+    )
+}
+
+fn is_root(path: &Path) -> bool {
+    path.parent().is_none() || path.as_os_str().is_empty()
+}
+
+impl State {
+    fn check_fault(&mut self, op: FaultOp, path: &Path) -> io::Result<()> {
+        let text = path.to_string_lossy();
+        for fault in &mut self.faults {
+            if fault.op != op || fault.times == 0 || !text.contains(&fault.path_contains) {
+                continue;
+            }
+            if fault.after > 0 {
+                fault.after -= 1;
+                continue;
+            }
+            fault.times -= 1;
+            return Err(fault.error.error());
+        }
+        Ok(())
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        is_root(path) || matches!(self.names.get(path), Some(Node::Dir))
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.names
+            .values()
+            .map(|node| match node {
+                Node::File(inode) => lock(inode).current.len() as u64,
+                Node::Dir => 0,
+            })
+            .sum()
+    }
+
+    fn children(names: &BTreeMap<PathBuf, Node>, dir: &Path) -> Vec<(PathBuf, Node)> {
+        names
+            .iter()
+            .filter(|(path, _)| path.parent().is_some_and(|parent| parent == dir))
+            .map(|(path, node)| (path.clone(), node.clone()))
+            .collect()
+    }
+}
+
+/// A small generator, so that a crash is replayable from its seed.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        usize::try_from(z % (bound.max(1) as u64)).unwrap_or(0)
+    }
+}
+
+impl MemDisk {
+    /// An empty file system of unlimited size.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Power cut: everything that was not synced is gone, open handles are dead,
+    /// locks are free. Faults and capacity stay.
+    pub fn crash(&self) {
+        self.crash_keeping(|_| 0);
+    }
+
+    /// Power cut that keeps, for each file, some prefix of what was not synced (the
+    /// last change possibly torn), and for each directory its synced or its latest
+    /// names, chosen by `seed`.
+    pub fn crash_with_seed(&self, seed: u64) {
+        let mut random = SplitMix(seed);
+        self.crash_keeping(move |bound| random.below(bound));
+    }
+
+    /// `choose(n)` gives a number in `0..n`; 0 always keeps least.
+    fn crash_keeping(&self, mut choose: impl FnMut(usize) -> usize) {
+        let mut state = lock(&self.state);
+        state.incarnation += 1;
+        state.locked.clear();
+        let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
+        for path in state.names.keys().chain(state.durable_names.keys()) {
+            if let Some(parent) = path.parent() {
+                dirs.insert(parent.to_owned());
+            }
+        }
+        let mut survivors = BTreeMap::new();
+        for dir in dirs {
+            let source = if choose(2) == 0 {
+                &state.durable_names
+            } else {
+                &state.names
+            };
+            survivors.extend(State::children(source, &dir));
+        }
+        // A name whose directory did not survive is gone with it.
+        let all: BTreeSet<PathBuf> = survivors.keys().cloned().collect();
+        survivors.retain(|path, _| {
+            path.ancestors()
+                .skip(1)
+                .all(|parent| is_root(parent) || all.contains(parent))
+        });
+        for node in survivors.values_mut() {
+            if let Node::File(inode) = node {
+                let old = lock(inode);
+                let mut data = old.durable.clone();
+                let kept = choose(old.pending.len() + 1);
+                for change in &old.pending[..kept] {
+                    change.apply(&mut data);
+                }
+                if let Some(Change::Write { offset, bytes }) = old.pending.get(kept) {
+                    let torn = choose(bytes.len() + 1);
+                    if torn > 0 {
+                        let bytes = bytes[..torn].to_vec();
+                        Change::Write {
+                            offset: *offset,
+                            bytes,
+                        }
+                        .apply(&mut data);
+                    }
+                }
+                drop(old);
+                *inode = Arc::new(Mutex::new(Inode {
+                    current: data.clone(),
+                    durable: data,
+                    pending: Vec::new(),
+                }));
+            }
+        }
+        state.names.clone_from(&survivors);
+        state.durable_names = survivors;
+    }
+
+    /// Plans a failure.
+    pub fn inject(&self, fault: Fault) {
+        lock(&self.state).faults.push(fault);
+    }
+
+    /// Forgets all planned failures.
+    pub fn clear_faults(&self) {
+        lock(&self.state).faults.clear();
+    }
+
+    /// Limits the sum of all file lengths; writes past it get ENOSPC.
+    pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
+        lock(&self.state).capacity_bytes = capacity_bytes;
+    }
+
+    /// Flips the bits of `mask` in the byte at `offset`, on the platter too.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file or byte.
+    pub fn corrupt(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
+        let state = lock(&self.state);
+        let Some(Node::File(inode)) = state.names.get(path) else {
+            return Err(not_found(path));
+        };
+        let mut inode = lock(inode);
+        let at = usize::try_from(offset).map_err(|_| not_found(path))?;
+        *inode.current.get_mut(at).ok_or_else(|| not_found(path))? ^= mask;
+        if let Some(byte) = inode.durable.get_mut(at) {
+            *byte ^= mask;
+        }
+        Ok(())
+    }
+
+    /// How many file syncs were done (whether or not they failed).
+    pub fn file_syncs(&self) -> u64 {
+        lock(&self.state).file_syncs
+    }
+
+    /// How many directory syncs were done.
+    pub fn dir_syncs(&self) -> u64 {
+        lock(&self.state).dir_syncs
+    }
+
+    /// How many write calls were done.
+    pub fn writes(&self) -> u64 {
+        lock(&self.state).writes
+    }
+
+    /// How many read calls were done.
+    pub fn reads(&self) -> u64 {
+        lock(&self.state).reads
+    }
+}
+
+impl Disk for MemDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.check_fault(FaultOp::Name, path)?;
+        let missing: Vec<PathBuf> = path
+            .ancestors()
+            .filter(|ancestor| !is_root(ancestor))
+            .map(Path::to_owned)
+            .collect();
+        for ancestor in missing {
+            match state.names.get(&ancestor) {
+                Some(Node::File(_)) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::AlreadyExists,
+                        format!("{} is a file", ancestor.display()),
+                    ));
+                }
+                Some(Node::Dir) => {}
+                None => {
+                    state.names.insert(ancestor, Node::Dir);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let state = lock(&self.state);
+        if !state.is_dir(path) {
+            return Err(not_found(path));
+        }
+        Ok(State::children(&state.names, path)
+            .into_iter()
+            .filter_map(|(child, node)| {
+                let name = child.file_name()?.to_str()?.to_owned();
+                Some(match node {
+                    Node::Dir => DirEntry {
+                        name,
+                        is_dir: true,
+                        len: 0,
+                    },
+                    Node::File(inode) => DirEntry {
+                        name,
+                        is_dir: false,
+                        len: lock(&inode).current.len() as u64,
+                    },
+                })
+            })
+            .collect())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        let state = lock(&self.state);
+        Ok(is_root(path) || state.names.contains_key(path))
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = lock(&self.state);
+        let inode = match (state.names.get(path), mode) {
+            (Some(Node::Dir), _) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::IsADirectory,
+                    format!("{} is a directory", path.display()),
+                ));
+            }
+            (Some(Node::File(_)), OpenMode::CreateNew) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{} exists", path.display()),
+                ));
+            }
+            (Some(Node::File(inode)), _) => inode.clone(),
+            (None, OpenMode::Read | OpenMode::ReadWrite) => return Err(not_found(path)),
+            (None, OpenMode::Create | OpenMode::CreateNew) => {
+                if !path.parent().is_some_and(|parent| state.is_dir(parent)) {
+                    return Err(not_found(path));
+                }
+                state.check_fault(FaultOp::Name, path)?;
+                let inode = InodeRef::default();
+                state
+                    .names
+                    .insert(path.to_owned(), Node::File(inode.clone()));
+                inode
+            }
+        };
+        Ok(Arc::new(MemFile {
+            state: self.state.clone(),
+            incarnation: state.incarnation,
+            inode,
+            path: path.to_owned(),
+            writable: mode != OpenMode::Read,
+        }))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.check_fault(FaultOp::Name, path)?;
+        match state.names.get(path) {
+            Some(Node::File(_)) => {
+                state.names.remove(path);
+                Ok(())
+            }
+            _ => Err(not_found(path)),
+        }
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.check_fault(FaultOp::Name, path)?;
+        if !state.is_dir(path) {
+            return Err(not_found(path));
+        }
+        state.names.retain(|name, _| !name.starts_with(path));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.check_fault(FaultOp::Name, from)?;
+        if !state.names.contains_key(from) {
+            return Err(not_found(from));
+        }
+        if !to.parent().is_some_and(|parent| state.is_dir(parent)) {
+            return Err(not_found(to));
+        }
+        let moved: Vec<PathBuf> = state
+            .names
+            .keys()
+            .filter(|name| name.starts_with(from))
+            .cloned()
+            .collect();
+        for name in moved {
+            let target = match name.strip_prefix(from) {
+                Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+                Ok(rest) => to.join(rest),
+                Err(_) => continue,
+            };
+            if let Some(node) = state.names.remove(&name) {
+                state.names.insert(target, node);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.dir_syncs += 1;
+        if !state.is_dir(path) {
+            return Err(not_found(path));
+        }
+        state.check_fault(FaultOp::Sync, path)?;
+        let latest = State::children(&state.names, path);
+        state
+            .durable_names
+            .retain(|name, _| name.parent() != Some(path));
+        // A directory that was renamed keeps what was durable below its old name:
+        // the tests here never rename a directory without syncing what is in it.
+        for (name, node) in latest {
+            if matches!(node, Node::Dir) {
+                let below: Vec<_> = state
+                    .names
+                    .iter()
+                    .filter(|(child, _)| child.starts_with(&name) && **child != name)
+                    .filter(|(child, _)| state.durable_names.contains_key(*child))
+                    .map(|(child, node)| (child.clone(), node.clone()))
+                    .collect();
+                state.durable_names.extend(below);
+            }
+            state.durable_names.insert(name, node);
+        }
+        Ok(())
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        let state = lock(&self.state);
+        let total_bytes = state.capacity_bytes.unwrap_or(1 << 40);
+        Ok(Space {
+            free_bytes: total_bytes.saturating_sub(state.used_bytes()),
+            total_bytes,
+        })
+    }
+
+    fn lock_dir(&self, path: &Path) -> io::Result<DirLock> {
+        let mut state = lock(&self.state);
+        if !state.is_dir(path) {
+            return Err(not_found(path));
+        }
+        if !state.locked.insert(path.to_owned()) {
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{} is in use by another process", path.display()),
+            ));
+        }
+        let held: Box<dyn Any + Send + Sync> = Box::new(MemLock {
+            state: self.state.clone(),
+            incarnation: state.incarnation,
+            path: path.to_owned(),
+        });
+        Ok(DirLock { _held: held })
+    }
+}
+
+struct MemLock {
+    state: Arc<Mutex<State>>,
+    incarnation: u64,
+    path: PathBuf,
+}
+
+impl Drop for MemLock {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if state.incarnation == self.incarnation {
+            state.locked.remove(&self.path);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MemFile {
+    state: Arc<Mutex<State>>,
+    incarnation: u64,
+    inode: InodeRef,
+    path: PathBuf,
+    writable: bool,
+}
+
+impl MemFile {
+    fn checked(&self, op: FaultOp) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = lock(&self.state);
+        if state.incarnation != self.incarnation {
+            return Err(io::Error::other(format!(
+                "{}: opened before the crash",
+                self.path.display()
+            )));
+        }
+        if op == FaultOp::Write && !self.writable {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{}: opened for reading", self.path.display()),
+            ));
+        }
+        state.check_fault(op, &self.path)?;
+        Ok(state)
+    }
+
+    fn change(&self, change: Change, new_len: u64) -> io::Result<()> {
+        let mut state = self.checked(FaultOp::Write)?;
+        state.writes += 1;
+        if let Some(capacity) = state.capacity_bytes {
+            let used = state.used_bytes();
+            let old = lock(&self.inode).current.len() as u64;
+            if new_len > old && used + (new_len - old) > capacity {
+                return Err(FaultError::Enospc.error());
+            }
+        }
+        let mut inode = lock(&self.inode);
+        change.apply(&mut inode.current);
+        inode.pending.push(change);
+        Ok(())
+    }
+}
+
+impl DiskFile for MemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.checked(FaultOp::Read)?;
+        state.reads += 1;
+        let inode = lock(&self.inode);
+        let Ok(start) = usize::try_from(offset) else {
+            return Ok(0);
+        };
+        let Some(left) = inode.current.get(start..) else {
+            return Ok(0);
+        };
+        let count = left.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&left[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let len = lock(&self.inode).current.len() as u64;
+        self.change(
+            Change::Write {
+                offset,
+                bytes: bytes.to_vec(),
+            },
+            len.max(offset + bytes.len() as u64),
+        )
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.checked(FaultOp::Sync)?;
+        state.file_syncs += 1;
+        let mut guard = lock(&self.inode);
+        let inode = &mut *guard;
+        for change in inode.pending.drain(..) {
+            change.apply(&mut inode.durable);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.inode).current.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Change::SetLen(len), len)
+    }
+
+    fn write_vectored_at(&self, slices: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: Vec<u8> = slices
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
+        self.write_at(&bytes, offset)
+    }
+}

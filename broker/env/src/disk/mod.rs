@@ -1,0 +1,217 @@
+//! Files behind a trait: the real ones, and ones in memory that can fail and crash.
+//!
+//! The contract that both keep: written bytes are readable at once, but survive a
+//! power cut only after [`DiskFile::sync_data`]; a created, renamed or removed name
+//! survives only after [`Disk::sync_dir`] of its directory. All calls block.
+
+mod file;
+mod mem;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use file::FileDisk;
+pub use mem::{Fault, FaultError, FaultOp, MemDisk};
+
+/// How [`Disk::open`] opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading only; the file must exist.
+    Read,
+    /// Reading and writing; the file must exist.
+    ReadWrite,
+    /// Reading and writing; the file is made when it does not exist.
+    Create,
+    /// Reading and writing; `AlreadyExists` when there is such a file.
+    CreateNew,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The last part of the path.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Length in bytes; 0 for directories.
+    pub len: u64,
+}
+
+/// Room on the file system that holds a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that an unprivileged process can still write.
+    pub free_bytes: u64,
+    /// Size of the file system in bytes.
+    pub total_bytes: u64,
+}
+
+/// Holds a directory for this process alone; dropping it lets go.
+pub struct DirLock {
+    _held: Box<dyn Any + Send + Sync>,
+}
+
+impl Debug for DirLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirLock")
+    }
+}
+
+/// A file system.
+pub trait Disk: Send + Sync + Debug {
+    /// Makes `path` and its missing parents directories; an existing one is fine.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in directory `path`, sorted. Names that are not UTF-8 are left out.
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Whether there is a file or directory at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Opens a file. A new name needs [`Disk::sync_dir`] to survive a power cut.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file; open handles keep working.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and all in it; open handles keep working.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file (replacing one of that name) or a directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes the names in directory `path` survive a power cut.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Room on the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Free bytes on the file system that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.space(path)?.free_bytes)
+    }
+
+    /// Takes directory `path` for this process alone, by a lock on its file `.lock`.
+    ///
+    /// `WouldBlock` when another process (or another holder in this one) has it.
+    fn lock_dir(&self, path: &Path) -> io::Result<DirLock>;
+}
+
+/// An open file. Reads and writes name their position; there is no cursor.
+pub trait DiskFile: Send + Sync + Debug {
+    /// Reads up to `buffer.len()` bytes at `offset`; 0 means the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`, growing the file where needed.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the written bytes and the length survive a power cut.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Like [`DiskFile::sync_data`], with all of the file's attributes.
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is 0.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file, or grows it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Writes all of `slices` one after the other at `offset`, in one call where
+    /// the system can. The slices are consumed.
+    fn write_vectored_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut position = offset;
+        for slice in slices.iter() {
+            self.write_at(slice, position)?;
+            position += slice.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` at the end and says where they begin. For one writer at a time.
+    fn append(&self, bytes: &[u8]) -> io::Result<u64> {
+        let position = self.len()?;
+        self.write_at(bytes, position)?;
+        Ok(position)
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    fn read_bytes_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer = vec![0u8; len];
+        let mut filled = 0;
+        while filled < len {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        buffer.truncate(filled);
+        Ok(Bytes::from(buffer))
+    }
+
+    /// Fills `buffer` from `offset`; `UnexpectedEof` when the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The whole of a small file.
+///
+/// # Errors
+/// Those of opening and reading it; `InvalidData` when it is longer than `max_bytes`.
+pub fn read_file(disk: &dyn Disk, path: &Path, max_bytes: usize) -> io::Result<Bytes> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let len = file.len()?;
+    match usize::try_from(len) {
+        Ok(len) if len <= max_bytes => file.read_bytes_at(0, len),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{} is {len} bytes long, more than the {max_bytes} that it may have",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// Replaces the file at `path` by `bytes`, whole or not at all, and makes it durable:
+/// a temporary file beside it (`.tmp` appended) is written, synced and renamed, and
+/// the directory synced.
+///
+/// # Errors
+/// Those of any of the steps; the old file is then still there or replaced whole.
+pub fn write_file_atomic(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let file = disk.open(temporary, OpenMode::Create)?;
+    file.set_len(0)?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(temporary, path)?;
+    match path.parent() {
+        Some(parent) => disk.sync_dir(parent),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,178 @@
+//! One suite for every disk, and what only the one in memory can do.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn on_both(check: impl Fn(&dyn Disk, &Path)) {
+    let memory = MemDisk::new();
+    let root = PathBuf::from("/data");
+    memory.create_dir_all(&root).unwrap();
+    check(&memory, &root);
+    let real = tempfile::tempdir().unwrap();
+    check(&FileDisk::new(), real.path());
+}
+
+#[test]
+fn written_bytes_are_read_back_at_their_positions() {
+    on_both(|disk, root| {
+        let file = disk.open(&root.join("a"), OpenMode::CreateNew).unwrap();
+        file.write_at(b"hello", 0).unwrap();
+        assert_eq!(file.append(b" world").unwrap(), 5);
+        file.write_vectored_at(&mut [IoSlice::new(b"!"), IoSlice::new(b"?")], 11)
+            .unwrap();
+        assert_eq!(file.len().unwrap(), 13);
+        assert_eq!(&file.read_bytes_at(0, 100).unwrap()[..], b"hello world!?");
+        assert_eq!(&file.read_bytes_at(6, 5).unwrap()[..], b"world");
+        assert!(file.read_bytes_at(13, 5).unwrap().is_empty());
+        let mut buffer = [0u8; 4];
+        let error = file.read_exact_at(&mut buffer, 11).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        file.set_len(3).unwrap();
+        assert_eq!(&file.read_bytes_at(0, 100).unwrap()[..], b"hel");
+        file.sync_data().unwrap();
+        file.sync_all().unwrap();
+    });
+}
+
+#[test]
+fn names_are_listed_renamed_and_removed() {
+    on_both(|disk, root| {
+        let dir = root.join("x/y");
+        disk.create_dir_all(&dir).unwrap();
+        disk.create_dir_all(&dir).unwrap();
+        write_file_atomic(disk, &dir.join("b"), b"12").unwrap();
+        write_file_atomic(disk, &dir.join("b"), b"123").unwrap();
+        disk.open(&dir.join("a"), OpenMode::Create).unwrap();
+        let names: Vec<_> = disk.list(&dir).unwrap();
+        assert_eq!(
+            names,
+            [("a", 0), ("b", 3)].map(|(name, len)| DirEntry {
+                name: name.into(),
+                is_dir: false,
+                len
+            })
+        );
+        assert!(disk.list(&root.join("x")).unwrap()[0].is_dir);
+        assert_eq!(&read_file(disk, &dir.join("b"), 3).unwrap()[..], b"123");
+        let error = read_file(disk, &dir.join("b"), 2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        disk.rename(&root.join("x/y"), &root.join("x/z")).unwrap();
+        assert!(!disk.exists(&dir).unwrap());
+        assert!(disk.exists(&root.join("x/z/b")).unwrap());
+        disk.remove(&root.join("x/z/b")).unwrap();
+        let error = disk.remove(&root.join("x/z/b")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        disk.remove_dir_all(&root.join("x")).unwrap();
+        assert!(!disk.exists(&root.join("x")).unwrap());
+        assert!(disk.space(root).unwrap().free_bytes > 0);
+    });
+}
+
+#[test]
+fn open_modes_say_whether_the_file_may_exist() {
+    on_both(|disk, root| {
+        let path = root.join("f");
+        for mode in [OpenMode::Read, OpenMode::ReadWrite] {
+            let error = disk.open(&path, mode).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            assert!(error.to_string().contains("f"), "{error}");
+        }
+        disk.open(&path, OpenMode::CreateNew).unwrap();
+        let error = disk.open(&path, OpenMode::CreateNew).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let reader = disk.open(&path, OpenMode::Read).unwrap();
+        assert!(reader.write_at(b"x", 0).is_err());
+        assert!(disk.open(&root.join("no/f"), OpenMode::Create).is_err());
+    });
+}
+
+#[test]
+fn a_directory_is_locked_for_one_holder() {
+    on_both(|disk, root| {
+        let held = disk.lock_dir(root).unwrap();
+        let error = disk.lock_dir(root).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        disk.lock_dir(root).unwrap();
+    });
+}
+
+fn memory_with_file() -> (MemDisk, PathBuf) {
+    let disk = MemDisk::new();
+    disk.create_dir_all(Path::new("/d")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let path = PathBuf::from("/d/f");
+    let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+    file.write_at(b"synced", 0).unwrap();
+    file.sync_data().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    (disk, path)
+}
+
+#[test]
+fn a_crash_drops_what_was_not_synced() {
+    let (disk, path) = memory_with_file();
+    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_at(b"lost", 6).unwrap();
+    let unnamed = disk.open(Path::new("/d/g"), OpenMode::Create).unwrap();
+    unnamed.write_at(b"content", 0).unwrap();
+    unnamed.sync_data().unwrap();
+    disk.rename(&path, Path::new("/d/renamed")).unwrap();
+    disk.crash();
+    assert!(
+        file.write_at(b"x", 0).is_err(),
+        "handles die with the crash"
+    );
+    let names: Vec<_> = disk.list(Path::new("/d")).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(&read_file(&disk, &path, 100).unwrap()[..], b"synced");
+}
+
+#[test]
+fn a_seeded_crash_keeps_a_prefix_and_repeats_itself() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..64 {
+        let contents: Vec<_> = (0..2)
+            .map(|_| {
+                let (disk, path) = memory_with_file();
+                let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+                file.write_at(b" one", 6).unwrap();
+                file.write_at(b" two", 10).unwrap();
+                disk.crash_with_seed(seed);
+                read_file(&disk, &path, 100).unwrap()
+            })
+            .collect();
+        assert_eq!(contents[0], contents[1]);
+        assert!(b"synced one two".starts_with(&contents[0][..]));
+        assert!(contents[0].len() >= 6);
+        outcomes.insert(contents[0].len());
+    }
+    assert!(outcomes.len() > 5, "{outcomes:?}");
+}
+
+#[test]
+fn planned_faults_hit_their_calls_and_are_used_up() {
+    let (disk, path) = memory_with_file();
+    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+    disk.inject(Fault {
+        op: FaultOp::Sync,
+        path_contains: "/d/f".into(),
+        after: 1,
+        times: 1,
+        error: FaultError::Eio,
+    });
+    file.sync_data().unwrap();
+    assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5));
+    file.sync_data().unwrap();
+    disk.set_capacity(Some(8));
+    file.write_at(b"12", 6).unwrap();
+    assert_eq!(
+        file.write_at(b"3", 8).unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
+    file.write_at(b"3", 0).unwrap();
+    disk.corrupt(&path, 1, 0xff).unwrap();
+    assert_eq!(file.read_bytes_at(1, 1).unwrap()[0], b'y' ^ 0xff);
+}

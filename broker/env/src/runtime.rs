@@ -1,0 +1,132 @@
+//! Where tasks run: the process' main runtime and the net threads.
+//!
+//! A net thread is one operating-system thread with a current-thread runtime of
+//! its own. Connections are given to one at accept and stay there, which spares
+//! the wake-ups and locks of a work-stealing pool. Futures stay `Send` all the same.
+
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::task::{Task, hosted};
+
+fn current_thread_runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Runs `future` to its end on a current-thread runtime made for it.
+///
+/// # Errors
+/// The runtime could not be made (out of file descriptors, say).
+pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    Ok(current_thread_runtime()?.block_on(hosted(future)))
+}
+
+struct NetThread {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A fixed set of net threads, numbered from 0.
+///
+/// Dropping it stops them: their tasks are dropped at their next await.
+pub struct NetThreads {
+    threads: Vec<NetThread>,
+    next: AtomicUsize,
+}
+
+impl std::fmt::Debug for NetThreads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetThreads")
+            .field("count", &self.threads.len())
+            .finish()
+    }
+}
+
+impl NetThreads {
+    /// Starts `count` net threads (at least one).
+    ///
+    /// # Errors
+    /// The system refused a thread or the descriptors of a runtime.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let mut started = Self {
+            threads: Vec::with_capacity(count.max(1)),
+            next: AtomicUsize::new(0),
+        };
+        for index in 0..count.max(1) {
+            let runtime = current_thread_runtime()?;
+            let handle = runtime.handle().clone();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let thread = crate::task::thread(&format!("net-{index}"), move || {
+                // Nothing is ever sent: the dropped sender means stop.
+                runtime.block_on(async {
+                    drop(stopped.await);
+                });
+                runtime.shutdown_background();
+            })?;
+            started.threads.push(NetThread {
+                handle,
+                stop: Some(stop),
+                thread: Some(thread),
+            });
+        }
+        Ok(started)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Never: there is at least one.
+    pub fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// The next index in turn, for handing out connections.
+    pub fn next_index(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len()
+    }
+
+    /// Starts `future` on net thread `index` (taken modulo [`Self::len`]).
+    pub fn spawn_on<F>(&self, index: usize, name: &'static str, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let thread = &self.threads[index % self.threads.len()];
+        Task::new(name, thread.handle.spawn(hosted(future)))
+    }
+
+    /// Stops all net threads and waits for them; their tasks are dropped.
+    ///
+    /// Blocks; call it from outside the net threads.
+    pub fn shutdown(mut self) {
+        self.stop_all();
+        for thread in &mut self.threads {
+            if let Some(joined) = thread.thread.take()
+                && joined.join().is_err()
+            {
+                tracing::error!("a net thread panicked");
+            }
+        }
+    }
+
+    fn stop_all(&mut self) {
+        for thread in &mut self.threads {
+            // Its receiver wakes up when the sender goes.
+            drop(thread.stop.take());
+        }
+    }
+}
+
+impl Drop for NetThreads {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}

@@ -1,0 +1,129 @@
+//! Tasks and threads: the one spawn seam.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+
+/// Why a task ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// It was aborted, or its runtime was shut down.
+    #[error("task {name} was cancelled before it finished")]
+    Cancelled {
+        /// The name that it was spawned under.
+        name: &'static str,
+    },
+    /// It panicked. In the product a panic ends the process before this is seen.
+    #[error("task {name} panicked: {message}")]
+    Panicked {
+        /// The name that it was spawned under.
+        name: &'static str,
+        /// The panic's own text, where it had one.
+        message: String,
+    },
+}
+
+/// A spawned task. Dropping it lets the task run on; awaiting it gives the result.
+#[derive(Debug)]
+pub struct Task<T> {
+    name: &'static str,
+    handle: tokio::task::JoinHandle<T>,
+}
+
+impl<T> Task<T> {
+    pub(crate) fn new(name: &'static str, handle: tokio::task::JoinHandle<T>) -> Self {
+        Self { name, handle }
+    }
+
+    /// The name that it was spawned under.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Stops the task at its next await; awaiting it then says [`TaskError::Cancelled`].
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+
+    /// Whether the task has ended, in whatever way.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let name = self.name;
+        Pin::new(&mut self.handle)
+            .poll(context)
+            .map(|joined| joined.map_err(|error| task_error(name, error)))
+    }
+}
+
+fn task_error(name: &'static str, error: tokio::task::JoinError) -> TaskError {
+    match error.try_into_panic() {
+        Ok(payload) => {
+            let message = payload
+                .downcast_ref::<&str>()
+                .map(ToString::to_string)
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".to_owned());
+            TaskError::Panicked { name, message }
+        }
+        Err(_) => TaskError::Cancelled { name },
+    }
+}
+
+/// Every spawned future passes through here: the simulation will set the host
+/// of the task around each poll, and keep the abort handle in that host's list.
+pub(crate) fn hosted<F: Future>(future: F) -> F {
+    future
+}
+
+/// Starts `future` on the runtime of the caller.
+///
+/// Must be called from inside a runtime ([`crate::runtime`]).
+#[allow(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
+pub fn spawn<F>(name: &'static str, future: F) -> Task<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    Task::new(name, tokio::spawn(hosted(future)))
+}
+
+/// Runs `work`, which may block, on the runtime's blocking pool.
+///
+/// # Errors
+/// [`TaskError`] when it panicked or the runtime was shut down before it began.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that uses the blocking pool"
+)]
+pub async fn blocking<T, F>(work: F) -> Result<T, TaskError>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| task_error("blocking", error))
+}
+
+/// Starts a named operating-system thread.
+///
+/// # Errors
+/// The system refused another thread.
+pub fn thread<T, F>(name: &str, work: F) -> io::Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+}
