@@ -144,7 +144,7 @@ impl Context<'_> {
         }
     }
 
-    fn read(&self, field: &Field) -> String {
+    fn read(&self, field: &Field, tagged: bool) -> String {
         let compact = self.compact(field);
         let nullable = !field.nullable.is_empty();
         let may_null = when(field.nullable, self.message.versions).expression();
@@ -173,6 +173,9 @@ impl Context<'_> {
                 )
             }
             Type::Array(kind) => format!("r.array({compact}, {})?", element(kind)),
+            Type::Struct(name) if nullable && tagged => {
+                format!("r.tagged_nullable_struct(|r| {name}::decode(r, version))?")
+            }
             Type::Struct(name) if nullable => {
                 format!("r.nullable_struct({may_null}, |r| {name}::decode(r, version))?")
             }
@@ -181,7 +184,7 @@ impl Context<'_> {
         }
     }
 
-    fn write(&self, field: &Field, value: &str, writer: &str) -> String {
+    fn write(&self, field: &Field, value: &str, tagged: bool) -> String {
         let compact = self.compact(field);
         let nullable = !field.nullable.is_empty();
         let may_null = when(field.nullable, self.message.versions).expression();
@@ -203,23 +206,28 @@ impl Context<'_> {
                     } else {
                         "as_ref"
                     };
-                    format!("{writer}.nullable_{method}({value}.{view}(), {compact}, {may_null})?")
+                    format!("w.nullable_{method}({value}.{view}(), {compact}, {may_null})?")
                 } else {
-                    format!("{writer}.{method}(&{value}, {compact})?")
+                    format!("w.{method}(&{value}, {compact})?")
                 }
             }
             Type::Array(kind) if nullable => format!(
-                "{writer}.nullable_array({value}.as_deref(), {compact}, {may_null}, {})?",
+                "w.nullable_array({value}.as_deref(), {compact}, {may_null}, {})?",
                 element(kind)
             ),
             Type::Array(kind) => {
-                format!("{writer}.array(&{value}, {compact}, {})?", element(kind))
+                format!("w.array(&{value}, {compact}, {})?", element(kind))
+            }
+            Type::Struct(_) if nullable && tagged => {
+                format!(
+                    "w.tagged_nullable_struct({value}.as_deref(), |w, v| v.encode(w, version))?"
+                )
             }
             Type::Struct(_) if nullable => format!(
-                "{writer}.nullable_struct({value}.as_deref(), {may_null}, |w, v| v.encode(w, version))?"
+                "w.nullable_struct({value}.as_deref(), {may_null}, |w, v| v.encode(w, version))?"
             ),
-            Type::Struct(_) => format!("{value}.encode({writer}, version)?"),
-            other => format!("{writer}.{}({value})", primitive(other)),
+            Type::Struct(_) => format!("{value}.encode(w, version)?"),
+            other => format!("w.{}({value})", primitive(other)),
         }
     }
 }
@@ -280,7 +288,7 @@ fn structure(out: &mut String, message: &Message, item: &Struct) {
         let value = format!("self.{ident}");
         declare.push_str(&format!("pub {ident}: {},\n", field_type(field)));
         default.push_str(&format!("{ident}: {},\n", default_value(field)));
-        let read = context.read(field);
+        let read = context.read(field, false);
         let plain = field.versions.minus(field.tagged);
         let condition = when(plain, valid);
         match &condition {
@@ -288,7 +296,7 @@ fn structure(out: &mut String, message: &Message, item: &Struct) {
             When::If(c) => decode.push_str(&format!("if {c} {{ m.{ident} = {read}; }}\n")),
             When::Never => {}
         }
-        let write = context.write(field, &value, "w");
+        let write = context.write(field, &value, false);
         match &condition {
             When::Always => encode.push_str(&format!("{write};\n")),
             When::If(c) => encode.push_str(&format!("if {c} {{ {write}; }}\n")),
@@ -310,10 +318,11 @@ fn structure(out: &mut String, message: &Message, item: &Struct) {
                 When::If(c) => format!(" if {c}"),
                 _ => String::new(),
             };
+            let read = context.read(field, true);
+            let write = context.write(field, &value, true);
             tagged_decode.push_str(&format!(
                 "{tag}{guard} => {{ m.{ident} = {read}; Ok(true) }}\n"
             ));
-            let write = context.write(field, &value, "w");
             let tagged = when(field.tagged, valid).expression();
             tagged_encode.push_str(&format!(
                 "if {tagged} && {} {{ tags.add({tag}, |w| {{ {write}; Ok(()) }})?; }}\n",

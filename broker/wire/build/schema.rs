@@ -235,7 +235,8 @@ fn field(value: &Value, kind: Type, outer: Versions) -> Field {
         tagged: range("taggedVersions", Versions::NONE).within(versions),
         tag: value["tag"].as_u64().map(|tag| tag as u32),
         default: match value.get("default") {
-            None => None,
+            // Kafka's generator takes a bare null for "no default given", which differs from "null".
+            None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => Some(other.to_string()),
         },

@@ -259,6 +259,19 @@ impl Reader {
         Ok(Some(Box::new(decode(self)?)))
     }
 
+    /// A struct that may be null in a tagged field. Kafka writes the null there as a single zero,
+    /// the compact null, where the presence byte would be.
+    pub fn tagged_nullable_struct<T>(
+        &mut self,
+        decode: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
+    ) -> Result<Option<Box<T>>, DecodeError> {
+        if self.remaining() == 1 {
+            self.at += 1;
+            return Ok(None);
+        }
+        self.nullable_struct(true, decode)
+    }
+
     /// The tagged fields at the end of a struct. `known` reads a field that the schema has and
     /// answers true, or answers false and leaves it to be kept in `unknown`.
     pub fn tagged_fields(

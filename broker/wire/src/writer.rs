@@ -240,6 +240,19 @@ impl Writer {
         }
     }
 
+    /// A struct that may be null in a tagged field, where Kafka writes null as a single zero.
+    pub fn tagged_nullable_struct<T>(
+        &mut self,
+        value: Option<&T>,
+        encode: impl FnOnce(&mut Writer, &T) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        if value.is_none() {
+            self.unsigned_varint(0);
+            return Ok(());
+        }
+        self.nullable_struct(value, true, encode)
+    }
+
     /// The tagged fields of a struct whose schema has none.
     pub fn tagged_fields(&mut self, unknown: &TaggedFields) {
         TagWriter::new(unknown).finish(self);
