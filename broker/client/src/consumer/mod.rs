@@ -1,0 +1,3 @@
+//! Reading: positions, fetching, and membership in groups.
+
+pub mod assignor;
