@@ -1,0 +1,340 @@
+//! A broker's settings, resolved into what the server uses.
+
+use std::fmt;
+
+use crate::layers::{BrokerLayers, missing};
+use crate::{ConfigError, Scope};
+
+/// One `NAME://host:port` of `listeners` or `advertised.listeners`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The listener's name, upper case.
+    pub name: String,
+    /// Host or address; empty for all interfaces.
+    pub host: String,
+    /// Port; 0 asks the system for one.
+    pub port: u16,
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "{}://[{}]:{}", self.name, self.host, self.port)
+        } else {
+            write!(f, "{}://{}:{}", self.name, self.host, self.port)
+        }
+    }
+}
+
+/// Reads a list of `NAME://host:port`; names must be unique. IPv6 hosts stand in brackets.
+pub fn parse_listeners(setting: &str, items: &[String]) -> Result<Vec<Listener>, ConfigError> {
+    let mut listeners: Vec<Listener> = Vec::with_capacity(items.len());
+    for item in items {
+        let invalid = |reason: &str| ConfigError::InvalidValue {
+            name: setting.to_owned(),
+            value: item.clone(),
+            reason: reason.to_owned(),
+        };
+        let (name, address) = item
+            .split_once("://")
+            .ok_or_else(|| invalid("Listeners are written NAME://host:port"))?;
+        let (host, port) = address
+            .rsplit_once(':')
+            .ok_or_else(|| invalid("Listeners are written NAME://host:port"))?;
+        let port = port
+            .parse()
+            .map_err(|_| invalid("The port must be a number from 0 to 65535"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest
+                .strip_suffix(']')
+                .ok_or_else(|| invalid("An IPv6 host must be closed by ]"))?,
+            None if host.contains(':') => {
+                return Err(invalid("An IPv6 host must stand in brackets, as [::1]"));
+            }
+            None => host,
+        };
+        if name.is_empty() {
+            return Err(invalid("The listener has no name"));
+        }
+        let name = name.to_ascii_uppercase();
+        if listeners.iter().any(|l| l.name == name) {
+            return Err(invalid("Each listener must have a different name"));
+        }
+        listeners.push(Listener {
+            name,
+            host: host.to_owned(),
+            port,
+        });
+    }
+    Ok(listeners)
+}
+
+/// A broker's settings in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerSettings {
+    /// `node.id`, else `broker.id`, else 0.
+    pub node_id: i32,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// `listeners`; never empty; all of them PLAINTEXT.
+    pub listeners: Vec<Listener>,
+    /// `advertised.listeners`, else `listeners`; a host may be empty (the server fills in its own).
+    pub advertised_listeners: Vec<Listener>,
+    /// `log.dirs`, else `log.dir`; never empty.
+    pub log_dirs: Vec<String>,
+    /// `http.listen` (ours): address of health and metrics; `None` turns them off.
+    pub http_listen: Option<String>,
+    /// `fetch.memory.max.bytes` (ours): memory that fetch answers being sent may hold.
+    pub fetch_memory_max_bytes: i64,
+    /// `num.partitions`: of topics created without saying.
+    pub num_partitions: i32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics_enable: bool,
+    /// `delete.topic.enable`.
+    pub delete_topic_enable: bool,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_num_partitions: i32,
+    /// `offsets.topic.replication.factor`.
+    pub offsets_topic_replication_factor: i16,
+    /// Whether `offsets.topic.replication.factor` was set, and so must be met.
+    pub offsets_topic_replication_factor_demanded: bool,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_topic_segment_bytes: i32,
+    /// `offsets.retention.minutes`, in ms.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
+    /// `offsets.commit.timeout.ms`.
+    pub offsets_commit_timeout_ms: i32,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_max_bytes: i32,
+    /// `group.min.session.timeout.ms`.
+    pub group_min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub group_max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay_ms: i32,
+    /// `group.max.size`.
+    pub group_max_size: i32,
+    /// `socket.request.max.bytes`.
+    pub socket_request_max_bytes: i32,
+    /// `queued.max.request.bytes`: memory that requests being served may hold at once; `None` without limit.
+    pub queued_max_request_bytes: Option<i64>,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub max_incremental_fetch_session_cache_slots: i32,
+    /// `max.request.partition.size.limit`: most partitions in one DescribeTopicPartitions.
+    pub max_request_partition_size_limit: i32,
+    /// `connections.max.idle.ms`; `None` where connections may idle for ever (a negative value).
+    pub connections_max_idle_ms: Option<i64>,
+    /// `max.connections`.
+    pub max_connections: i32,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: i32,
+    /// `log.retention.check.interval.ms`.
+    pub log_retention_check_interval_ms: i64,
+    /// `fetch.max.bytes`: the most that one fetch answers with.
+    pub fetch_max_bytes: i32,
+    /// `message.max.bytes`.
+    pub message_max_bytes: i32,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i32,
+    /// `telemetry.max.bytes`.
+    pub telemetry_max_bytes: i32,
+}
+
+impl BrokerSettings {
+    /// Resolves and checks everything that is set, then what the parts say together.
+    ///
+    /// Fails on an unknown name (with a suggestion), a bad value, a refused one, a
+    /// listener of a protocol that is not served, or contradictions.
+    pub fn resolve(layers: BrokerLayers<'_>) -> Result<Self, ConfigError> {
+        for (_, map) in layers.each() {
+            for (name, text) in map {
+                crate::check(Scope::Broker, name, text)?;
+            }
+        }
+        let listeners = parse_listeners("listeners", &layers.list("listeners")?)?;
+        if listeners.is_empty() {
+            return Err(missing("listeners"));
+        }
+        check_protocols(layers, &listeners)?;
+        let advertised = layers.list("advertised.listeners")?;
+        let advertised_listeners = if advertised.is_empty() {
+            listeners.clone()
+        } else {
+            parse_listeners("advertised.listeners", &advertised)?
+        };
+        check_advertised(&listeners, &advertised_listeners)?;
+        let short = |name: &str| -> Result<i16, ConfigError> {
+            i16::try_from(layers.long(name)?).map_err(|_| ConfigError::InvalidValue {
+                name: name.to_owned(),
+                value: layers.long(name).unwrap_or_default().to_string(),
+                reason: "Value must be no more than 32767".to_owned(),
+            })
+        };
+        let settings = Self {
+            node_id: node_id(layers)?,
+            rack: layers.text("broker.rack")?,
+            advertised_listeners,
+            listeners,
+            log_dirs: log_dirs(layers)?,
+            http_listen: layers.text("http.listen")?,
+            fetch_memory_max_bytes: layers.long("fetch.memory.max.bytes")?,
+            num_partitions: layers.int("num.partitions")?,
+            default_replication_factor: short("default.replication.factor")?,
+            auto_create_topics_enable: layers.boolean("auto.create.topics.enable")?,
+            delete_topic_enable: layers.boolean("delete.topic.enable")?,
+            offsets_topic_num_partitions: layers.int("offsets.topic.num.partitions")?,
+            offsets_topic_replication_factor: short("offsets.topic.replication.factor")?,
+            offsets_topic_replication_factor_demanded: layers
+                .is_set("offsets.topic.replication.factor"),
+            offsets_topic_segment_bytes: layers.int("offsets.topic.segment.bytes")?,
+            offsets_retention_ms: layers
+                .long("offsets.retention.minutes")?
+                .saturating_mul(60_000),
+            offsets_retention_check_interval_ms: layers
+                .long("offsets.retention.check.interval.ms")?,
+            offsets_commit_timeout_ms: layers.int("offsets.commit.timeout.ms")?,
+            offset_metadata_max_bytes: layers.int("offset.metadata.max.bytes")?,
+            group_min_session_timeout_ms: layers.int("group.min.session.timeout.ms")?,
+            group_max_session_timeout_ms: layers.int("group.max.session.timeout.ms")?,
+            group_initial_rebalance_delay_ms: layers.int("group.initial.rebalance.delay.ms")?,
+            group_max_size: layers.int("group.max.size")?,
+            socket_request_max_bytes: layers.int("socket.request.max.bytes")?,
+            queued_max_request_bytes: Some(layers.long("queued.max.request.bytes")?)
+                .filter(|n| *n > 0),
+            max_incremental_fetch_session_cache_slots: layers
+                .int("max.incremental.fetch.session.cache.slots")?,
+            max_request_partition_size_limit: layers.int("max.request.partition.size.limit")?,
+            connections_max_idle_ms: Some(layers.long("connections.max.idle.ms")?)
+                .filter(|n| *n >= 0),
+            max_connections: layers.int("max.connections")?,
+            max_connections_per_ip: layers.int("max.connections.per.ip")?,
+            log_retention_check_interval_ms: layers.long("log.retention.check.interval.ms")?,
+            fetch_max_bytes: layers.int("fetch.max.bytes")?,
+            message_max_bytes: layers.int("message.max.bytes")?,
+            producer_id_expiration_ms: layers.int("producer.id.expiration.ms")?,
+            telemetry_max_bytes: layers.int("telemetry.max.bytes")?,
+        };
+        settings.check_together()?;
+        Ok(settings)
+    }
+
+    fn check_together(&self) -> Result<(), ConfigError> {
+        let conflict = |text: String| Err(ConfigError::Conflict(text));
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
+            return conflict(format!(
+                "group.min.session.timeout.ms ({}) must not exceed group.max.session.timeout.ms ({})",
+                self.group_min_session_timeout_ms, self.group_max_session_timeout_ms
+            ));
+        }
+        if let Some(queued) = self.queued_max_request_bytes
+            && queued < i64::from(self.socket_request_max_bytes)
+        {
+            return conflict(format!(
+                "queued.max.request.bytes ({queued}) must be at least socket.request.max.bytes ({}), or the largest request could never be read",
+                self.socket_request_max_bytes
+            ));
+        }
+        for (name, factor) in [
+            (
+                "default.replication.factor",
+                self.default_replication_factor,
+            ),
+            (
+                "offsets.topic.replication.factor",
+                self.offsets_topic_replication_factor,
+            ),
+        ] {
+            if factor < 1 {
+                return Err(ConfigError::InvalidValue {
+                    name: name.to_owned(),
+                    value: factor.to_string(),
+                    reason: "Value must be at least 1".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn node_id(layers: BrokerLayers<'_>) -> Result<i32, ConfigError> {
+    let node = layers.int("node.id")?;
+    let broker = layers.int("broker.id")?;
+    match (layers.is_set("node.id"), layers.is_set("broker.id")) {
+        (true, true) if node != broker => Err(ConfigError::Conflict(format!(
+            "node.id ({node}) and broker.id ({broker}) are two names of one thing: set node.id only"
+        ))),
+        (false, true) if broker < 0 => Err(ConfigError::InvalidValue {
+            name: "broker.id".to_owned(),
+            value: broker.to_string(),
+            reason: "Value must be at least 0".to_owned(),
+        }),
+        (false, true) => Ok(broker),
+        _ => Ok(node),
+    }
+}
+
+fn log_dirs(layers: BrokerLayers<'_>) -> Result<Vec<String>, ConfigError> {
+    let mut dirs = layers.list("log.dirs")?;
+    if dirs.is_empty() {
+        dirs = layers.list("log.dir")?;
+    }
+    if dirs.is_empty() || dirs.iter().any(String::is_empty) {
+        return Err(ConfigError::Conflict(
+            "log.dirs names no directory, or an empty one: set it to where the data should live"
+                .to_owned(),
+        ));
+    }
+    for (at, dir) in dirs.iter().enumerate() {
+        if dirs[..at].contains(dir) {
+            return Err(ConfigError::Conflict(format!("log.dirs names {dir} twice")));
+        }
+    }
+    Ok(dirs)
+}
+
+/// A listener of any protocol but PLAINTEXT would be served unprotected: refuse it.
+fn check_protocols(layers: BrokerLayers<'_>, listeners: &[Listener]) -> Result<(), ConfigError> {
+    let map = layers
+        .text("listener.security.protocol.map")?
+        .unwrap_or_default();
+    for listener in listeners {
+        let protocol = map
+            .split(',')
+            .filter_map(|pair| pair.trim().split_once(':'))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case(&listener.name))
+            .map(|(_, protocol)| protocol.trim());
+        match protocol {
+            Some("PLAINTEXT") => {}
+            Some(_) => {
+                return Err(ConfigError::Refused {
+                    name: "listeners".to_owned(),
+                    value: listener.to_string(),
+                    reason: "this version serves PLAINTEXT only, so clients meant to be encrypted or authenticated would not be; remove the listener.",
+                });
+            }
+            None => {
+                return Err(ConfigError::Conflict(format!(
+                    "listener.security.protocol.map does not say which protocol listener {} speaks: add {}:PLAINTEXT to it",
+                    listener.name, listener.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_advertised(listeners: &[Listener], advertised: &[Listener]) -> Result<(), ConfigError> {
+    for a in advertised {
+        if !listeners.iter().any(|l| l.name == a.name) {
+            return Err(ConfigError::Conflict(format!(
+                "advertised.listeners names {}, which is not in listeners",
+                a.name
+            )));
+        }
+    }
+    Ok(())
+}
