@@ -1,7 +1,5 @@
 //! The settings reference (`docs/settings.md`), generated from the table.
 
-use std::fmt::Write as _;
-
 use crate::exceptions::{DEVIATIONS, Mutability, REFUSED, Status};
 use crate::{Scope, Setting, settings};
 
@@ -54,10 +52,9 @@ fn section_refused(page: &mut String) {
 }
 
 fn section_table(page: &mut String, scope: Scope, title: &str) {
-    let _ = write!(
-        page,
+    page.push_str(&format!(
         "\n## {title}\n\n| name | type | default | valid | effect | changes | what it does |\n|---|---|---|---|---|---|---|\n"
-    );
+    ));
     for s in settings(scope) {
         line(
             page,

@@ -352,7 +352,7 @@ fn incremental_changes_apply_as_a_whole() {
         change("no.such", Operation::Delete, None),
     ] {
         assert!(
-            apply(Target::Topic, &before, &[bad.clone()]).is_err(),
+            apply(Target::Topic, &before, std::slice::from_ref(&bad)).is_err(),
             "{bad:?}"
         );
     }
