@@ -1,1 +1,110 @@
-//! Checks of the repository itself: layering, generated files.
+//! Checks of the repository itself: which room may import which.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The rooms, lowest first, each with the rooms that it may import.
+///
+/// This is the dependency rule of ARCHITECTURE.md as a table: a room that is not listed, or that
+/// imports one that is not listed for it, fails the build's tests.
+pub const ROOMS: &[(&str, &[&str])] = &[
+    ("wire", &[]),
+    ("wire-json", &["wire"]),
+    ("records", &[]),
+    ("config", &[]),
+    ("env", &[]),
+    ("model", &["wire", "config"]),
+    ("log", &["wire", "records", "config", "model", "env"]),
+    (
+        "quorum",
+        &["wire", "records", "config", "model", "env", "log"],
+    ),
+    ("coordinator", &["wire", "records", "config", "model"]),
+    ("client", &["wire", "records", "model", "env"]),
+    (
+        "server",
+        &[
+            "wire",
+            "records",
+            "config",
+            "model",
+            "env",
+            "log",
+            "quorum",
+            "coordinator",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "wire",
+            "wire-json",
+            "records",
+            "config",
+            "model",
+            "env",
+            "log",
+            "client",
+            "server",
+        ],
+    ),
+];
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Rooms imported by each room, tests' imports left out: a test may reach for a higher room's
+/// tools, the product may not.
+#[allow(clippy::disallowed_methods, reason = "a check reads the repository")]
+pub fn imports() -> std::io::Result<BTreeMap<String, Vec<String>>> {
+    let mut imports = BTreeMap::new();
+    for entry in std::fs::read_dir(root().join("broker"))? {
+        let path = entry?.path();
+        let manifest = path.join("Cargo.toml");
+        if !manifest.exists() {
+            continue;
+        }
+        let room = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        imports.insert(room, dependencies(&std::fs::read_to_string(manifest)?));
+    }
+    Ok(imports)
+}
+
+/// The rooms named in the `[dependencies]` tables of a manifest.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    let mut inside = false;
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]") && !line.contains("dev-dependencies");
+        } else if inside && let Some(name) = line.strip_prefix("tidemark-") {
+            let end = name
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                .unwrap_or(name.len());
+            rooms.push(name[..end].to_string());
+        }
+    }
+    rooms
+}
+
+/// Every import that the table does not allow, as sentences.
+pub fn violations(imports: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let mut found = Vec::new();
+    for (room, imported) in imports {
+        match ROOMS.iter().find(|(name, _)| name == room) {
+            None => found.push(format!("broker/{room} has no place in the table of rooms")),
+            Some((_, allowed)) => found.extend(
+                imported
+                    .iter()
+                    .filter(|other| !allowed.contains(&other.as_str()))
+                    .map(|other| format!("broker/{room} must not import {other}")),
+            ),
+        }
+    }
+    found
+}
