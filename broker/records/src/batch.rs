@@ -2,11 +2,11 @@
 
 use std::iter::FusedIterator;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::header::{ATTRIBUTES_AT, BATCH_OVERHEAD_BYTES};
 use crate::record::parse_record;
-use crate::varint::Cursor;
+use crate::varint::{Cursor, Source};
 use crate::{BatchError, BatchHeader, Compression, Headers, Record, TimestampType, decompress};
 
 /// How much a batch may make us allocate.
@@ -85,7 +85,11 @@ impl Batch {
         let payload = if header.record_count == 0 || codec == Compression::None {
             self.payload()
         } else {
-            decompress::decompress(codec, self.payload().chunk(), limits.max_decompressed_bytes)?
+            decompress::decompress(
+                codec,
+                &self.bytes[BATCH_OVERHEAD_BYTES..],
+                limits.max_decompressed_bytes,
+            )?
         };
         Ok(Records {
             header,
@@ -146,10 +150,7 @@ impl Iterator for Records {
             }
             return None;
         }
-        let mut cursor = Cursor {
-            bytes: &self.payload,
-            at: self.at,
-        };
+        let mut cursor = Cursor::new(&self.payload, self.at);
         let raw = match parse_record(&mut cursor) {
             Ok(raw) => raw,
             Err(reason) => {
@@ -160,7 +161,7 @@ impl Iterator for Records {
                 }));
             }
         };
-        self.at = cursor.at;
+        self.at = cursor.position();
         self.index += 1;
         let timestamp_ms = match self.header.timestamp_type() {
             TimestampType::LogAppendTime => self.header.max_timestamp_ms,

@@ -65,7 +65,12 @@ pub(crate) fn codec_error(codec: Compression, error: &io::Error) -> BatchError {
     }
 }
 
-/// Decompresses all of `input` into one buffer of at most `limit_bytes`.
+/// Step in which a buffer is filled, so that no more of it is touched than
+/// there is to put in.
+const FILL_BYTES: usize = 64 * 1024;
+
+/// Decompresses all of `input` into one buffer of at most `limit_bytes`. For
+/// the moment of its last growth a quarter of the limit is held besides.
 pub(crate) fn decompress(
     codec: Compression,
     input: &[u8],
@@ -73,56 +78,49 @@ pub(crate) fn decompress(
 ) -> Result<Bytes, BatchError> {
     let failed = |error: io::Error| codec_error(codec, &error);
     let mut decoder = Decoder::new(codec, input, limit_bytes).map_err(failed)?;
-    // Typical batches shrink to a quarter; the buffer then grows by doubling,
-    // but never past the limit (`Vec` alone would double past it).
-    let mut out = Vec::with_capacity(input.len().saturating_mul(4).clamp(64, limit_bytes.max(64)));
+    // Batches often shrink to a quarter. Capacities are fractions of the
+    // limit, each four times the one before: the copies of a growth then never
+    // add up to much more than the limit, as those of doubling would.
+    let wanted = input.len().saturating_mul(4);
+    let mut capacity = limit_bytes;
+    while capacity / 4 >= wanted.max(1_024) {
+        capacity /= 4;
+    }
+    let mut out = Vec::with_capacity(capacity);
+    let mut filled = 0;
     loop {
-        if out.len() == out.capacity() {
-            let room = limit_bytes.saturating_sub(out.len()).min(out.len());
-            if room == 0 {
+        if filled == capacity {
+            if capacity == limit_bytes {
                 break;
             }
-            out.reserve_exact(room);
+            // Rounding down above lost up to three bytes per step.
+            let larger = capacity.saturating_mul(4).saturating_add(3);
+            capacity = larger.min(limit_bytes);
+            out.reserve_exact(capacity - out.len());
         }
-        let room = out.capacity() - out.len();
-        let read = (&mut decoder)
-            .take(room as u64)
-            .read_to_end_exact(&mut out, room)
-            .map_err(failed)?;
-        if read < room {
-            break;
+        if filled == out.len() {
+            out.resize(filled + FILL_BYTES.min(capacity - filled), 0);
+        }
+        match decoder.read(&mut out[filled..]) {
+            Ok(0) => {
+                out.truncate(filled);
+                return Ok(finished(out));
+            }
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
-    if out.len() >= limit_bytes {
-        let mut probe = [0; 1];
-        if out.len() > limit_bytes || decoder.read(&mut probe).map_err(failed)? > 0 {
-            return Err(BatchError::DecompressedTooLarge { limit_bytes });
-        }
-    }
-    Ok(Bytes::from(out))
-}
-
-trait ReadExactly: Read {
-    /// Reads until `room` bytes or the end; never makes `out` grow beyond its
-    /// capacity, which `read_to_end` does to probe for the end.
-    fn read_to_end_exact(&mut self, out: &mut Vec<u8>, room: usize) -> io::Result<usize> {
-        let start = out.len();
-        out.resize(start + room, 0);
-        let mut filled = start;
-        let result = loop {
-            if filled == out.len() {
-                break Ok(());
-            }
-            match self.read(&mut out[filled..]) {
-                Ok(0) => break Ok(()),
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-        };
-        out.truncate(filled);
-        result.map(|()| filled - start)
+    match decoder.read(&mut [0; 1]).map_err(failed)? {
+        0 => Ok(finished(out)),
+        _ => Err(BatchError::DecompressedTooLarge { limit_bytes }),
     }
 }
 
-impl<R: Read> ReadExactly for R {}
+/// Gives back what was reserved in vain if that is most of it.
+fn finished(mut out: Vec<u8>) -> Bytes {
+    if out.len() < out.capacity() / 2 {
+        out.shrink_to_fit();
+    }
+    Bytes::from(out)
+}

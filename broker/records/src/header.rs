@@ -87,6 +87,13 @@ impl BatchHeader {
     /// `Truncated` (with 61 or, before the magic, 17 bytes needed),
     /// `UnsupportedMagic`, `InvalidLength`, `UnknownCompression`, `Negative`.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
+        let header = Self::parse_unchecked(bytes)?;
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Parses as far as the CRC has to be known good for: magic and length.
+    pub(crate) fn parse_unchecked(bytes: &[u8]) -> Result<Self, BatchError> {
         let truncated = |needed_bytes| BatchError::Truncated {
             needed_bytes,
             available_bytes: bytes.len(),
@@ -108,7 +115,7 @@ impl BatchHeader {
         if bytes.len() < BATCH_OVERHEAD_BYTES {
             return Err(truncated(BATCH_OVERHEAD_BYTES));
         }
-        let header = Self {
+        Ok(Self {
             base_offset: i64::from_be_bytes(array(bytes, BASE_OFFSET_AT)),
             length_bytes,
             partition_leader_epoch: i32::from_be_bytes(array(bytes, PARTITION_LEADER_EPOCH_AT)),
@@ -122,24 +129,28 @@ impl BatchHeader {
             producer_epoch: i16::from_be_bytes(array(bytes, PRODUCER_EPOCH_AT)),
             base_sequence: i32::from_be_bytes(array(bytes, BASE_SEQUENCE_AT)),
             record_count: i32::from_be_bytes(array(bytes, RECORD_COUNT_AT)),
-        };
-        let codec_id = (header.attributes & COMPRESSION_MASK) as u8;
+        })
+    }
+
+    /// Checks what the CRC covers.
+    pub(crate) fn check(&self) -> Result<(), BatchError> {
+        let codec_id = (self.attributes & COMPRESSION_MASK) as u8;
         if Compression::from_id(codec_id).is_none() {
             return Err(BatchError::UnknownCompression { id: codec_id });
         }
-        if header.last_offset_delta < 0 {
+        if self.last_offset_delta < 0 {
             return Err(BatchError::Negative {
                 field: "last offset delta",
-                value: header.last_offset_delta,
+                value: self.last_offset_delta,
             });
         }
-        if header.record_count < 0 {
+        if self.record_count < 0 {
             return Err(BatchError::Negative {
                 field: "record count",
-                value: header.record_count,
+                value: self.record_count,
             });
         }
-        Ok(header)
+        Ok(())
     }
 
     /// Whole size of the batch with its header.

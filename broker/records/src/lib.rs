@@ -8,21 +8,29 @@
 //! rewrites before it appends.
 
 mod batch;
+mod builder;
+mod compress;
 mod compression;
 mod decompress;
 mod error;
 mod header;
+mod invalid;
 mod lz4;
 pub mod patch;
 mod record;
 mod snappy;
+mod validate;
 mod varint;
+mod walk;
 
 pub use batch::{Batch, Limits, Records};
-pub use compression::Compression;
+pub use builder::{BatchBuilder, BatchOptions, BuildError, HeaderRef, RecordRef};
+pub use compression::{Compression, UnknownCompressionName};
 pub use error::BatchError;
 pub use header::{BATCH_OVERHEAD_BYTES, BatchHeader, LENGTH_PREFIX_BYTES, TimestampType};
+pub use invalid::{InvalidBatch, MAX_RECORD_ERRORS, RecordError, RecordErrorReason};
 pub use record::{Headers, HeadersIter, Record, RecordHeader};
+pub use validate::{ProducePolicy, TopicCompression, ValidatedBatch, validate_produce};
 
 /// The producer id of a batch that is not idempotent.
 pub const NO_PRODUCER_ID: i64 = -1;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::varint::{CUT, Cursor};
+use crate::varint::{Cursor, Source};
 
 /// A record, its key, value and headers slices of the batch it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,13 +92,10 @@ impl Iterator for HeadersIter {
         if self.remaining == 0 {
             return None;
         }
-        let mut cursor = Cursor {
-            bytes: &self.bytes,
-            at: self.at,
-        };
+        let mut cursor = Cursor::new(&self.bytes, self.at);
         // The bytes were walked when the record was parsed: no error is left.
         let (key, value) = header_ranges(&mut cursor).ok()?;
-        self.at = cursor.at;
+        self.at = cursor.position();
         self.remaining -= 1;
         Some(RecordHeader {
             key: self.bytes.slice(key),
@@ -125,53 +122,47 @@ pub(crate) struct RawRecord {
 }
 
 /// A range with its length in front; null if that is negative.
-fn nullable_range(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, &'static str> {
-    let len = cursor.varint()?;
+fn nullable_range<S: Source>(source: &mut S) -> Result<Option<Range<usize>>, S::Error> {
+    let len = source.varint()?;
     let Ok(len) = usize::try_from(len) else {
         return Ok(None);
     };
-    let start = cursor.at;
-    cursor.skip(len)?;
-    Ok(Some(start..cursor.at))
+    let start = source.position();
+    source.skip(len)?;
+    Ok(Some(start..source.position()))
 }
 
 type HeaderRanges = (Range<usize>, Option<Range<usize>>);
 
-fn header_ranges(cursor: &mut Cursor<'_>) -> Result<HeaderRanges, &'static str> {
-    let key = nullable_range(cursor)?.ok_or("a header key is null")?;
-    let value = nullable_range(cursor)?;
+fn header_ranges<S: Source>(source: &mut S) -> Result<HeaderRanges, S::Error> {
+    let key = nullable_range(source)?.ok_or("a header key is null")?;
+    let value = nullable_range(source)?;
     Ok((key, value))
 }
 
-/// Parses the record at the cursor and moves the cursor behind it.
-pub(crate) fn parse_record(cursor: &mut Cursor<'_>) -> Result<RawRecord, &'static str> {
-    let len = usize::try_from(cursor.varint()?).map_err(|_| "its length is negative")?;
-    if len > cursor.remaining() {
-        return Err(CUT);
-    }
-    let end = cursor.at + len;
+/// Parses the next record and leaves the source behind it.
+pub(crate) fn parse_record<S: Source>(source: &mut S) -> Result<RawRecord, S::Error> {
+    source.set_end(usize::MAX);
+    let len = usize::try_from(source.varint()?).map_err(|_| "its length is negative")?;
     // A record may not reach into the next one.
-    let mut body = Cursor {
-        bytes: &cursor.bytes[..end],
-        at: cursor.at,
-    };
+    let end = source.position().saturating_add(len);
+    source.set_end(end);
     // The attributes of single records are unused; whatever they say is kept.
-    body.u8()?;
-    let timestamp_delta_ms = body.varlong()?;
-    let offset_delta = body.varint()?;
-    let key = nullable_range(&mut body)?;
-    let value = nullable_range(&mut body)?;
+    source.u8()?;
+    let timestamp_delta_ms = source.varlong()?;
+    let offset_delta = source.varint()?;
+    let key = nullable_range(source)?;
+    let value = nullable_range(source)?;
     let header_count =
-        u32::try_from(body.varint()?).map_err(|_| "its number of headers is negative")?;
-    let headers_at = body.at;
+        u32::try_from(source.varint()?).map_err(|_| "its number of headers is negative")?;
+    let headers_at = source.position();
     // Each header takes at least two bytes, so a lie ends the loop early.
     for _ in 0..header_count {
-        header_ranges(&mut body)?;
+        header_ranges(source)?;
     }
-    if body.at != end {
-        return Err("its length is larger than its contents");
+    if source.position() != end {
+        return Err("its length is larger than its contents".into());
     }
-    cursor.at = end;
     Ok(RawRecord {
         timestamp_delta_ms,
         offset_delta,

@@ -5,39 +5,26 @@ pub(crate) const MAX_VARINT_BYTES: usize = 5;
 /// The longest encoding of an `i64`.
 pub(crate) const MAX_VARLONG_BYTES: usize = 10;
 
-/// A read position in a slice.
-pub(crate) struct Cursor<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) at: usize,
-}
-
 pub(crate) const CUT: &str = "it is cut off";
 pub(crate) const VARINT_TOO_LONG: &str = "a variable-length integer is too long";
 
-impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
+/// Bytes in order, from memory or from a decompressor. Positions count from
+/// the start of the records section.
+pub(crate) trait Source {
+    /// What can go wrong; a malformed record always can.
+    type Error: From<&'static str>;
 
-    pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
-    }
+    /// Position of the next byte.
+    fn position(&self) -> usize;
+    /// Makes reading beyond `end` an error.
+    fn set_end(&mut self, end: usize);
+    /// Takes one byte.
+    fn u8(&mut self) -> Result<u8, Self::Error>;
+    /// Passes over `len` bytes.
+    fn skip(&mut self, len: usize) -> Result<(), Self::Error>;
 
-    pub(crate) fn u8(&mut self) -> Result<u8, &'static str> {
-        let byte = *self.bytes.get(self.at).ok_or(CUT)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    pub(crate) fn skip(&mut self, len: usize) -> Result<(), &'static str> {
-        if len > self.remaining() {
-            return Err(CUT);
-        }
-        self.at += len;
-        Ok(())
-    }
-
-    pub(crate) fn varint(&mut self) -> Result<i32, &'static str> {
+    /// Takes a zigzag varint of at most five bytes.
+    fn varint(&mut self) -> Result<i32, Self::Error> {
         let mut value: u32 = 0;
         for index in 0..MAX_VARINT_BYTES {
             let byte = self.u8()?;
@@ -46,10 +33,11 @@ impl<'a> Cursor<'a> {
                 return Ok(unzigzag32(value));
             }
         }
-        Err(VARINT_TOO_LONG)
+        Err(VARINT_TOO_LONG.into())
     }
 
-    pub(crate) fn varlong(&mut self) -> Result<i64, &'static str> {
+    /// Takes a zigzag varint of at most ten bytes.
+    fn varlong(&mut self) -> Result<i64, Self::Error> {
         let mut value: u64 = 0;
         for index in 0..MAX_VARLONG_BYTES {
             let byte = self.u8()?;
@@ -58,7 +46,56 @@ impl<'a> Cursor<'a> {
                 return Ok(unzigzag64(value));
             }
         }
-        Err(VARINT_TOO_LONG)
+        Err(VARINT_TOO_LONG.into())
+    }
+}
+
+/// A read position in a slice.
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Starts at `at`, which must not be beyond the end.
+    pub(crate) fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self {
+            bytes,
+            at,
+            end: bytes.len(),
+        }
+    }
+}
+
+impl Source for Cursor<'_> {
+    type Error = &'static str;
+
+    fn position(&self) -> usize {
+        self.at
+    }
+
+    fn set_end(&mut self, end: usize) {
+        self.end = end.min(self.bytes.len());
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, &'static str> {
+        if self.at >= self.end {
+            return Err(CUT);
+        }
+        let byte = self.bytes[self.at];
+        self.at += 1;
+        Ok(byte)
+    }
+
+    #[inline]
+    fn skip(&mut self, len: usize) -> Result<(), &'static str> {
+        if len > self.end.saturating_sub(self.at) {
+            return Err(CUT);
+        }
+        self.at += len;
+        Ok(())
     }
 }
 
