@@ -1,0 +1,1 @@
+"""What the black-box tests are made of: brokers, client workers, checkers."""

@@ -1,0 +1,48 @@
+"""Where things are, and how to wait for them."""
+
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[3]
+LAB = REPO / "lab"
+CACHE = LAB / ".cache"
+CLIENTS = LAB / "clients"
+TIDEMARK = Path(os.environ.get("TIDEMARK_BIN", REPO / "target" / "debug" / "tidemark"))
+PEER = os.environ.get("PEER", "tidemark")
+
+
+def unique(stem="t"):
+    """A name that no other test uses."""
+    return f"{stem}-{uuid.uuid4().hex[:10]}"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Deadline:
+    def __init__(self, seconds):
+        self.at = time.monotonic() + seconds
+
+    def left(self):
+        return max(0.0, self.at - time.monotonic())
+
+    def passed(self):
+        return time.monotonic() >= self.at
+
+
+def wait_until(condition, seconds=20, what="the condition", every=0.05):
+    """Asks until the condition gives something true; that is the result."""
+    deadline = Deadline(seconds)
+    while True:
+        result = condition()
+        if result:
+            return result
+        if deadline.passed():
+            raise AssertionError(f"{what} did not come true within {seconds} s (last: {result!r})")
+        time.sleep(every)
