@@ -316,7 +316,7 @@ impl Image {
                 superseded.push(*broker_id);
             }
             MetadataRecord::TopicCreated { topic_id, name } => {
-                self.create_topic(*topic_id, name)?
+                self.create_topic(*topic_id, name)?;
             }
             MetadataRecord::PartitionCreated {
                 topic_id,
