@@ -128,10 +128,10 @@ impl Shared {
         }
     }
 
-    fn ended(&self, reason: impl ToString) -> ClientError {
+    fn ended(&self, reason: impl Into<String>) -> ClientError {
         ClientError::Closed {
             address: self.address.clone(),
-            reason: reason.to_string(),
+            reason: reason.into(),
         }
     }
 }
@@ -475,7 +475,7 @@ async fn write_loop(
             writer.flush().await
         };
         if let Err(error) = written.await {
-            let error = shared.ended(error);
+            let error = shared.ended(error.to_string());
             shared.close(&error);
             // The queue closes with this task; what is in it is answered by the dropped senders.
             return;
@@ -509,7 +509,7 @@ async fn read_frame(
 ) -> Result<Bytes, ClientError> {
     let ended = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => shared.ended("the broker closed it"),
-        _ => shared.ended(error),
+        _ => shared.ended(error.to_string()),
     };
     let length = reader.read_i32().await.map_err(ended)?;
     let bytes = usize::try_from(length)

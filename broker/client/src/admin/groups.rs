@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::consumer_group_describe_response as described;
 use tidemark_wire::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -11,14 +12,13 @@ use tidemark_wire::messages::offset_delete_request::{
 };
 use tidemark_wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use tidemark_wire::messages::{
-    ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DeleteGroupsRequest,
-    DescribeGroupsRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
 };
-use tidemark_wire::{ErrorCode, Message, Reader};
 
 use crate::cluster::{Cluster, Node, Topics};
 use crate::consumer::assignor::TopicPartition;
+use crate::consumer::protocol;
 use crate::error::{ClientError, error_code};
 
 /// From this version on OffsetFetch and OffsetCommit name topics by id; names are what people type.
@@ -84,25 +84,7 @@ pub struct CommittedOffset {
 
 /// What a consumer's assignment bytes say; nothing if they are not in the consumer protocol.
 fn decode_assignment(bytes: bytes::Bytes) -> Vec<TopicPartition> {
-    let mut reader = Reader::new(bytes);
-    let Ok(version) = reader.i16() else {
-        return Vec::new();
-    };
-    let version = version.clamp(0, ConsumerProtocolAssignment::MAX_VERSION);
-    let Ok(assignment) = ConsumerProtocolAssignment::decode(&mut reader, version) else {
-        return Vec::new();
-    };
-    assignment
-        .assigned_partitions
-        .into_iter()
-        .flat_map(|topic| {
-            let name = topic.topic;
-            topic
-                .partitions
-                .into_iter()
-                .map(move |partition| TopicPartition::new(name.clone(), partition))
-        })
-        .collect()
+    protocol::decode_assignment(bytes).unwrap_or_default()
 }
 
 impl Cluster {

@@ -7,6 +7,7 @@ mod topics;
 
 pub use configs::{ConfigChange, ConfigEntry, ConfigOp, ConfigResource, ConfigSource};
 pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub(crate) use groups::{by_topic, check_commit, commit_request};
 pub use offsets::{ListedOffset, OffsetSpec};
 pub use topics::{LogDir, LogDirReplica, NewTopic};
 

@@ -37,7 +37,7 @@ pub struct Queued<T> {
     /// The value; `None` is a tombstone.
     pub value: Option<Bytes>,
     /// Headers in their order, duplicates and null values kept.
-    pub headers: Vec<(String, Option<Bytes>)>,
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
     /// What hears of its end.
     pub waiter: T,
 }
@@ -88,6 +88,8 @@ pub struct Batch<T> {
     pub stamp: Option<Stamp>,
     /// The encoded batch, kept for retries.
     pub encoded: Option<Bytes>,
+    /// What it last failed with.
+    pub last_error: Option<String>,
     /// No more records are added.
     closed: bool,
 }
@@ -160,6 +162,7 @@ impl<T> Accumulator<T> {
             retry_at_ms: i64::MIN,
             stamp: None,
             encoded: None,
+            last_error: None,
             closed: false,
         });
         became_ready && !queue.travelling
@@ -243,10 +246,11 @@ impl<T> Accumulator<T> {
         }
     }
 
-    /// Puts a batch that was taken back as two halves; `Err` with the batch if it has one record.
-    pub fn split(&mut self, mut batch: Batch<T>) -> Result<(), Batch<T>> {
+    /// Puts a batch that was taken back as two halves; gives it back if it has one record.
+    #[must_use]
+    pub fn split(&mut self, mut batch: Batch<T>) -> Option<Batch<T>> {
         if batch.records.len() < 2 {
-            return Err(batch);
+            return Some(batch);
         }
         let half = batch.records.len() / 2;
         let tail = batch.records.split_off(half);
@@ -266,6 +270,7 @@ impl<T> Accumulator<T> {
             retry_at_ms: i64::MIN,
             stamp: second_stamp,
             encoded: None,
+            last_error: None,
             closed: true,
         };
         batch.size_bytes = size(&batch.records);
@@ -277,7 +282,7 @@ impl<T> Accumulator<T> {
             queue.waiting.push_front(second);
             queue.waiting.push_front(batch);
         }
-        Ok(())
+        None
     }
 
     fn landed(&mut self, to: &TopicPartition) {
@@ -328,6 +333,16 @@ impl<T> Accumulator<T> {
             .retain(|_, queue| queue.travelling || !queue.waiting.is_empty());
     }
 
+    /// Takes the stamps off a partition's waiting batches: the one before them was refused, so they
+    /// were not written and their sequences move up.
+    pub fn unstamp(&mut self, partition: &TopicPartition) {
+        let waiting = self.queues.get_mut(partition).map(|q| &mut q.waiting);
+        for batch in waiting.into_iter().flatten() {
+            batch.stamp = None;
+            batch.encoded = None;
+        }
+    }
+
     /// While true, batches do not linger.
     pub fn set_flushing(&mut self, flushing: bool) {
         self.flushing = flushing;
@@ -339,14 +354,14 @@ impl<T> Accumulator<T> {
         self.travelling == 0 && self.queues.values().all(|queue| queue.waiting.is_empty())
     }
 
-    /// Whether any batch is on its way, or waits to be tried again.
+    /// Whether any batch is on its way, or carries the stamp it was sent with.
     #[must_use]
     pub fn has_unsettled(&self) -> bool {
         self.travelling > 0
             || self
                 .queues
                 .values()
-                .any(|queue| queue.waiting.iter().any(|batch| batch.attempts > 0))
+                .any(|queue| queue.waiting.iter().any(|batch| batch.stamp.is_some()))
     }
 }
 

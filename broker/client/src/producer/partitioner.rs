@@ -42,16 +42,17 @@ impl Partitioner {
 
     /// The partition for one record.
     ///
-    /// `partitions` is the topic's count; `available` those with a leader now (sticky records avoid
-    /// the others; keyed ones never do, or order would break). `chance` is a random number.
+    /// `partitions` is the topic's count; `available` those with a leader now (sticky records go to
+    /// one of them when they move on; keyed ones never care, or order would break); `chance` is a
+    /// random number. Both are asked for only when a sticky partition is left.
     pub fn choose(
         &mut self,
         topic: &str,
         key: Option<&[u8]>,
         record_bytes: usize,
         partitions: i32,
-        available: &[i32],
-        chance: u64,
+        available: impl FnOnce() -> Vec<i32>,
+        chance: impl FnOnce() -> u64,
     ) -> i32 {
         if let (Strategy::KeyOrSticky, Some(key)) = (self.strategy, key) {
             return partition_for_key(key, partitions);
@@ -72,16 +73,12 @@ impl Partitioner {
                 next
             }
             Strategy::KeyOrSticky => {
-                let stale = match state.partition {
-                    None => true,
-                    Some(current) => {
-                        state.bytes >= self.switch_bytes
-                            || current >= partitions
-                            || (!available.is_empty() && !available.contains(&current))
-                    }
-                };
+                let stale = state.partition.is_none_or(|current| {
+                    state.bytes >= self.switch_bytes || current >= partitions
+                });
                 if stale {
-                    state.partition = Some(another(state.partition, partitions, available, chance));
+                    state.partition =
+                        Some(another(state.partition, partitions, &available(), chance()));
                     state.bytes = 0;
                 }
                 state.bytes += record_bytes;
@@ -116,8 +113,8 @@ mod tests {
     #[test]
     fn keys_keep_their_partition_even_without_a_leader() {
         let mut partitioner = Partitioner::new(Strategy::KeyOrSticky, 100);
-        let with_leader = partitioner.choose("t", Some(b"abc"), 10, 7, &[0, 1, 2, 3, 4, 5, 6], 1);
-        let without = partitioner.choose("t", Some(b"abc"), 10, 7, &[], 99);
+        let with_leader = partitioner.choose("t", Some(b"abc"), 10, 7, || (0..7).collect(), || 1);
+        let without = partitioner.choose("t", Some(b"abc"), 10, 7, Vec::new, || 99);
         assert_eq!(with_leader, without);
         assert_eq!(with_leader, partition_for_key(b"abc", 7));
     }
@@ -126,7 +123,7 @@ mod tests {
     fn sticky_moves_on_after_a_batch() {
         let mut partitioner = Partitioner::new(Strategy::KeyOrSticky, 100);
         let chosen: Vec<i32> = (0..20)
-            .map(|i| partitioner.choose("t", None, 25, 3, &[0, 1, 2], i))
+            .map(|i| partitioner.choose("t", None, 25, 3, || vec![0, 1, 2], || i))
             .collect();
         for run in chosen.chunks(4) {
             assert!(run.iter().all(|p| *p == run[0]), "{chosen:?}");
@@ -138,7 +135,7 @@ mod tests {
     fn sticky_avoids_partitions_without_a_leader() {
         let mut partitioner = Partitioner::new(Strategy::KeyOrSticky, 1);
         for chance in 0..50 {
-            let partition = partitioner.choose("t", None, 5, 4, &[1, 3], chance);
+            let partition = partitioner.choose("t", None, 5, 4, || vec![1, 3], || chance);
             assert!([1, 3].contains(&partition));
         }
     }
@@ -147,9 +144,9 @@ mod tests {
     fn round_robin_takes_turns_per_topic() {
         let mut partitioner = Partitioner::new(Strategy::RoundRobin, 100);
         let turns: Vec<i32> = (0..5)
-            .map(|_| partitioner.choose("t", Some(b"same"), 1, 3, &[0, 1, 2], 7))
+            .map(|_| partitioner.choose("t", Some(b"same"), 1, 3, || vec![0, 1, 2], || 7))
             .collect();
         assert_eq!(turns, [0, 1, 2, 0, 1]);
-        assert_eq!(partitioner.choose("u", None, 1, 3, &[], 7), 0);
+        assert_eq!(partitioner.choose("u", None, 1, 3, Vec::new, || 7), 0);
     }
 }

@@ -23,6 +23,14 @@ fn to(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
+fn stamp(base_sequence: i32) -> Stamp {
+    Stamp {
+        producer_id: 7,
+        producer_epoch: 0,
+        base_sequence,
+    }
+}
+
 fn ids(batch: &Batch<u32>) -> Vec<u32> {
     batch.records.iter().map(|r| r.waiter).collect()
 }
@@ -69,6 +77,7 @@ fn a_retry_comes_before_what_was_added_later() {
     accumulator.append(&to(0), record(2, 80), 0);
     let mut first = accumulator.take(&to(0)).unwrap();
     first.attempts = 1;
+    first.stamp = Some(stamp(0));
     accumulator.retry(first, 50);
     assert_eq!(accumulator.ready(49), []);
     assert!(accumulator.has_unsettled());
@@ -96,13 +105,9 @@ fn a_split_keeps_order_and_sequences() {
         accumulator.append(&to(0), record(id, 10), 0);
     }
     let mut batch = accumulator.take(&to(0)).unwrap();
-    batch.stamp = Some(Stamp {
-        producer_id: 7,
-        producer_epoch: 0,
-        base_sequence: i32::MAX,
-    });
+    batch.stamp = Some(stamp(i32::MAX));
     accumulator.append(&to(0), record(5, 10), 0);
-    accumulator.split(batch).unwrap();
+    assert!(accumulator.split(batch).is_none());
     let first = accumulator.take(&to(0)).unwrap();
     assert_eq!(ids(&first), [0, 1]);
     assert_eq!(first.stamp.unwrap().base_sequence, i32::MAX);
@@ -113,7 +118,7 @@ fn a_split_keeps_order_and_sequences() {
     accumulator.finish(&second);
     let rest = accumulator.take(&to(0)).unwrap();
     assert_eq!(ids(&rest), [5]);
-    let rest = accumulator.split(rest).unwrap_err();
+    let rest = accumulator.split(rest).unwrap();
     accumulator.finish(&rest);
     assert!(accumulator.is_empty());
     assert_eq!(accumulator.buffered_bytes, 0);
@@ -153,4 +158,19 @@ fn flushing_ends_lingering() {
     assert_eq!(accumulator.ready(0), []);
     accumulator.set_flushing(true);
     assert_eq!(accumulator.ready(0), [to(0)]);
+}
+
+#[test]
+fn the_half_behind_a_refused_one_is_stamped_anew() {
+    let mut accumulator = accumulator(10_000, 0);
+    accumulator.append(&to(0), record(0, 10), 0);
+    accumulator.append(&to(0), record(1, 10), 0);
+    let mut batch = accumulator.take(&to(0)).unwrap();
+    batch.stamp = Some(stamp(4));
+    assert!(accumulator.split(batch).is_none());
+    let refused = accumulator.take(&to(0)).unwrap();
+    accumulator.finish(&refused);
+    accumulator.unstamp(&to(0));
+    assert!(!accumulator.has_unsettled());
+    assert_eq!(accumulator.take(&to(0)).unwrap().stamp, None);
 }
