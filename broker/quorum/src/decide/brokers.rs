@@ -1,0 +1,235 @@
+//! Registering brokers, and handing out producer ids.
+
+use tidemark_model::{
+    BrokerEpoch, BrokerId, Endpoint, Image, MetadataRecord, NO_LEADER, Partition, ProducerId,
+};
+use tidemark_wire::{ErrorCode, Uuid};
+
+use super::{Decision, Refusal};
+
+/// A process that wants to be a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its number.
+    pub broker_id: BrokerId,
+    /// Identity of the process: another one after every start.
+    pub incarnation_id: Uuid,
+    /// Identities of its log directories.
+    pub directories: Vec<Uuid>,
+    /// Where to reach it.
+    pub endpoints: Vec<Endpoint>,
+    /// Its rack.
+    pub rack: Option<String>,
+}
+
+/// What to do when a broker comes back without a log directory that it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostDirectories {
+    /// Refuse it, naming the directories, as they may only not be mounted.
+    Refuse,
+    /// Take it out of every ISR and ELR, as its logs are lost. Partitions that nobody
+    /// else had in sync have no leader then.
+    OutOfSync,
+}
+
+/// Decides a registration; answers with the broker's epoch.
+///
+/// Another incarnation raises the leader epoch of all that the broker led, in the same
+/// batch; other members of the ISR that are up are preferred as leaders. The same
+/// incarnation registering again changes nothing.
+pub fn register_broker(
+    image: &Image,
+    registration: &Registration,
+    lost: LostDirectories,
+) -> Decision<Result<BrokerEpoch, Refusal>> {
+    match register(image, registration, lost) {
+        Ok((epoch, records)) => Decision {
+            records,
+            result: Ok(epoch),
+        },
+        Err(refusal) => Decision {
+            records: Vec::new(),
+            result: Err(refusal),
+        },
+    }
+}
+
+fn register(
+    image: &Image,
+    new: &Registration,
+    lost: LostDirectories,
+) -> Result<(BrokerEpoch, Vec<MetadataRecord>), Refusal> {
+    let refuse = |message: String| Err(Refusal::new(ErrorCode::InvalidRegistration, message));
+    if new.broker_id < 0 {
+        return refuse(format!("Broker id {} is negative.", new.broker_id));
+    }
+    if new.directories.is_empty() || new.endpoints.is_empty() {
+        return refuse("A broker needs a log directory and a listener.".to_owned());
+    }
+    if let Some(taken) = image.brokers().find(|b| {
+        b.id != new.broker_id && b.directories.iter().any(|d| new.directories.contains(d))
+    }) {
+        return refuse(format!(
+            "Broker {} has registered a log directory of this broker: one is a copy of the other.",
+            taken.id
+        ));
+    }
+    let previous = image.broker(new.broker_id);
+    let mut logs_lost = false;
+    let mut raise_epochs = false;
+    if let Some(previous) = previous {
+        let missing: Vec<String> = previous
+            .directories
+            .iter()
+            .filter(|d| !new.directories.contains(d))
+            .map(Uuid::to_string)
+            .collect();
+        if !missing.is_empty() {
+            if lost == LostDirectories::Refuse {
+                return refuse(format!(
+                    "Broker {} has registered log directories before that are missing now: {}. Mount them, and name them in log.dirs.",
+                    new.broker_id,
+                    missing.join(", ")
+                ));
+            }
+            logs_lost = true;
+        }
+        raise_epochs = previous.incarnation_id != new.incarnation_id;
+        if !raise_epochs
+            && !logs_lost
+            && previous.directories == new.directories
+            && previous.endpoints == new.endpoints
+            && previous.rack == new.rack
+        {
+            return Ok((previous.epoch, Vec::new()));
+        }
+    }
+    let next_index = i64::try_from(image.index())
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
+    let broker_epoch = previous.map_or(next_index, |p| next_index.max(p.epoch.saturating_add(1)));
+    let mut records = vec![MetadataRecord::BrokerRegistered {
+        broker_id: new.broker_id,
+        incarnation_id: new.incarnation_id,
+        broker_epoch,
+        previous_epoch: previous.map(|p| p.epoch),
+        directories: new.directories.clone(),
+        endpoints: new.endpoints.clone(),
+        rack: new.rack.clone(),
+        fenced: false,
+    }];
+    for topic in image.topics() {
+        for (partition, state) in (0..).zip(&topic.partitions) {
+            let after = after_registration(image, new.broker_id, state, raise_epochs, logs_lost);
+            if let Some(after) = after {
+                records.push(MetadataRecord::PartitionChanged {
+                    topic_id: topic.id,
+                    partition,
+                    expected_epoch: state.partition_epoch,
+                    leader: after.leader,
+                    leader_epoch: after.leader_epoch,
+                    isr: after.isr,
+                    elr: after.elr,
+                    replicas: None,
+                });
+            }
+        }
+    }
+    Ok((broker_epoch, records))
+}
+
+/// A partition after broker `id` came back; `None` if it stays as it is.
+fn after_registration(
+    image: &Image,
+    id: BrokerId,
+    state: &Partition,
+    raise_epochs: bool,
+    logs_lost: bool,
+) -> Option<Partition> {
+    let is_up = |other: BrokerId| image.broker(other).is_some_and(|b| !b.fenced);
+    let mut after = state.clone();
+    if logs_lost {
+        after.isr.retain(|other| *other != id);
+        after.elr.retain(|other| *other != id);
+    }
+    if state.leader == id && (raise_epochs || logs_lost) {
+        let others = after.isr.iter().copied().filter(|other| *other != id);
+        let preferred = state
+            .replicas
+            .iter()
+            .copied()
+            .find(|replica| others.clone().any(|other| other == *replica) && is_up(*replica));
+        after.leader = match preferred {
+            Some(other) => other,
+            None if logs_lost => NO_LEADER,
+            None => id,
+        };
+        after.leader_epoch = state.leader_epoch.saturating_add(1);
+    } else if state.leader == NO_LEADER && after.isr.contains(&id) {
+        // It was offline for want of this member.
+        after.leader = id;
+        after.leader_epoch = state.leader_epoch.saturating_add(1);
+    }
+    (after != *state).then_some(after)
+}
+
+/// Producer ids that a broker may hand out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerIds {
+    /// The first.
+    pub first: ProducerId,
+    /// How many.
+    pub count: i64,
+}
+
+/// How many producer ids a broker takes at once.
+pub const PRODUCER_ID_BLOCK_SIZE: i64 = 1000;
+
+/// Decides a block of producer ids for a registered broker (KIP-730).
+pub fn allocate_producer_ids(
+    image: &Image,
+    broker_id: BrokerId,
+    broker_epoch: BrokerEpoch,
+) -> Decision<Result<ProducerIds, Refusal>> {
+    let refuse = |code, message: String| Decision {
+        records: Vec::new(),
+        result: Err(Refusal::new(code, message)),
+    };
+    match image.broker(broker_id) {
+        None => {
+            return refuse(
+                ErrorCode::BrokerIdNotRegistered,
+                format!("Broker {broker_id} is not registered."),
+            );
+        }
+        Some(broker) if broker.epoch != broker_epoch => {
+            return refuse(
+                ErrorCode::StaleBrokerEpoch,
+                format!(
+                    "Broker {broker_id} has epoch {}, and the request is of epoch {broker_epoch}.",
+                    broker.epoch
+                ),
+            );
+        }
+        Some(_) => {}
+    }
+    let first = image.next_producer_id();
+    let Some(next) = first.checked_add(PRODUCER_ID_BLOCK_SIZE) else {
+        return refuse(
+            ErrorCode::UnknownServerError,
+            "All producer ids are used up.".to_owned(),
+        );
+    };
+    Decision {
+        records: vec![MetadataRecord::ProducerIdBlock {
+            broker_id,
+            broker_epoch,
+            first,
+            next,
+        }],
+        result: Ok(ProducerIds {
+            first,
+            count: PRODUCER_ID_BLOCK_SIZE,
+        }),
+    }
+}

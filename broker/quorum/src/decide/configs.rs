@@ -1,0 +1,242 @@
+//! Changing settings of topics, brokers and groups.
+
+use tidemark_config::alter::{self, Change, Target};
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
+use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, Topic};
+use tidemark_wire::ErrorCode;
+
+use super::topics::unknown_topic;
+use super::{Context, Decision, Refusal};
+
+/// Settings by name, as AlterConfigs carries them; a `None` value is refused.
+pub type ConfigValues = Vec<(String, Option<String>)>;
+
+/// A resource as requests name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResourceName {
+    /// A topic by name.
+    Topic(String),
+    /// One broker.
+    Broker(BrokerId),
+    /// All brokers: the broker resource with the empty name.
+    AllBrokers,
+    /// A group by id.
+    Group(String),
+}
+
+impl ResourceName {
+    fn target(&self) -> Target {
+        match self {
+            Self::Topic(_) => Target::Topic,
+            Self::Broker(_) => Target::Broker,
+            Self::AllBrokers => Target::AllBrokers,
+            Self::Group(_) => Target::Group,
+        }
+    }
+}
+
+/// Reads a resource's type and name as the config requests carry them.
+pub fn parse_resource(resource_type: i8, name: &str) -> Result<ResourceName, Refusal> {
+    const TOPIC: i8 = 2;
+    const BROKER: i8 = 4;
+    const GROUP: i8 = 32;
+    match resource_type {
+        TOPIC => Ok(ResourceName::Topic(name.to_owned())),
+        BROKER if name.is_empty() => Ok(ResourceName::AllBrokers),
+        BROKER => name.parse().map(ResourceName::Broker).map_err(|_| {
+            Refusal::new(
+                ErrorCode::InvalidRequest,
+                format!("Node id must be an integer, but it is: {name}"),
+            )
+        }),
+        GROUP if name.is_empty() => Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            "Default group resources are not allowed.",
+        )),
+        GROUP => Ok(ResourceName::Group(name.to_owned())),
+        other => Err(Refusal::new(
+            ErrorCode::InvalidRequest,
+            format!("Config resources of type {other} are not served."),
+        )),
+    }
+}
+
+/// Finds a resource and its own settings; unknown topics and brokers are refused.
+pub fn resource_configs<'a>(
+    image: &'a Image,
+    name: &ResourceName,
+) -> Result<(ConfigResource, &'a ConfigMap), Refusal> {
+    let resource = match name {
+        ResourceName::Topic(topic) => {
+            let topic = image.topic(topic).ok_or_else(|| unknown_topic(topic))?;
+            ConfigResource::Topic(topic.id)
+        }
+        ResourceName::Broker(id) => {
+            if image.broker(*id).is_none() {
+                return Err(Refusal::new(
+                    ErrorCode::InvalidRequest,
+                    format!("No broker with id {id} is registered."),
+                ));
+            }
+            ConfigResource::Broker(*id)
+        }
+        ResourceName::AllBrokers => ConfigResource::AllBrokers,
+        ResourceName::Group(group) => ConfigResource::Group(group.clone()),
+    };
+    let configs = image.configs(&resource);
+    Ok((resource, configs))
+}
+
+/// Decides IncrementalAlterConfigs (KIP-339); each resource whole or not at all.
+pub fn incremental_alter_configs(
+    image: &Image,
+    context: Context<'_>,
+    requests: &[(ResourceName, Vec<Change>)],
+    validate_only: bool,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    alter_each(
+        image,
+        context,
+        requests,
+        validate_only,
+        |target, before, changes| alter::apply(target, before, changes),
+    )
+}
+
+/// Decides AlterConfigs: the settings given replace all that a resource has.
+pub fn alter_configs(
+    image: &Image,
+    context: Context<'_>,
+    requests: &[(ResourceName, ConfigValues)],
+    validate_only: bool,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    alter_each(
+        image,
+        context,
+        requests,
+        validate_only,
+        |target, _, values| alter::replace(target, values),
+    )
+}
+
+fn alter_each<C>(
+    image: &Image,
+    context: Context<'_>,
+    requests: &[(ResourceName, C)],
+    validate_only: bool,
+    change: impl Fn(Target, &ConfigMap, &C) -> Result<ConfigMap, ConfigError>,
+) -> Decision<Vec<Result<(), Refusal>>> {
+    let mut working = image.clone();
+    let mut records = Vec::new();
+    let mut result = Vec::with_capacity(requests.len());
+    for (at, (name, changes)) in requests.iter().enumerate() {
+        let twice = requests
+            .iter()
+            .enumerate()
+            .any(|(other_at, (other, _))| other_at != at && other == name);
+        let decided = if twice {
+            Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "Each resource must appear at most once.",
+            ))
+        } else {
+            alter_one(&working, context, name, |before| {
+                change(name.target(), before, changes)
+            })
+        };
+        result.push(decided.and_then(|mut new| {
+            // ELR changes of an earlier resource may meet those of a later one: each is
+            // decided on the image that the ones before it make.
+            working = working.apply(&new).map_err(|rejected| {
+                Refusal::new(ErrorCode::UnknownServerError, rejected.to_string())
+            })?;
+            records.append(&mut new);
+            Ok(())
+        }));
+    }
+    if validate_only {
+        records.clear();
+    }
+    Decision { records, result }
+}
+
+fn alter_one(
+    image: &Image,
+    context: Context<'_>,
+    name: &ResourceName,
+    change: impl Fn(&ConfigMap) -> Result<ConfigMap, ConfigError>,
+) -> Result<Vec<MetadataRecord>, Refusal> {
+    let invalid = |error: ConfigError| Refusal::new(ErrorCode::InvalidConfig, error.to_string());
+    let (resource, before) = resource_configs(image, name)?;
+    let after = change(before).map_err(invalid)?;
+    let layers = context.layers(image);
+    match &resource {
+        ConfigResource::Topic(_) => {
+            TopicSettings::resolve(&after, layers).map_err(invalid)?;
+        }
+        ConfigResource::Broker(id) if *id == context.broker_id => {
+            check_broker(BrokerLayers {
+                dynamic: &after,
+                ..layers
+            })
+            .map_err(invalid)?;
+        }
+        ConfigResource::AllBrokers => {
+            check_broker(BrokerLayers {
+                dynamic_default: &after,
+                ..layers
+            })
+            .map_err(invalid)?;
+        }
+        ConfigResource::Broker(_) | ConfigResource::Group(_) => {}
+    }
+    let changed = alter::difference(before, &after);
+    let min_isr_changed = changed
+        .iter()
+        .any(|(name, _)| name == "min.insync.replicas");
+    let mut records: Vec<MetadataRecord> = changed
+        .into_iter()
+        .map(|(name, value)| MetadataRecord::ConfigChanged {
+            resource: resource.clone(),
+            name,
+            value,
+        })
+        .collect();
+    if min_isr_changed {
+        records.append(&mut clear_elr(image, &resource));
+    }
+    Ok(records)
+}
+
+fn check_broker(layers: BrokerLayers<'_>) -> Result<(), ConfigError> {
+    BrokerSettings::resolve(layers)?;
+    TopicSettings::resolve(&ConfigMap::new(), layers)?;
+    Ok(())
+}
+
+/// Who is eligible was judged by the old min.insync.replicas: nobody is, in the same batch.
+fn clear_elr(image: &Image, resource: &ConfigResource) -> Vec<MetadataRecord> {
+    let clear = |topic: &Topic| -> Vec<MetadataRecord> {
+        (0..)
+            .zip(&topic.partitions)
+            .filter(|(_, state)| !state.elr.is_empty())
+            .map(|(partition, state)| MetadataRecord::PartitionChanged {
+                topic_id: topic.id,
+                partition,
+                expected_epoch: state.partition_epoch,
+                leader: state.leader,
+                leader_epoch: state.leader_epoch,
+                isr: state.isr.clone(),
+                elr: Vec::new(),
+                replicas: None,
+            })
+            .collect()
+    };
+    match resource {
+        ConfigResource::Topic(id) => image.topic_by_id(*id).map(|t| clear(t)).unwrap_or_default(),
+        ConfigResource::Broker(_) | ConfigResource::AllBrokers => {
+            image.topics().flat_map(|topic| clear(topic)).collect()
+        }
+        ConfigResource::Group(_) => Vec::new(),
+    }
+}

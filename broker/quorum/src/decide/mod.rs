@@ -1,0 +1,73 @@
+//! The controller's decisions: pure functions from an image and a request to records
+//! and answers. Nothing here waits, reads a clock or draws a number.
+
+mod brokers;
+mod configs;
+mod partitions;
+mod placement;
+mod topics;
+
+use tidemark_config::{BrokerLayers, ConfigMap};
+use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord};
+use tidemark_wire::ErrorCode;
+
+pub use brokers::{
+    LostDirectories, PRODUCER_ID_BLOCK_SIZE, ProducerIds, Registration, allocate_producer_ids,
+    register_broker,
+};
+pub use configs::{
+    ConfigValues, ResourceName, alter_configs, incremental_alter_configs, parse_resource,
+    resource_configs,
+};
+pub use partitions::{MorePartitions, create_partitions};
+pub use topics::{
+    CreatedTopic, NewTopic, TopicName, create_internal_topic, create_topics, delete_topics,
+};
+
+/// What was decided: records to apply as one batch, and what to answer once they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision<T> {
+    /// The batch; empty when nothing changes.
+    pub records: Vec<MetadataRecord>,
+    /// The answer.
+    pub result: T,
+}
+
+/// Why one item of a request was refused: Kafka's error and a message for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// The error on the wire.
+    pub code: ErrorCode,
+    /// What was wrong and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// What decisions need besides the image: the deciding broker and its own file.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The broker.
+    pub broker_id: BrokerId,
+    /// Its settings from file and command line.
+    pub fixed: &'a ConfigMap,
+}
+
+impl<'a> Context<'a> {
+    /// The layers of this broker's settings.
+    pub fn layers(self, image: &'a Image) -> BrokerLayers<'a> {
+        BrokerLayers {
+            dynamic: image.configs(&ConfigResource::Broker(self.broker_id)),
+            dynamic_default: image.configs(&ConfigResource::AllBrokers),
+            fixed: self.fixed,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the metadata log, of decisions and of the controller.
