@@ -1,0 +1,589 @@
+//! The log itself: its state, appending and rolling.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use tidemark_env::disk::OpenMode;
+use tidemark_records::{Batch, BatchHeader, TimestampType};
+
+use crate::checkpoint::CheckpointFile;
+use crate::config::LogConfig;
+use crate::epochs::{EpochEnd, LeaderEpochs};
+use crate::error::{AppendError, LogError};
+use crate::index::relative;
+use crate::names;
+use crate::producers::{Producers, SequenceCheck};
+use crate::segment::{LogShared, Segment, lock};
+use crate::snapshot;
+use crate::tail::{NO_TIMESTAMP, Tail};
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record. The answer is due when the high watermark is above
+    /// it, for a duplicate as for an original.
+    pub last_offset: i64,
+    /// The log's time of append in milliseconds, -1 where producers set timestamps.
+    pub log_append_time_ms: i64,
+    /// First offset of the log.
+    pub log_start_offset: i64,
+    /// Whether the log had the batch already; nothing was appended then.
+    pub duplicate: bool,
+}
+
+/// A partition's log. See the crate's documentation for who calls what where.
+#[derive(Debug)]
+pub struct Log {
+    pub(crate) shared: Arc<LogShared>,
+    pub(crate) config: Arc<LogConfig>,
+    /// Oldest first; the last one is appended to. Never empty.
+    pub(crate) segments: Vec<Segment>,
+    /// Bookkeeping of the last segment; loaded at the first append.
+    pub(crate) tail: Option<Box<Tail>>,
+    pub(crate) log_start: i64,
+    pub(crate) end: i64,
+    pub(crate) durable: i64,
+    pub(crate) size_bytes: u64,
+    pub(crate) epochs: LeaderEpochs,
+    pub(crate) producers: Producers,
+    /// Offset of the newest producer snapshot on disk.
+    pub(crate) snapshot_offset: Option<i64>,
+    /// Whether `leader-epoch-checkpoint` lags behind.
+    pub(crate) epochs_dirty: bool,
+    /// Counts changes of names in the directory, and those known synced.
+    pub(crate) names_changed: u64,
+    pub(crate) names_synced: u64,
+    /// Base offsets of segments sealed since the last checkpoint.
+    pub(crate) sealed_since_checkpoint: u32,
+    pub(crate) doomed: Vec<crate::retention::Doomed>,
+    pub(crate) failed: Option<String>,
+}
+
+impl Log {
+    /// First offset of the log: below it records are deleted.
+    pub fn log_start_offset(&self) -> i64 {
+        self.log_start
+    }
+
+    /// The offset that the next record gets.
+    pub fn end_offset(&self) -> i64 {
+        self.end
+    }
+
+    /// All records below survive a power cut.
+    pub fn durable_offset(&self) -> i64 {
+        self.durable
+    }
+
+    /// Bumped by every truncation; what was synced under an older one says nothing.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation()
+    }
+
+    /// Bytes of all segments, without indexes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// How many segments there are, the active one included.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Base offset of the segment that is appended to.
+    pub fn active_segment_base(&self) -> i64 {
+        self.active().base_offset()
+    }
+
+    /// The leader epochs.
+    pub fn epochs(&self) -> &LeaderEpochs {
+        &self.epochs
+    }
+
+    /// Where `epoch` ends, for OffsetsForLeaderEpoch; `None` when it is above all
+    /// known epochs.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<EpochEnd> {
+        self.epochs.end_offset(epoch, self.end)
+    }
+
+    /// The producers, for DescribeProducers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> &Arc<LogConfig> {
+        &self.config
+    }
+
+    /// Replaces the settings; they hold from the next operation on.
+    pub fn set_config(&mut self, config: Arc<LogConfig>) {
+        self.config = config;
+    }
+
+    /// The partition's directory.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.shared.dir
+    }
+
+    /// Why the log is out of use, if it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Puts the log out of use: every later change is refused. For a failed sync,
+    /// after which the page cache cannot be trusted.
+    pub fn fail(&mut self, reason: impl Into<String>) {
+        if self.failed.is_none() {
+            self.failed = Some(reason.into());
+        }
+    }
+
+    /// Forgets producers silent for `producer.id.expiration.ms`. Returns how many.
+    pub fn expire_producers(&mut self, now_ms: i64) -> usize {
+        self.producers
+            .expire(now_ms, self.config.producer_id_expiration_ms)
+    }
+
+    pub(crate) fn active(&self) -> &Segment {
+        self.segments
+            .last()
+            .expect("a log has at least one segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments
+            .last_mut()
+            .expect("a log has at least one segment")
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<(), LogError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(reason) => Err(LogError::Failed {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Begins `epoch` at the end of the log, durably, when it is newer than all that
+    /// the log knows. Does file I/O: call it when a leader is elected, not per append.
+    ///
+    /// # Errors
+    /// The disk failed; the log is out of use then.
+    pub fn start_epoch(&mut self, epoch: i32) -> Result<(), LogError> {
+        self.check_usable()?;
+        if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
+            return Ok(());
+        }
+        if self.epochs.assign(epoch, self.end) {
+            self.epochs_dirty = true;
+        }
+        self.write_epochs().inspect_err(|error| {
+            self.failed = Some(error.to_string());
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn write_epochs(&mut self) -> io::Result<()> {
+        if self.epochs_dirty {
+            tidemark_env::disk::write_file_atomic(
+                &*self.shared.disk,
+                &self.shared.dir.join(names::EPOCHS),
+                self.epochs.to_text().as_bytes(),
+            )?;
+            self.epochs_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Appends a client's batch, which `tidemark_records::validate_produce` accepted:
+    /// gives it offsets and the leader's epoch. Its bytes are written, not copied.
+    ///
+    /// Advances the end; [`Log::flush_target`] makes it durable.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the log is unchanged then.
+    pub fn append_as_leader(
+        &mut self,
+        batch: &Batch,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.check_usable()?;
+        if let Some(current) = self.epochs.latest()
+            && leader_epoch < current
+        {
+            return Err(AppendError::StaleLeaderEpoch {
+                epoch: leader_epoch,
+                current,
+            });
+        }
+        let size_bytes = batch.bytes.len();
+        let max_bytes = self.config.segment_bytes;
+        if u64::try_from(size_bytes).unwrap_or(u64::MAX) > u64::from(max_bytes) {
+            return Err(AppendError::TooLarge {
+                size_bytes,
+                max_bytes,
+            });
+        }
+        let log_append_time_ms = match batch.header.timestamp_type() {
+            TimestampType::CreateTime => NO_TIMESTAMP,
+            TimestampType::LogAppendTime => batch.header.max_timestamp_ms,
+        };
+        if let SequenceCheck::Duplicate(original) = self.producers.check(&batch.header)? {
+            return Ok(Appended {
+                base_offset: original.first_offset(),
+                last_offset: original.last_offset,
+                log_append_time_ms: if log_append_time_ms == NO_TIMESTAMP {
+                    NO_TIMESTAMP
+                } else {
+                    original.timestamp_ms
+                },
+                log_start_offset: self.log_start,
+                duplicate: true,
+            });
+        }
+        let mut header = batch.header;
+        header.base_offset = self.end;
+        header.partition_leader_epoch = leader_epoch;
+        if header.last_offset() == i64::MAX {
+            return Err(AppendError::NoOffsets {
+                reason: "the partition's offsets are used up",
+            });
+        }
+        self.roll_if_due(
+            size_bytes,
+            header.max_timestamp_ms,
+            header.last_offset(),
+            now_ms,
+        )?;
+        // Offset, length and epoch are the first 16 bytes and outside of the CRC.
+        let mut prefix = [0u8; 16];
+        prefix[..8].copy_from_slice(&header.base_offset.to_be_bytes());
+        prefix[8..12].copy_from_slice(&header.length_bytes.to_be_bytes());
+        prefix[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+        let rest = batch.bytes.get(16..).unwrap_or_default();
+        self.write(&mut [IoSlice::new(&prefix), IoSlice::new(rest)], size_bytes)?;
+        self.note_appended(&header, now_ms);
+        Ok(Appended {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            log_append_time_ms,
+            log_start_offset: self.log_start,
+            duplicate: false,
+        })
+    }
+
+    /// Appends batches as another leader wrote them: offsets and epochs are in them,
+    /// CRCs have been checked. They must be whole and continue the log.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the log is unchanged then.
+    pub fn append_as_follower(
+        &mut self,
+        bytes: &Bytes,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.check_usable()?;
+        let mut headers = Vec::new();
+        let mut rest = bytes.clone();
+        let mut expected = self.end;
+        let mut epoch = self.epochs.latest().unwrap_or(i32::MIN);
+        while let Some(batch) = Batch::split_first(&mut rest)? {
+            let header = batch.header;
+            if header.base_offset != expected {
+                return Err(AppendError::NotContiguous {
+                    base_offset: header.base_offset,
+                    end: expected,
+                });
+            }
+            if header.partition_leader_epoch < epoch {
+                return Err(AppendError::StaleLeaderEpoch {
+                    epoch: header.partition_leader_epoch,
+                    current: epoch,
+                });
+            }
+            if header.last_offset() == i64::MAX {
+                return Err(AppendError::NoOffsets {
+                    reason: "the partition's offsets are used up",
+                });
+            }
+            epoch = header.partition_leader_epoch;
+            expected = header.next_offset();
+            headers.push(header);
+        }
+        let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
+            return Err(AppendError::NoOffsets {
+                reason: "there is no batch in it",
+            });
+        };
+        let max_bytes = self.config.segment_bytes;
+        if bytes.len() as u64 > u64::from(max_bytes) {
+            return Err(AppendError::TooLarge {
+                size_bytes: bytes.len(),
+                max_bytes,
+            });
+        }
+        let appended = Appended {
+            base_offset: first.base_offset,
+            last_offset: last.last_offset(),
+            log_append_time_ms: NO_TIMESTAMP,
+            log_start_offset: self.log_start,
+            duplicate: false,
+        };
+        let newest_ms = headers.iter().map(|header| header.max_timestamp_ms).max();
+        self.roll_if_due(
+            bytes.len(),
+            newest_ms.unwrap_or(NO_TIMESTAMP),
+            appended.last_offset,
+            now_ms,
+        )?;
+        self.write(&mut [IoSlice::new(bytes)], bytes.len())?;
+        for header in &headers {
+            self.note_appended(header, now_ms);
+        }
+        Ok(appended)
+    }
+
+    /// Writes at the end of the active segment; on an error nothing is left of it.
+    fn write(&mut self, slices: &mut [IoSlice<'_>], size_bytes: usize) -> Result<(), AppendError> {
+        let position = u64::from(self.active().size_bytes);
+        let file = match self.active().files.log(&self.shared) {
+            Ok(file) => file,
+            Err(error) => return Err(LogError::Io(error).into()),
+        };
+        debug_assert!(position + size_bytes as u64 <= u64::from(u32::MAX));
+        let Err(error) = file.write_vectored_at(slices, position) else {
+            return Ok(());
+        };
+        // Part of it may be there: whoever reads the file must not find it.
+        let undone = file.set_len(position);
+        if error.kind() == io::ErrorKind::StorageFull && undone.is_ok() {
+            return Err(AppendError::DiskFull(error));
+        }
+        self.fail(error.to_string());
+        Err(LogError::Io(error).into())
+    }
+
+    /// Takes note of a batch that has been written at the end of the active segment.
+    fn note_appended(&mut self, header: &BatchHeader, now_ms: i64) {
+        debug_assert_eq!(header.base_offset, self.end, "offsets are contiguous");
+        let position = self.active().size_bytes;
+        let size = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
+        let interval = self.config.index_interval_bytes;
+        if let Some(tail) = &mut self.tail {
+            tail.note_batch(header, position, interval);
+        }
+        let active = self.active_mut();
+        active.size_bytes += size;
+        active.max_timestamp = None;
+        self.size_bytes += u64::from(size);
+        self.producers.record(header, now_ms);
+        if self
+            .epochs
+            .assign(header.partition_leader_epoch, header.base_offset)
+        {
+            self.epochs_dirty = true;
+        }
+        self.end = header.next_offset();
+        debug_assert!(self.log_start <= self.durable && self.durable <= self.end);
+    }
+
+    /// Makes the tail's bookkeeping available, and a new segment where one is due.
+    fn roll_if_due(
+        &mut self,
+        size_bytes: usize,
+        newest_ms: i64,
+        last_offset: i64,
+        now_ms: i64,
+    ) -> Result<(), AppendError> {
+        let due = self
+            .tail(now_ms)
+            .map(|_| ())
+            .map(|()| self.roll_due(size_bytes, newest_ms, last_offset, now_ms));
+        let rolled = due.and_then(|due| {
+            if due {
+                return self.roll(now_ms);
+            }
+            // A full batch of index entries is written now and then, not each time.
+            if let Some(tail) = &mut self.tail
+                && tail.wants_write()
+            {
+                let files = self.segments.last().map(|segment| segment.files.clone());
+                if let Some(files) = files {
+                    tail.write_entries(&self.shared, &files)?;
+                }
+            }
+            Ok(())
+        });
+        rolled.map_err(|error| {
+            if error.kind() == io::ErrorKind::StorageFull {
+                AppendError::DiskFull(error)
+            } else {
+                self.fail(error.to_string());
+                LogError::Io(error).into()
+            }
+        })
+    }
+
+    pub(crate) fn tail(&mut self, now_ms: i64) -> io::Result<&mut Tail> {
+        let loaded = match self.tail.take() {
+            Some(tail) => tail,
+            None => {
+                let active = self.active();
+                Box::new(Tail::load(
+                    &self.shared,
+                    &active.files,
+                    active.size_bytes,
+                    now_ms,
+                )?)
+            }
+        };
+        Ok(self.tail.insert(loaded))
+    }
+
+    /// Kafka's conditions for a new segment before `size_bytes` more are appended.
+    fn roll_due(&self, size_bytes: usize, newest_ms: i64, last_offset: i64, now_ms: i64) -> bool {
+        let active = self.active();
+        let Some(tail) = &self.tail else {
+            return false;
+        };
+        if active.size_bytes == 0 {
+            return relative(active.base_offset(), last_offset).is_none();
+        }
+        let config = &self.config;
+        let too_large =
+            u64::from(active.size_bytes) + size_bytes as u64 > u64::from(config.segment_bytes);
+        let waited_ms = if tail.first_timestamp_ms >= 0 {
+            newest_ms.saturating_sub(tail.first_timestamp_ms)
+        } else {
+            now_ms.saturating_sub(tail.created_ms)
+        };
+        let too_old = waited_ms > config.segment_ms.saturating_sub(self.jitter_ms());
+        too_large
+            || too_old
+            || tail.index_full(config.segment_index_bytes)
+            || relative(active.base_offset(), last_offset).is_none()
+    }
+
+    /// A share of the jitter that differs between partitions and segments.
+    fn jitter_ms(&self) -> i64 {
+        let bound = self.config.segment_jitter_ms.min(self.config.segment_ms);
+        if bound <= 0 {
+            return 0;
+        }
+        let name = self.shared.dir.as_os_str().as_encoded_bytes();
+        let mut hash = self.active().base_offset() as u64 ^ 0xcbf2_9ce4_8422_2325;
+        for byte in name {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        i64::try_from(hash % bound.unsigned_abs()).unwrap_or(0)
+    }
+
+    /// Seals the active segment and begins a new one at the end of the log.
+    ///
+    /// On an error the log is as before.
+    pub(crate) fn roll(&mut self, now_ms: i64) -> io::Result<()> {
+        debug_assert!(
+            self.active().size_bytes > 0,
+            "an empty segment is not rolled"
+        );
+        self.seal_indexes(now_ms)?;
+        self.write_snapshot()?;
+        self.create_segment(self.end)?;
+        if let Some(sealed) = self.segments.iter().rev().nth(1) {
+            sealed.files.release_unused();
+        }
+        self.tail = Some(Box::new(Tail::new(self.end, now_ms)));
+        self.sealed_since_checkpoint += 1;
+        Ok(())
+    }
+
+    /// Writes what the index files of the active segment lack, its last timestamp too.
+    pub(crate) fn seal_indexes(&mut self, now_ms: i64) -> io::Result<()> {
+        let files = self.active().files.clone();
+        let shared = self.shared.clone();
+        let tail = self.tail(now_ms)?;
+        tail.add_time_entry();
+        tail.write_entries(&shared, &files)?;
+        let max_timestamp = tail.max_timestamp;
+        crate::tail::open_indexes(&shared, &files)?;
+        self.active_mut().max_timestamp = Some(max_timestamp);
+        Ok(())
+    }
+
+    /// Writes the producers' snapshot at the end of the log unless it is there.
+    pub(crate) fn write_snapshot(&mut self) -> io::Result<()> {
+        if self.snapshot_offset == Some(self.end) {
+            return Ok(());
+        }
+        let path = self.shared.path(self.end, names::SNAPSHOT);
+        let bytes = snapshot::encode(&self.producers);
+        let file = self.shared.disk.open(&path, OpenMode::Create)?;
+        file.set_len(0)?;
+        file.write_at(&bytes, 0)?;
+        self.names_changed += 1;
+        self.snapshot_offset = Some(self.end);
+        Ok(())
+    }
+
+    /// Adds an empty segment with its files.
+    pub(crate) fn create_segment(&mut self, base_offset: i64) -> io::Result<()> {
+        let segment = Segment::new(base_offset, 0);
+        let file = self
+            .shared
+            .disk
+            .open(&segment.files.log_path(&self.shared), OpenMode::Create)?;
+        if !file.is_empty()? {
+            // What a failed attempt of before left.
+            file.set_len(0)?;
+        }
+        segment.files.set_log(file);
+        for index in [names::INDEX, names::TIME_INDEX] {
+            let path = self.shared.path(base_offset, index);
+            let file = self.shared.disk.open(&path, OpenMode::Create)?;
+            if !file.is_empty()? {
+                file.set_len(0)?;
+            }
+        }
+        self.names_changed += 1;
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Closes file handles that have not been used since the last call, and the
+    /// bookkeeping of a log at rest. Call it now and then; everything opens again
+    /// when it is needed.
+    pub fn release_idle(&mut self) {
+        let dirty = self.durable < self.end;
+        let last = self.segments.len() - 1;
+        for (index, segment) in self.segments.iter().enumerate() {
+            if index < last || !dirty {
+                segment.files.release_unused();
+            }
+        }
+        lock(&self.shared.checkpoint).release();
+        self.doomed.shrink_to_fit();
+        self.segments.shrink_to_fit();
+    }
+
+    pub(crate) fn new_shared(
+        disk: Arc<dyn tidemark_env::disk::Disk>,
+        dir: std::path::PathBuf,
+        checkpoint: CheckpointFile,
+    ) -> Arc<LogShared> {
+        let generation = checkpoint.current().generation;
+        Arc::new(LogShared {
+            disk,
+            dir,
+            generation: AtomicU64::new(generation),
+            checkpoint: Mutex::new(checkpoint),
+        })
+    }
+}

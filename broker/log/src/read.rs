@@ -1,0 +1,350 @@
+//! Reading records by offset: planned under the log's lock, run outside of it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemark_env::disk::DiskFile;
+use tidemark_records::{BATCH_OVERHEAD_BYTES, BatchHeader};
+
+use crate::error::ReadError;
+use crate::index;
+use crate::log::Log;
+use crate::scan::{BatchScanner, Step};
+use crate::segment::{LogShared, SegmentFiles};
+
+/// Part of a segment as it was when a plan was made.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentView {
+    pub(crate) files: Arc<SegmentFiles>,
+    pub(crate) size_bytes: u32,
+    /// Where to begin looking, when an index entry in memory knew.
+    pub(crate) hint: Option<u32>,
+}
+
+/// A read that has been planned.
+#[derive(Debug, Clone)]
+pub struct ReadPlan {
+    shared: Arc<LogShared>,
+    generation: u64,
+    offset: i64,
+    max_bytes: usize,
+    upper: i64,
+    at_least_one_batch: bool,
+    slack_bytes: usize,
+    first: Option<SegmentView>,
+    next: Option<SegmentView>,
+}
+
+/// Records that were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRecords {
+    /// Whole batches, one after the other; empty when nothing fits or is there yet.
+    /// The first one may begin below the offset asked for.
+    pub records: Bytes,
+    /// Base offset of the first batch, `None` without one.
+    pub first_offset: Option<i64>,
+    /// Where to read on.
+    pub next_offset: i64,
+    /// Whether there was a batch that `max_bytes` left no room for.
+    pub more: bool,
+}
+
+impl Log {
+    /// Plans to read whole batches from the one that holds `offset` on: at most
+    /// `max_bytes` of them, and only those that lie wholly below offset `upper` (the
+    /// high watermark, or the end for followers). With `at_least_one_batch` a first
+    /// batch larger than `max_bytes` is read all the same (KIP-74).
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] for an offset below the log's start or above its end.
+    pub fn read_plan(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        upper: i64,
+        at_least_one_batch: bool,
+    ) -> Result<ReadPlan, ReadError> {
+        if offset < self.log_start || offset > self.end {
+            return Err(ReadError::OutOfRange {
+                offset,
+                log_start: self.log_start,
+                end: self.end,
+            });
+        }
+        let mut views = (None, None);
+        if offset < upper.min(self.end) {
+            let holding = self
+                .segments
+                .partition_point(|segment| segment.base_offset() <= offset)
+                .saturating_sub(1);
+            views.0 = Some(self.view(holding, offset));
+            views.1 = (holding + 1..self.segments.len())
+                .map(|index| self.view(index, offset))
+                .find(|view| view.size_bytes > 0);
+        }
+        Ok(ReadPlan {
+            shared: self.shared.clone(),
+            generation: self.generation(),
+            offset,
+            max_bytes,
+            upper: upper.min(self.end),
+            at_least_one_batch,
+            slack_bytes: self.config.index_interval_bytes as usize + BATCH_OVERHEAD_BYTES,
+            first: views.0,
+            next: views.1,
+        })
+    }
+
+    pub(crate) fn view(&self, index: usize, offset: i64) -> SegmentView {
+        let segment = &self.segments[index];
+        let active = index + 1 == self.segments.len();
+        SegmentView {
+            files: segment.files.clone(),
+            size_bytes: segment.size_bytes,
+            hint: match &self.tail {
+                Some(tail) if active => tail.floor(offset),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl SegmentView {
+    pub(crate) fn corrupt(&self, shared: &LogShared, position: u64, reason: String) -> ReadError {
+        ReadError::Corrupt {
+            file: self.files.log_path(shared),
+            position,
+            reason,
+        }
+    }
+
+    /// Where the index says to begin looking for `offset`. A missing index says 0.
+    pub(crate) fn start(&self, shared: &LogShared, offset: i64) -> io::Result<u32> {
+        if let Some(hint) = self.hint {
+            return Ok(hint);
+        }
+        if offset <= self.files.base_offset {
+            return Ok(0);
+        }
+        let index = match self.files.index(shared) {
+            Ok(index) => index,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let entry = index::floor_offset(&*index, self.files.base_offset, offset)?;
+        Ok(entry
+            .map(|entry| entry.position)
+            .filter(|position| *position < self.size_bytes)
+            .unwrap_or(0))
+    }
+
+    /// The first batch whose last offset is not below `offset`, looking at headers
+    /// from `start` on, and from the segment's beginning if the index misled us.
+    pub(crate) fn find(
+        &self,
+        shared: &LogShared,
+        file: &Arc<dyn DiskFile>,
+        start: u32,
+        offset: i64,
+    ) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+        let mut scanner =
+            BatchScanner::headers(file.clone(), u64::from(start), u64::from(self.size_bytes));
+        let mut first = true;
+        loop {
+            match scanner.step()? {
+                Step::Batch { position, header } if header.last_offset() >= offset => {
+                    // An entry that points behind the batch, or nowhere sensible.
+                    if first && start > 0 && header.base_offset > offset {
+                        return self.find(shared, file, 0, offset);
+                    }
+                    return Ok(Some((position, header)));
+                }
+                Step::Batch { .. } => first = false,
+                Step::End => return Ok(None),
+                Step::Bad { .. } if first && start > 0 => {
+                    return self.find(shared, file, 0, offset);
+                }
+                Step::Bad { position, reason } => {
+                    return Err(self.corrupt(shared, position, reason));
+                }
+            }
+        }
+    }
+}
+
+/// What one segment had.
+struct Found {
+    records: Bytes,
+    first_offset: Option<i64>,
+    next_offset: i64,
+    more: bool,
+}
+
+impl ReadPlan {
+    /// Whether there is nothing to read below the upper bound.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The offset that was asked for.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Reads. Blocks.
+    ///
+    /// # Errors
+    /// [`ReadError::Stale`] when the log was truncated or lost the segment since:
+    /// make a new plan. Otherwise damage or a failed disk.
+    pub fn run(&self) -> Result<ReadRecords, ReadError> {
+        let mut outcome = ReadRecords {
+            records: Bytes::new(),
+            first_offset: None,
+            next_offset: self.offset,
+            more: false,
+        };
+        for view in [&self.first, &self.next].into_iter().flatten() {
+            let found = match self.read_segment(view) {
+                Ok(found) => found,
+                // Damage may be what a truncation looks like from here.
+                Err(_) if self.shared.generation() != self.generation => {
+                    return Err(ReadError::Stale);
+                }
+                Err(error) => return Err(error),
+            };
+            if found.more || found.first_offset.is_some() {
+                outcome.records = found.records;
+                outcome.first_offset = found.first_offset;
+                outcome.next_offset = found.next_offset;
+                outcome.more = found.more;
+                break;
+            }
+        }
+        if self.shared.generation() != self.generation {
+            return Err(ReadError::Stale);
+        }
+        Ok(outcome)
+    }
+
+    fn read_segment(&self, view: &SegmentView) -> Result<Found, ReadError> {
+        let file = view.files.log(&self.shared)?;
+        let start = view.start(&self.shared, self.offset)?;
+        let left = (view.size_bytes - start) as usize;
+        let window = file.read_bytes_at(
+            u64::from(start),
+            self.max_bytes.saturating_add(self.slack_bytes).min(left),
+        )?;
+        // Most reads find their batch in what was read already.
+        if let Some(at) = self.find_in(&window) {
+            return self.collect(
+                view,
+                &file,
+                u64::from(start) + at as u64,
+                &window.slice(at..),
+            );
+        }
+        match view.find(&self.shared, &file, start, self.offset)? {
+            Some((position, _)) => {
+                let left = usize::try_from(u64::from(view.size_bytes) - position).unwrap_or(0);
+                let wanted = self.max_bytes.max(BATCH_OVERHEAD_BYTES).min(left);
+                let window = file.read_bytes_at(position, wanted)?;
+                self.collect(view, &file, position, &window)
+            }
+            None => Ok(Found {
+                records: Bytes::new(),
+                first_offset: None,
+                next_offset: self.offset,
+                more: false,
+            }),
+        }
+    }
+
+    /// Where in `window` the batch begins that holds the offset. `None` when it is not
+    /// in there or the window does not begin with a sensible batch.
+    fn find_in(&self, window: &Bytes) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            let header = BatchHeader::parse(window.get(at..)?).ok()?;
+            if header.last_offset() >= self.offset {
+                // The window must not begin behind the batch.
+                return (at > 0 || header.base_offset <= self.offset).then_some(at);
+            }
+            at = at.checked_add(header.size_bytes())?;
+        }
+    }
+
+    /// The whole batches at the start of `window`, which begins at `position`.
+    fn collect(
+        &self,
+        view: &SegmentView,
+        file: &Arc<dyn DiskFile>,
+        position: u64,
+        window: &Bytes,
+    ) -> Result<Found, ReadError> {
+        let mut found = Found {
+            records: Bytes::new(),
+            first_offset: None,
+            next_offset: self.offset,
+            more: false,
+        };
+        let left = u64::from(view.size_bytes) - position;
+        let mut taken = 0;
+        while (taken as u64) < left {
+            let Some(rest) = window
+                .get(taken..)
+                .filter(|rest| rest.len() >= BATCH_OVERHEAD_BYTES)
+            else {
+                found.more = true;
+                break;
+            };
+            let header = match BatchHeader::parse(rest) {
+                Ok(header) => header,
+                Err(error) => {
+                    return Err(view.corrupt(
+                        &self.shared,
+                        position + taken as u64,
+                        error.to_string(),
+                    ));
+                }
+            };
+            let size = header.size_bytes();
+            if header.next_offset() > self.upper {
+                break;
+            }
+            if (size as u64) > left - taken as u64 {
+                return Err(view.corrupt(
+                    &self.shared,
+                    position + taken as u64,
+                    format!("the batch should have {size} bytes"),
+                ));
+            }
+            let fits = taken + size <= self.max_bytes;
+            if taken == 0 && !fits && self.at_least_one_batch {
+                found.first_offset = Some(header.base_offset);
+                found.next_offset = header.next_offset();
+                found.more = (size as u64) < left && header.next_offset() < self.upper;
+                found.records = if size <= window.len() {
+                    window.slice(..size)
+                } else {
+                    file.read_bytes_at(position, size)?
+                };
+                return Ok(found);
+            }
+            if !fits {
+                found.more = true;
+                break;
+            }
+            if taken + size > window.len() {
+                // The window was cut by the slack: what is in it will do.
+                found.more = true;
+                break;
+            }
+            found.first_offset.get_or_insert(header.base_offset);
+            found.next_offset = header.next_offset();
+            taken += size;
+        }
+        found.records = window.slice(..taken);
+        Ok(found)
+    }
+}

@@ -1,0 +1,374 @@
+//! Going through the segments: which are trusted, which are scanned, what is cut.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemark_env::disk::{DiskFile, OpenMode};
+use tidemark_records::BatchHeader;
+
+use super::{OnCorruption, Opening, Scanned};
+use crate::error::OpenError;
+use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use crate::names;
+use crate::scan::{BatchScanner, Step, find_batch_after};
+use crate::segment::{LogShared, Segment};
+use crate::tail::{Tail, open_indexes};
+
+/// Bytes that do not continue the log.
+struct Damage {
+    file: PathBuf,
+    position: u64,
+    offset: i64,
+    reason: String,
+}
+
+impl From<Damage> for OpenError {
+    fn from(damage: Damage) -> Self {
+        OpenError::Corrupt {
+            file: damage.file,
+            position: damage.position,
+            offset: damage.offset,
+            reason: damage.reason,
+        }
+    }
+}
+
+impl Scanned {
+    /// Takes in a batch that was found valid.
+    fn note_epoch(&mut self, header: &BatchHeader) {
+        if self
+            .epochs
+            .latest()
+            .is_none_or(|latest| latest < header.partition_leader_epoch)
+        {
+            self.epochs
+                .assign(header.partition_leader_epoch, header.base_offset);
+        }
+    }
+}
+
+impl Opening {
+    fn log_path(&self, base: i64) -> PathBuf {
+        names::path(&self.args.dir, base, names::LOG)
+    }
+
+    fn file_len(&self, base: i64, extension: &str) -> Option<u64> {
+        self.files.get(&format!("{base:020}.{extension}")).copied()
+    }
+
+    /// Damage below what was known durable is refused, unless a person said
+    /// otherwise; above, it is a torn tail and nobody was promised anything.
+    fn judge(&self, scanned: &Scanned, damage: &Damage) -> Result<(), OpenError> {
+        let promised = scanned.known && scanned.end < scanned.checkpoint.durable_end;
+        if promised && self.args.on_corruption == OnCorruption::Refuse {
+            return Err(OpenError::Corrupt {
+                file: damage.file.clone(),
+                position: damage.position,
+                offset: damage.offset,
+                reason: damage.reason.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Sizes of the trusted segments, contents of the others.
+    pub(super) fn scan(
+        &mut self,
+        shared: &Arc<LogShared>,
+        scanned: &mut Scanned,
+    ) -> Result<(), OpenError> {
+        let bases = self.bases.clone();
+        let checkpoint = scanned.checkpoint;
+        // The segment of the recovery point may have gone by retention, but never
+        // without all that is before it.
+        let has_checkpointed = scanned.known && bases.contains(&checkpoint.segment_base);
+        if !has_checkpointed {
+            scanned.end = bases.first().copied().unwrap_or(checkpoint.log_start);
+            let missing = Damage {
+                file: self.log_path(checkpoint.segment_base),
+                position: 0,
+                offset: checkpoint.segment_base,
+                reason: "the file is missing".to_owned(),
+            };
+            if checkpoint.recovery_point > scanned.end || bases.is_empty() {
+                self.judge(scanned, &missing)?;
+            }
+        }
+        for (index, base) in bases.iter().copied().enumerate() {
+            let len = self.file_len(base, names::LOG).unwrap_or(0);
+            let size = u32::try_from(len).map_err(|_| OpenError::BadFile {
+                file: self.log_path(base),
+                reason: format!("{len} bytes are more than a segment can have"),
+            })?;
+            let last = index + 1 == bases.len();
+            if has_checkpointed && base < checkpoint.segment_base {
+                let segment = Segment::new(base, size);
+                if !self.indexes_sane(base, size) {
+                    self.rebuild_indexes(shared, &segment)?;
+                }
+                scanned.segments.push(segment);
+                continue;
+            }
+            let holds_recovery_point = has_checkpointed && base == checkpoint.segment_base;
+            if holds_recovery_point {
+                scanned.end = base;
+            } else if base != scanned.end && (scanned.known || base < scanned.end) {
+                let damage = Damage {
+                    file: self.log_path(base),
+                    position: 0,
+                    offset: scanned.end,
+                    reason: format!("the segment before it ends at offset {}", scanned.end),
+                };
+                self.judge(scanned, &damage)?;
+                self.recovery.cut_reason = Some(OpenError::from(damage).to_string());
+                self.set_aside(&bases[index..])?;
+                break;
+            } else {
+                scanned.end = base;
+            }
+            let from = if holds_recovery_point {
+                checkpoint.position
+            } else {
+                0
+            };
+            if from == len && holds_recovery_point && self.indexes_sane(base, size) {
+                scanned.end = checkpoint.recovery_point;
+                scanned.segments.push(Segment::new(base, size));
+                scanned.tail = None;
+                continue;
+            }
+            if self.scan_segment(shared, scanned, base, size, from, last)? {
+                self.set_aside(&bases[index + 1..])?;
+                break;
+            }
+        }
+        if let Some(active) = scanned.segments.last() {
+            let lost = Damage {
+                file: self.log_path(active.base_offset()),
+                position: u64::from(active.size_bytes),
+                offset: scanned.end,
+                reason: format!(
+                    "the log ends at offset {} and had been synced up to {}",
+                    scanned.end, checkpoint.durable_end
+                ),
+            };
+            self.judge(scanned, &lost)?;
+        }
+        Ok(())
+    }
+
+    /// Scans one segment, its indexes made anew: headers up to `from`, everything
+    /// from there on. Says whether it was cut.
+    fn scan_segment(
+        &mut self,
+        shared: &Arc<LogShared>,
+        scanned: &mut Scanned,
+        base: i64,
+        size: u32,
+        from: u64,
+        last: bool,
+    ) -> Result<bool, OpenError> {
+        let mut segment = Segment::new(base, size);
+        let len = u64::from(size);
+        let file = segment.files.log(shared)?;
+        let mut tail = self.fresh_indexes(shared, &segment)?;
+        let interval = self.args.config.index_interval_bytes;
+        let mut position = 0;
+        let mut bad = None;
+        let trusted_end = from.min(len);
+        for (trusted, start, end) in [(true, 0, trusted_end), (false, trusted_end, len)] {
+            if bad.is_some() {
+                break;
+            }
+            let mut scanner = if trusted {
+                BatchScanner::headers(file.clone(), start, end)
+            } else {
+                BatchScanner::verified(file.clone(), start, end)
+            };
+            loop {
+                match scanner.step()? {
+                    Step::End => break,
+                    Step::Bad { position, reason } => {
+                        bad = Some((position, reason));
+                        break;
+                    }
+                    Step::Batch {
+                        position: at,
+                        header,
+                    } => {
+                        // Our own logs have no gaps; trusted ones may have been
+                        // compacted by whoever wrote them.
+                        let may_skip = trusted || !scanned.known;
+                        let continues = header.base_offset == scanned.end
+                            || (may_skip && header.base_offset > scanned.end);
+                        if !continues {
+                            let reason = format!(
+                                "the batch has offset {} where {} was expected",
+                                header.base_offset, scanned.end
+                            );
+                            bad = Some((at, reason));
+                            break;
+                        }
+                        let at = u32::try_from(at).unwrap_or(u32::MAX);
+                        tail.note_batch(&header, at, interval);
+                        if tail.wants_write() {
+                            tail.write_entries(shared, &segment.files)?;
+                        }
+                        scanned.note_epoch(&header);
+                        scanned.end = header.next_offset();
+                        position = scanner.position();
+                        if !trusted {
+                            self.recovery.scanned_bytes += header.size_bytes() as u64;
+                        }
+                    }
+                }
+            }
+            if trusted && from > 0 && bad.is_none() {
+                if from > len {
+                    bad = Some((len, format!("it has {len} bytes where {from} were synced")));
+                } else {
+                    // Records that compaction took from the end still count.
+                    scanned.end = scanned.end.max(scanned.checkpoint.recovery_point);
+                }
+            }
+        }
+        let cut = match bad {
+            None => false,
+            Some((bad_position, reason)) => {
+                let damage = Damage {
+                    file: segment.files.log_path(shared),
+                    position: bad_position,
+                    offset: scanned.end,
+                    reason,
+                };
+                self.judge(scanned, &damage)?;
+                self.keep_cut(&file, &damage.file, position, len, scanned.end)?;
+                file.set_len(position)?;
+                file.sync_data()?;
+                self.recovery.cut_bytes += len - position.min(len);
+                self.recovery.cut_reason = Some(format!(
+                    "{} at position {bad_position}: {}",
+                    damage.file.display(),
+                    damage.reason
+                ));
+                segment.size_bytes = u32::try_from(position).unwrap_or(u32::MAX);
+                true
+            }
+        };
+        if !last && !cut {
+            tail.add_time_entry();
+            segment.max_timestamp = Some(tail.max_timestamp);
+        }
+        tail.write_entries(shared, &segment.files)?;
+        scanned.segments.push(segment);
+        scanned.tail = Some(Box::new(tail));
+        Ok(cut)
+    }
+
+    /// Whether a segment's index files are there and as long as they can be.
+    fn indexes_sane(&self, base: i64, size: u32) -> bool {
+        let sane = |extension, entry: usize| {
+            self.file_len(base, extension).map_or(size == 0, |len| {
+                len % entry as u64 == 0 && len / (entry as u64) <= u64::from(size)
+            })
+        };
+        sane(names::INDEX, OFFSET_ENTRY_BYTES) && sane(names::TIME_INDEX, TIME_ENTRY_BYTES)
+    }
+
+    /// Empties a segment's indexes.
+    fn fresh_indexes(&mut self, shared: &LogShared, segment: &Segment) -> Result<Tail, OpenError> {
+        let (offsets, times) = open_indexes(shared, &segment.files)?;
+        offsets.set_len(0)?;
+        times.set_len(0)?;
+        self.recovery.rebuilt_indexes += 1;
+        Ok(Tail::new(segment.base_offset(), self.args.now_ms))
+    }
+
+    /// Makes the indexes of a trusted segment anew.
+    fn rebuild_indexes(&mut self, shared: &LogShared, segment: &Segment) -> Result<(), OpenError> {
+        let mut tail = self.fresh_indexes(shared, segment)?;
+        let file = segment.files.log(shared)?;
+        let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
+        loop {
+            match scanner.step()? {
+                Step::End => break,
+                Step::Batch { position, header } => {
+                    let position = u32::try_from(position).unwrap_or(u32::MAX);
+                    tail.note_batch(&header, position, self.args.config.index_interval_bytes);
+                    if tail.wants_write() {
+                        tail.write_entries(shared, &segment.files)?;
+                    }
+                }
+                // Reading will say so when it gets there; the rest is of use.
+                Step::Bad { position, reason } => {
+                    tracing::error!(
+                        file = %segment.files.log_path(shared).display(),
+                        position,
+                        reason,
+                        "a sealed segment is damaged"
+                    );
+                    break;
+                }
+            }
+        }
+        tail.add_time_entry();
+        tail.write_entries(shared, &segment.files)?;
+        segment.files.release();
+        Ok(())
+    }
+
+    /// Keeps what is about to be cut when there are valid batches in it.
+    fn keep_cut(
+        &mut self,
+        file: &Arc<dyn DiskFile>,
+        path: &std::path::Path,
+        from: u64,
+        len: u64,
+        end_offset: i64,
+    ) -> Result<(), OpenError> {
+        if find_batch_after(file, from, len, end_offset)?.is_none() {
+            return Ok(());
+        }
+        let kept = names::with_suffix(path, &format!(".{from}{}", names::CUT_SUFFIX));
+        let copy = self.disk().open(&kept, OpenMode::Create)?;
+        copy.set_len(0)?;
+        let mut at = from;
+        while at < len {
+            let part = file.read_bytes_at(at, 256 * 1024)?;
+            if part.is_empty() {
+                break;
+            }
+            copy.write_at(&part, at - from)?;
+            at += part.len() as u64;
+        }
+        copy.sync_data()?;
+        tracing::warn!(kept = %kept.display(), "valid batches behind a torn one were cut off and kept aside");
+        self.recovery.cut_kept_in.push(kept);
+        Ok(())
+    }
+
+    /// Takes segments that do not continue the log out of it: empty ones are removed,
+    /// others renamed. The last goes first, so that a crash leaves no hole.
+    fn set_aside(&mut self, bases: &[i64]) -> Result<(), OpenError> {
+        for base in bases.iter().rev().copied() {
+            let path = self.log_path(base);
+            let len = self.file_len(base, names::LOG).unwrap_or(0);
+            if len == 0 {
+                self.disk().remove(&path)?;
+            } else {
+                let kept = names::with_suffix(&path, names::CUT_SUFFIX);
+                self.disk().rename(&path, &kept)?;
+                self.recovery.cut_bytes += len;
+                self.recovery.cut_kept_in.push(kept);
+            }
+            for extension in [names::INDEX, names::TIME_INDEX, names::TXN_INDEX] {
+                if self.file_len(base, extension).is_some() {
+                    self.disk()
+                        .remove(&names::path(&self.args.dir, base, extension))?;
+                }
+            }
+            self.recovery.segments_set_aside += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! One segment of a log: what readers share of it, and what its owner knows.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidemark_env::disk::{Disk, DiskFile, OpenMode};
+
+use crate::checkpoint::CheckpointFile;
+use crate::index::TimestampOffset;
+use crate::names;
+
+/// A lock that a panicked holder does not spoil: all that is behind these locks is
+/// replaced whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a log and its outstanding plans share.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    /// Bumped before a truncation touches any file: a read that saw two values
+    /// may have seen half of each log.
+    pub(crate) generation: AtomicU64,
+    pub(crate) checkpoint: Mutex<CheckpointFile>,
+}
+
+impl LogShared {
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn path(&self, offset: i64, extension: &str) -> PathBuf {
+        names::path(&self.dir, offset, extension)
+    }
+}
+
+/// The files of one segment, opened when they are needed.
+#[derive(Debug)]
+pub(crate) struct SegmentFiles {
+    pub(crate) base_offset: i64,
+    log: Mutex<Option<Arc<dyn DiskFile>>>,
+    index: Mutex<Option<Arc<dyn DiskFile>>>,
+    /// Whether a handle was asked for since the last [`Self::release_unused`].
+    used: AtomicBool,
+}
+
+impl SegmentFiles {
+    pub(crate) fn new(base_offset: i64) -> Arc<Self> {
+        Arc::new(Self {
+            base_offset,
+            log: Mutex::new(None),
+            index: Mutex::new(None),
+            used: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn log_path(&self, shared: &LogShared) -> PathBuf {
+        shared.path(self.base_offset, names::LOG)
+    }
+
+    fn cached(
+        &self,
+        slot: &Mutex<Option<Arc<dyn DiskFile>>>,
+        shared: &LogShared,
+        path: &Path,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        self.used.store(true, Ordering::Relaxed);
+        let mut slot = lock(slot);
+        if let Some(file) = &*slot {
+            return Ok(file.clone());
+        }
+        let file = shared.disk.open(path, OpenMode::ReadWrite)?;
+        *slot = Some(file.clone());
+        Ok(file)
+    }
+
+    /// The `.log` file.
+    pub(crate) fn log(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
+        self.cached(&self.log, shared, &self.log_path(shared))
+    }
+
+    /// The `.index` file.
+    pub(crate) fn index(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
+        let path = shared.path(self.base_offset, names::INDEX);
+        self.cached(&self.index, shared, &path)
+    }
+
+    /// The `.timeindex` file; it is not kept open.
+    pub(crate) fn time_index(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
+        let path = shared.path(self.base_offset, names::TIME_INDEX);
+        shared.disk.open(&path, OpenMode::ReadWrite)
+    }
+
+    /// Puts an already open `.log` file into its place.
+    pub(crate) fn set_log(&self, file: Arc<dyn DiskFile>) {
+        *lock(&self.log) = Some(file);
+    }
+
+    /// Closes the handles unless they were used since the last call.
+    pub(crate) fn release_unused(&self) {
+        if !self.used.swap(false, Ordering::Relaxed) {
+            self.release();
+        }
+    }
+
+    /// Closes the handles.
+    pub(crate) fn release(&self) {
+        *lock(&self.log) = None;
+        *lock(&self.index) = None;
+    }
+}
+
+/// One segment as its owner knows it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) files: Arc<SegmentFiles>,
+    /// Appended bytes.
+    pub(crate) size_bytes: u32,
+    /// Largest timestamp and the last offset of its batch, once it has been asked
+    /// for; -1 in a segment without any.
+    pub(crate) max_timestamp: Option<TimestampOffset>,
+}
+
+impl Segment {
+    pub(crate) fn new(base_offset: i64, size_bytes: u32) -> Self {
+        Self {
+            files: SegmentFiles::new(base_offset),
+            size_bytes,
+            max_timestamp: None,
+        }
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.files.base_offset
+    }
+}

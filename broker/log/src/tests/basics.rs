@@ -1,0 +1,204 @@
+//! Append, read, flush, reopen.
+
+use super::*;
+use crate::{AppendError, ReadError};
+use tidemark_records::{BatchOptions, Compression, RecordRef};
+
+pub(crate) struct Spec {
+    pub(crate) records: usize,
+    pub(crate) value_bytes: usize,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) producer: Option<(i64, i16, i32)>,
+    pub(crate) compression: Compression,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            records: 1,
+            value_bytes: 10,
+            timestamp_ms: NOW_MS,
+            producer: None,
+            compression: Compression::None,
+        }
+    }
+}
+
+/// A batch as a producer sends it; record `n` has timestamp `timestamp_ms + n`.
+pub(crate) fn batch(spec: &Spec) -> Batch {
+    let (producer_id, producer_epoch, base_sequence) = spec.producer.unwrap_or((-1, -1, -1));
+    let mut builder = BatchBuilder::new(BatchOptions {
+        compression: spec.compression,
+        producer_id,
+        producer_epoch,
+        base_sequence,
+        ..BatchOptions::default()
+    });
+    let value = vec![b'v'; spec.value_bytes];
+    for index in 0..spec.records {
+        builder
+            .append(&RecordRef {
+                timestamp_ms: spec.timestamp_ms + index as i64,
+                key: None,
+                value: Some(&value),
+                headers: &[],
+            })
+            .unwrap();
+    }
+    let mut bytes = builder.build().unwrap();
+    Batch::split_first(&mut bytes).unwrap().unwrap()
+}
+
+pub(crate) fn records(records: usize) -> Batch {
+    batch(&Spec {
+        records,
+        ..Spec::default()
+    })
+}
+
+#[test]
+fn appended_batches_are_read_back_with_their_offsets_and_epochs() {
+    let disk = memory_disk();
+    let (mut log, recovery) = open(&disk, &LogConfig::default()).unwrap();
+    assert!(recovery.created);
+    let first = log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    let second = log.append_as_leader(&records(2), 4, NOW_MS).unwrap();
+    assert_eq!((first.base_offset, first.last_offset), (0, 2));
+    assert_eq!((second.base_offset, second.last_offset), (3, 4));
+    assert_eq!((log.end_offset(), log.durable_offset()), (5, 0));
+    let batches = read_all(&log, 0);
+    assert_eq!(batches.len(), 2);
+    assert_eq!(batches[1].header.base_offset, 3);
+    assert_eq!(batches[1].header.partition_leader_epoch, 4);
+    assert_eq!(log.end_offset_for_epoch(0).unwrap().end_offset, 3);
+    assert_eq!(log.end_offset_for_epoch(4).unwrap().end_offset, 5);
+    assert!(log.end_offset_for_epoch(5).is_none());
+    flush(&mut log);
+    assert_eq!(log.durable_offset(), 5);
+    assert!(log.flush_target().is_none());
+}
+
+#[test]
+fn an_append_is_one_write() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(1), 0, NOW_MS).unwrap();
+    let before = (disk.writes(), disk.reads());
+    for _ in 0..100 {
+        log.append_as_leader(&records(10), 0, NOW_MS).unwrap();
+    }
+    assert_eq!((disk.writes(), disk.reads()), (before.0 + 100, before.1));
+}
+
+#[test]
+fn a_read_from_inside_a_batch_gives_the_whole_batch() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    for _ in 0..3 {
+        log.append_as_leader(&records(5), 0, NOW_MS).unwrap();
+    }
+    let read = |offset, max_bytes, upper, whole| {
+        log.read_plan(offset, max_bytes, upper, whole)
+            .unwrap()
+            .run()
+            .unwrap()
+    };
+    let found = read(7, 1 << 20, 15, true);
+    assert_eq!((found.first_offset, found.next_offset), (Some(5), 15));
+    assert!(!found.more);
+    assert_eq!(split(found.records).len(), 2);
+    let size = records(5).bytes.len();
+    let one = read(7, size + 1, 15, true);
+    assert_eq!(
+        (one.records.len(), one.next_offset, one.more),
+        (size, 10, true)
+    );
+    let oversized = read(7, 1, 15, true);
+    assert_eq!((oversized.records.len(), oversized.more), (size, true));
+    let none = read(7, 1, 15, false);
+    assert_eq!((none.records.len(), none.more), (0, true));
+    let bounded = read(0, 1 << 20, 10, true);
+    assert_eq!((bounded.next_offset, bounded.more), (10, false));
+    let inside = read(0, 1 << 20, 9, true);
+    assert_eq!(
+        inside.next_offset, 5,
+        "a batch is below the bound or not read"
+    );
+    assert!(log.read_plan(15, 100, 15, true).unwrap().is_empty());
+    for offset in [-1, 16] {
+        assert!(matches!(
+            log.read_plan(offset, 100, 15, true),
+            Err(ReadError::OutOfRange {
+                log_start: 0,
+                end: 15,
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
+fn a_clean_close_is_opened_without_a_scan() {
+    let disk = memory_disk();
+    let config = LogConfig {
+        segment_bytes: 1000,
+        ..LogConfig::default()
+    };
+    let (mut log, _) = open(&disk, &config).unwrap();
+    for sequence in 0..40 {
+        let spec = Spec {
+            value_bytes: 100,
+            producer: Some((7, 0, sequence)),
+            ..Spec::default()
+        };
+        log.append_as_leader(&batch(&spec), 2, NOW_MS).unwrap();
+    }
+    let before = (
+        read_all(&log, 0),
+        log.producers().clone(),
+        log.epochs().clone(),
+    );
+    assert!(log.segment_count() > 3);
+    log.close(NOW_MS).unwrap();
+    disk.crash();
+    let (log, recovery) = open(&disk, &config).unwrap();
+    assert!(recovery.clean, "{recovery:?}");
+    assert_eq!((log.end_offset(), log.durable_offset()), (40, 40));
+    assert_eq!(
+        before,
+        (
+            read_all(&log, 0),
+            log.producers().clone(),
+            log.epochs().clone()
+        )
+    );
+}
+
+#[test]
+fn what_was_flushed_survives_a_crash_and_the_rest_may_not() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    flush(&mut log);
+    log.append_as_leader(&records(3), 1, NOW_MS).unwrap();
+    disk.crash();
+    let (log, recovery) = open(&disk, &LogConfig::default()).unwrap();
+    assert!(!recovery.clean && !recovery.created, "{recovery:?}");
+    assert_eq!((log.end_offset(), log.durable_offset()), (3, 3));
+    assert_eq!(read_all(&log, 0).len(), 1);
+    assert_eq!(log.epochs().latest(), Some(0));
+}
+
+#[test]
+fn a_full_disk_refuses_and_then_goes_on() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    disk.set_capacity(Some(200));
+    let error = log.append_as_leader(&records(30), 0, NOW_MS).unwrap_err();
+    assert!(matches!(error, AppendError::DiskFull(_)), "{error}");
+    assert_eq!(log.end_offset(), 3);
+    disk.set_capacity(None);
+    log.append_as_leader(&records(30), 0, NOW_MS).unwrap();
+    assert_eq!(read_all(&log, 0).len(), 2);
+}
