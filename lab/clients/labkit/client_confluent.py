@@ -6,6 +6,10 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 
 from .workers import b64, unb64
 
+# A commit that came too late: the partitions are another member's by now.
+LOST = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError._STATE,
+        KafkaError._NO_OFFSET, KafkaError._ASSIGNMENT_LOST)
+
 
 def _fail(code, what):
     raise KafkaException(KafkaError(code, what))
@@ -119,7 +123,24 @@ class Confluent:
         def show(kept):
             event("assigned", partitions=sorted([t.topic, t.partition] for t in kept))
 
+        batch = []
+
+        def hand_over():
+            """What was polled before a rebalance is told, and committed, before it."""
+            if not batch:
+                return
+            event("records", records=[[m.topic(), m.partition(), m.offset(), (m.value() or b"").decode()] for m in batch])
+            tops = {(m.topic(), m.partition()): m.offset() + 1 for m in batch}
+            batch.clear()
+            if request.get("commit", True):
+                try:
+                    consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in tops.items()], asynchronous=False)
+                except KafkaException as error:
+                    if error.args[0].code() not in LOST:
+                        raise
+
         def on_assign(c, partitions):
+            hand_over()
             if cooperative:
                 before = c.assignment()
                 c.incremental_assign(partitions)
@@ -129,6 +150,7 @@ class Confluent:
                 show(partitions)
 
         def on_revoke(c, partitions):
+            hand_over()
             if cooperative:
                 gone = {(t.topic, t.partition) for t in partitions}
                 kept = [t for t in c.assignment() if (t.topic, t.partition) not in gone]
@@ -142,26 +164,16 @@ class Confluent:
                            on_lost=lambda c, p: on_revoke(c, p))
         try:
             while not stop.is_set():
-                batch = consumer.consume(200, timeout=0.1)
-                good = [m for m in batch if not m.error()]
-                for m in batch:
-                    if m.error() and not m.error().retriable() and m.error().code() != KafkaError._MAX_POLL_EXCEEDED:
-                        raise KafkaException(m.error())
-                if good:
-                    event("records", records=[[m.topic(), m.partition(), m.offset(), (m.value() or b"").decode()]
-                                              for m in good])
-                    if request.get("commit", True):
-                        tops = {}
-                        for m in good:
-                            tops[(m.topic(), m.partition())] = m.offset() + 1
-                        try:
-                            consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in tops.items()],
-                                            asynchronous=False)
-                        except KafkaException as error:
-                            if error.args[0].code() not in (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION,
-                                                            KafkaError.UNKNOWN_MEMBER_ID, KafkaError._STATE,
-                                                            KafkaError._NO_OFFSET, KafkaError._ASSIGNMENT_LOST):
-                                raise
+                until = time.monotonic() + 0.1
+                while len(batch) < 200 and (left := until - time.monotonic()) > 0:
+                    message = consumer.poll(left)
+                    if message is None:
+                        continue
+                    if not message.error():
+                        batch.append(message)
+                    elif not message.error().retriable() and message.error().code() != KafkaError._MAX_POLL_EXCEEDED:
+                        raise KafkaException(message.error())
+                hand_over()
         finally:
             consumer.close()
 

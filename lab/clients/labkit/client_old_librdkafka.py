@@ -214,8 +214,22 @@ class OldLibrdkafka:
         return {"records": out}
 
     def member(self, request, stop, event):
-        def on_rebalance(handle, code, partitions, _opaque):
-            rk = c_void_p(handle)
+        batch = []
+
+        def hand_over():
+            """What was polled before a rebalance is told, and committed, before it."""
+            if not batch:
+                return
+            event("records", records=[[r["topic"], r["p"], r["o"], (unb64(r["v"]) or b"").decode()] for r in batch])
+            if request.get("commit", True):
+                last = {(r["topic"], r["p"]): r["o"] + 1 for r in batch}
+                offsets = self._list([(t, p, o) for (t, p), o in last.items()])
+                self.lib.rd_kafka_commit(rk, offsets, c_int(0))
+                self.lib.rd_kafka_topic_partition_list_destroy(offsets)
+            batch.clear()
+
+        def on_rebalance(_rk, code, partitions, _opaque):
+            hand_over()
             if code == ASSIGN_PARTITIONS:
                 these = partitions.contents
                 self.lib.rd_kafka_assign(rk, partitions)
@@ -226,19 +240,19 @@ class OldLibrdkafka:
                 self.lib.rd_kafka_assign(rk, None)
 
         keep = REBALANCED(on_rebalance)
+        static = {"group.instance.id": request["instance_id"]} if request.get("instance_id") else {}
         rk = self._open(CONSUMER, {
             "bootstrap.servers": request["bootstrap"], "group.id": request["group"], "enable.auto.commit": "false",
             "auto.offset.reset": request.get("reset", "earliest"),
             "partition.assignment.strategy": request["assignor"], "session.timeout.ms": request["session_timeout_ms"],
             "heartbeat.interval.ms": request["session_timeout_ms"] // 5, "fetch.wait.max.ms": 100,
-            **request.get("props", {})}, rebalanced=keep)
+            **static, **request.get("props", {})}, rebalanced=keep)
         self.lib.rd_kafka_poll_set_consumer(rk)
         topics = self._list([(t, -1, 0) for t in request["topics"]])
         self._check(self.lib.rd_kafka_subscribe(rk, topics))
         self.lib.rd_kafka_topic_partition_list_destroy(topics)
         try:
             while not stop.is_set():
-                batch = []
                 until = time.monotonic() + 0.1
                 while len(batch) < 200 and (left := until - time.monotonic()) > 0:
                     pointer = self.lib.rd_kafka_consumer_poll(rk, c_int(max(1, int(left * 1000))))
@@ -246,13 +260,7 @@ class OldLibrdkafka:
                         taken = self._take(pointer)
                         if not taken["err"]:
                             batch.append(taken)
-                if batch:
-                    event("records", records=[[r["topic"], r["p"], r["o"], (unb64(r["v"]) or b"").decode()] for r in batch])
-                    if request.get("commit", True):
-                        last = {(r["topic"], r["p"]): r["o"] + 1 for r in batch}
-                        offsets = self._list([(t, p, o) for (t, p), o in last.items()])
-                        self.lib.rd_kafka_commit(rk, offsets, c_int(0))
-                        self.lib.rd_kafka_topic_partition_list_destroy(offsets)
+                hand_over()
         finally:
             self.lib.rd_kafka_consumer_close(rk)
             self.lib.rd_kafka_destroy(rk)

@@ -70,7 +70,7 @@ CLIENTS_BY_NAME = {c.name: c for c in [
     # from an offset that it is told, but finds no beginning and no end.
     Client("librdkafka-0.11", _python("librdkafka-0.11.6"), ["none", "gzip", "snappy", "lz4"], [],
            idempotent=False, lookup=False),
-    Client("librdkafka-1.8", _python("librdkafka-1.8.2"), ALL, ["range", "roundrobin", "cooperative-sticky"]),
+    Client("librdkafka-1.8", _python("librdkafka-1.8.2"), ALL, ["range", "roundrobin"]),
     Client("kcat", _python("kcat"), ALL, [], null_headers=False, static=False),
 ]}
 
