@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tidemark_wire::{ErrorCode, Uuid};
 
 use crate::context::Context;
-use crate::group::{Group, GroupState, InitialRebalance, Member};
+use crate::group::{Group, GroupState, InitialRebalance};
+use crate::member::Member;
 use crate::offsets::MAX_STRING_BYTES;
 use crate::records::{CoordinatorRecord, MemberRecord};
 use crate::request::{JoinGroup, Token};

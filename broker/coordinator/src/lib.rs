@@ -16,6 +16,7 @@ mod coordinator;
 mod describe;
 mod group;
 mod join;
+mod member;
 mod offsets;
 mod partition;
 mod records;
