@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tidemark_wire::messages::GroupMetadataValue;
 use tidemark_wire::messages::group_metadata_value::MemberMetadata;
-use tidemark_wire::{ErrorCode, Message, Uuid, Writer};
+use tidemark_wire::{ErrorCode, Uuid, Writer};
 
 use super::shell::*;
 use crate::*;
