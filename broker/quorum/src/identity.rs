@@ -7,6 +7,8 @@ use tidemark_env::disk::{Disk, read_file, write_file_atomic};
 use tidemark_model::BrokerId;
 use tidemark_wire::Uuid;
 
+use crate::dirs::create_durably;
+
 /// Name of the file in each data directory.
 const FILE_NAME: &str = "meta.properties";
 /// Longest file that is believed.
@@ -99,7 +101,7 @@ impl DirectoryIdentity {
             path: dir.to_owned(),
             source,
         };
-        disk.create_dir_all(dir).map_err(io_error)?;
+        create_durably(disk, dir).map_err(io_error)?;
         if !disk.exists(&path).map_err(io_error)? {
             let stranger = disk
                 .list(dir)

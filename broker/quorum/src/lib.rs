@@ -9,6 +9,7 @@
 
 mod controller;
 pub mod decide;
+mod dirs;
 mod identity;
 mod log;
 

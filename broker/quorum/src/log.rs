@@ -13,6 +13,8 @@ use std::sync::Arc;
 use tidemark_env::disk::{Disk, DiskFile, OpenMode, read_file, write_file_atomic};
 use tidemark_model::{CodecError, Image, MetadataRecord, Rejected, decode_batch, encode_batch};
 
+use crate::dirs::create_durably;
+
 /// First bytes of the log.
 const LOG_MAGIC: [u8; 8] = *b"TIDEMETA";
 /// First bytes of the snapshot.
@@ -137,7 +139,7 @@ impl MetadataLog {
             let path = path.to_owned();
             move |source| MetadataLogError::Io { path, source }
         };
-        disk.create_dir_all(dir).map_err(io_at(dir))?;
+        create_durably(&*disk, dir).map_err(io_at(dir))?;
         let has_snapshot = disk.exists(&snapshot_path).map_err(io_at(&snapshot_path))?;
         if !disk.exists(&log_path).map_err(io_at(&log_path))? {
             if must_exist || has_snapshot {
@@ -145,9 +147,6 @@ impl MetadataLog {
             }
             write_file_atomic(&*disk, &log_path, &file_header(LOG_MAGIC))
                 .map_err(io_at(&log_path))?;
-            if let Some(parent) = dir.parent() {
-                disk.sync_dir(parent).map_err(io_at(parent))?;
-            }
             recovery.created = true;
         }
         let mut image = Image::default();
