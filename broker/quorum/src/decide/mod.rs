@@ -7,8 +7,8 @@ mod partitions;
 mod placement;
 mod topics;
 
-use tidemark_config::{BrokerLayers, ConfigMap};
-use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord};
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
+use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, TopicId};
 use tidemark_wire::ErrorCode;
 
 pub use brokers::{
@@ -69,5 +69,21 @@ impl<'a> Context<'a> {
             dynamic_default: image.configs(&ConfigResource::AllBrokers),
             fixed: self.fixed,
         }
+    }
+
+    /// This broker's settings in force at an image.
+    pub fn broker_settings(self, image: &Image) -> Result<BrokerSettings, ConfigError> {
+        BrokerSettings::resolve(self.layers(image))
+    }
+
+    /// A topic's settings in force at an image: resolve again when
+    /// [`tidemark_model::Changes::configs`] names the topic, this broker or all brokers.
+    pub fn topic_settings(
+        self,
+        image: &Image,
+        topic_id: TopicId,
+    ) -> Result<TopicSettings, ConfigError> {
+        let own = image.configs(&ConfigResource::Topic(topic_id));
+        TopicSettings::resolve(own, self.layers(image))
     }
 }

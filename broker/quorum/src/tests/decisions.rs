@@ -323,6 +323,9 @@ fn settings_change_and_fall_back() {
     let changed = applied(&image, alter(&image, &topic, set("retention.ms", "9")));
     let (resource, configs) = resource_configs(&changed, &topic).unwrap();
     assert_eq!(configs["retention.ms"], "9");
+    let id = changed.topic("t").unwrap().id;
+    let in_force = context().topic_settings(&changed, id).unwrap();
+    assert_eq!(in_force.retention_ms, Some(9));
     let same = alter(&changed, &topic, set("retention.ms", "9"));
     assert!(
         same.records.is_empty(),
