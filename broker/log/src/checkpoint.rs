@@ -200,6 +200,16 @@ impl CheckpointFile {
         disk: &dyn Disk,
         change: impl FnOnce(&mut Checkpoint),
     ) -> io::Result<()> {
+        self.write(disk, change)?;
+        self.sync(disk)
+    }
+
+    /// Changes the checkpoint; [`Self::sync`] makes that durable.
+    pub(crate) fn write(
+        &mut self,
+        disk: &dyn Disk,
+        change: impl FnOnce(&mut Checkpoint),
+    ) -> io::Result<()> {
         let mut next = self.current;
         change(&mut next);
         let file = self.file(disk)?;
@@ -209,9 +219,13 @@ impl CheckpointFile {
             &encode(KIND_CHECKPOINT, self.sequence, &next),
             slot * SLOT_BYTES,
         )?;
-        file.sync_data()?;
         self.current = next;
         Ok(())
+    }
+
+    /// Makes the file's contents durable.
+    pub(crate) fn sync(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        self.file(disk)?.sync_data()
     }
 
     /// Notes, without a sync, that everything below `durable_end` is synced.

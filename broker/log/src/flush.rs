@@ -49,14 +49,14 @@ impl FlushTicket {
     /// call [`Log::fail`] (or end the process), do not try again.
     pub fn run(self) -> io::Result<Flushed> {
         sync_segments(&self.shared, &self.segments)?;
+        let mut checkpoint = lock(&self.shared.checkpoint);
         if self.sync_names {
+            // The checkpoint of a new log has been written but not synced.
+            checkpoint.sync(&*self.shared.disk)?;
             sync_names(&self.shared)?;
         }
-        lock(&self.shared.checkpoint).hint(
-            &*self.shared.disk,
-            self.done.generation,
-            self.done.end,
-        )?;
+        checkpoint.hint(&*self.shared.disk, self.done.generation, self.done.end)?;
+        drop(checkpoint);
         Ok(self.done)
     }
 }
@@ -130,11 +130,11 @@ impl CheckpointJob {
         // job cannot raise what it has lowered.
         let current_generation = shared.generation();
         checkpoint.update(&*shared.disk, |next| {
+            if self.done.generation != current_generation {
+                return;
+            }
             next.log_start = next.log_start.max(self.log_start);
-            if !self.only_log_start
-                && self.done.generation == current_generation
-                && self.done.end >= next.recovery_point
-            {
+            if !self.only_log_start && self.done.end >= next.recovery_point {
                 next.recovery_point = self.done.end;
                 next.segment_base = self.segment_base;
                 next.position = self.position;
@@ -257,8 +257,7 @@ impl Log {
             shared: self.shared.clone(),
             segments: self.segments_from(current.recovery_point.min(self.durable)),
             snapshot: self.snapshot_offset,
-            // The checkpoint file itself may be new.
-            sync_names: self.names_changed > self.names_synced || current.position == 0,
+            sync_names: self.names_changed > self.names_synced,
             log_start: self.log_start,
             segment_base,
             position,
@@ -273,7 +272,7 @@ impl Log {
             shared: self.shared.clone(),
             segments: Vec::new(),
             snapshot: None,
-            sync_names: true,
+            sync_names: self.names_changed > self.names_synced,
             log_start: self.log_start,
             segment_base: 0,
             position: 0,

@@ -151,14 +151,3 @@ pub(crate) fn last_timestamp(
     file.read_exact_at(&mut entry, last * TIME_ENTRY_BYTES as u64)?;
     Ok(Some(TimestampOffset::decode(base, &entry)))
 }
-
-/// The last whole entry of an offset index.
-pub(crate) fn last_offset(file: &dyn DiskFile, base: i64) -> io::Result<Option<OffsetPosition>> {
-    let count = file.len()? / OFFSET_ENTRY_BYTES as u64;
-    let Some(last) = count.checked_sub(1) else {
-        return Ok(None);
-    };
-    let mut entry = [0u8; OFFSET_ENTRY_BYTES];
-    file.read_exact_at(&mut entry, last * OFFSET_ENTRY_BYTES as u64)?;
-    Ok(Some(OffsetPosition::decode(base, &entry)))
-}

@@ -34,6 +34,8 @@ mod scan;
 mod segment;
 mod snapshot;
 mod tail;
+mod timestamps;
+mod truncate;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +44,10 @@ pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochEntry, LeaderEpochs};
 pub use error::{AppendError, LogError, OpenError, ReadError};
 pub use flush::{CheckpointJob, Checkpointed, FlushTicket, Flushed};
+pub use index::{OffsetPosition, TimestampOffset};
 pub use log::{Appended, Log};
-pub use producers::{ProducerBatch, ProducerEntry, Producers};
+pub use producers::{ProducerBatch, ProducerEntry, Producers, SequenceCheck};
 pub use read::{ReadPlan, ReadRecords};
 pub use recovery::{OnCorruption, OpenArgs, Recovery};
+pub use retention::{Deletions, RetentionReport};
+pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};

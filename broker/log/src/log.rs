@@ -62,6 +62,10 @@ pub struct Log {
     pub(crate) sealed_since_checkpoint: u32,
     pub(crate) doomed: Vec<crate::retention::Doomed>,
     pub(crate) failed: Option<String>,
+    /// When it was opened: the age of records without timestamps.
+    pub(crate) opened_ms: i64,
+    /// The end at the last [`Log::release_idle`].
+    pub(crate) idle_end: i64,
 }
 
 impl Log {
@@ -557,19 +561,30 @@ impl Log {
         Ok(())
     }
 
-    /// Closes file handles that have not been used since the last call, and the
-    /// bookkeeping of a log at rest. Call it now and then; everything opens again
-    /// when it is needed.
+    /// Closes file handles that have not been used since the last call, and drops the
+    /// bookkeeping of a log that nobody has appended to since. Call it now and then,
+    /// every minute say; everything opens again when it is needed.
     pub fn release_idle(&mut self) {
-        let dirty = self.durable < self.end;
+        let idle = self.durable == self.end && self.end == self.idle_end;
+        self.idle_end = self.end;
         let last = self.segments.len() - 1;
         for (index, segment) in self.segments.iter().enumerate() {
-            if index < last || !dirty {
+            if index < last || idle {
                 segment.files.release_unused();
             }
         }
+        if !idle {
+            return;
+        }
         lock(&self.shared.checkpoint).release();
-        self.doomed.shrink_to_fit();
+        let files = self.active().files.clone();
+        if let Some(tail) = &mut self.tail {
+            match tail.write_entries(&self.shared, &files) {
+                Ok(()) => self.tail = None,
+                // Recovery makes them again; until then they are better kept.
+                Err(error) => tracing::warn!(%error, "index entries stay in memory"),
+            }
+        }
         self.segments.shrink_to_fit();
     }
 

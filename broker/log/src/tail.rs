@@ -97,6 +97,47 @@ impl Tail {
         Ok(tail)
     }
 
+    /// The tail of a segment whose index files are emptied.
+    pub(crate) fn with_fresh_indexes(
+        shared: &LogShared,
+        files: &SegmentFiles,
+        now_ms: i64,
+    ) -> io::Result<Self> {
+        let (offset_index, time_index) = open_indexes(shared, files)?;
+        offset_index.set_len(0)?;
+        time_index.set_len(0)?;
+        Ok(Self::new(files.base_offset, now_ms))
+    }
+
+    /// Makes the indexes of the first `size_bytes` of a segment anew, from the headers
+    /// of its batches; with where and why that ended early.
+    pub(crate) fn rebuild(
+        shared: &LogShared,
+        files: &SegmentFiles,
+        size_bytes: u32,
+        interval: u32,
+        now_ms: i64,
+    ) -> io::Result<(Self, Option<(u64, String)>)> {
+        let mut tail = Self::with_fresh_indexes(shared, files, now_ms)?;
+        let file = files.log(shared)?;
+        let mut scanner = BatchScanner::headers(file, 0, u64::from(size_bytes));
+        let bad = loop {
+            match scanner.step()? {
+                Step::End => break None,
+                Step::Bad { position, reason } => break Some((position, reason)),
+                Step::Batch { position, header } => {
+                    let position = u32::try_from(position).unwrap_or(u32::MAX);
+                    tail.note_batch(&header, position, interval);
+                    if tail.wants_write() {
+                        tail.write_entries(shared, files)?;
+                    }
+                }
+            }
+        };
+        tail.write_entries(shared, files)?;
+        Ok((tail, bad))
+    }
+
     fn note_timestamp(&mut self, header: &BatchHeader) {
         if header.max_timestamp_ms > self.max_timestamp.timestamp_ms {
             self.max_timestamp = TimestampOffset {

@@ -1,5 +1,6 @@
 //! The small files beside the segments, at opening.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::error::OpenError;
 use crate::names;
 use crate::producers::Producers;
 use crate::scan::{BatchScanner, Step};
-use crate::segment::LogShared;
+use crate::segment::{LogShared, Segment};
 use crate::snapshot;
 
 /// A producer snapshot longer than this is not one (over a million producers).
@@ -43,63 +44,81 @@ pub(crate) fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>,
 }
 
 impl Opening {
-    /// The producers at the end of the log: the newest usable snapshot, and the
-    /// batches behind it. Snapshots above the end go, and those that are torn.
+    /// The producers at the end of the log.
     pub(super) fn producers(
         &self,
         shared: &Arc<LogShared>,
         scanned: &Scanned,
-    ) -> Result<(Producers, Option<i64>), OpenError> {
-        let mut offsets: Vec<i64> = self
+    ) -> io::Result<(Producers, Option<i64>)> {
+        let offsets = self
             .files
             .keys()
             .filter_map(|name| names::parse(name))
             .filter(|(_, extension)| *extension == names::SNAPSHOT)
             .map(|(offset, _)| offset)
             .collect();
-        offsets.sort_unstable();
-        let mut found = (Producers::default(), None);
-        while let Some(offset) = offsets.pop() {
-            let path = names::path(&self.args.dir, offset, names::SNAPSHOT);
-            if offset > scanned.end {
-                self.disk().remove(&path)?;
-                continue;
-            }
-            let bytes = disk::read_file(self.disk(), &path, MAX_SNAPSHOT_BYTES)?;
-            match snapshot::decode(&bytes, self.args.now_ms) {
-                Ok(producers) => {
-                    found = (producers, Some(offset));
-                    break;
-                }
-                Err(reason) => {
-                    tracing::warn!(path = %path.display(), reason, "a producer snapshot is not used");
-                    self.disk().remove(&path)?;
-                }
-            }
-        }
-        let (mut producers, snapshot_offset) = found;
-        let from = snapshot_offset.unwrap_or(i64::MIN);
-        if from < scanned.end {
-            for (index, segment) in scanned.segments.iter().enumerate() {
-                let next_base = scanned
-                    .segments
-                    .get(index + 1)
-                    .map_or(scanned.end, |next| next.base_offset());
-                if segment.size_bytes == 0 || next_base <= from {
-                    continue;
-                }
-                let file = segment.files.log(shared)?;
-                let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
-                while let Step::Batch { header, .. } = scanner.step()? {
-                    if header.base_offset >= from {
-                        producers.record(&header, self.args.now_ms);
-                    }
-                }
-                if index + 1 < scanned.segments.len() {
-                    segment.files.release();
-                }
-            }
-        }
-        Ok((producers, snapshot_offset))
+        load_producers(
+            shared,
+            offsets,
+            &scanned.segments,
+            scanned.end,
+            self.args.now_ms,
+        )
     }
+}
+
+/// The producers at offset `end`: the newest usable snapshot of those at `offsets`,
+/// whose offset is given as well, and the batches behind it. Snapshots above the end
+/// and torn ones are removed.
+pub(crate) fn load_producers(
+    shared: &LogShared,
+    mut offsets: Vec<i64>,
+    segments: &[Segment],
+    end: i64,
+    now_ms: i64,
+) -> io::Result<(Producers, Option<i64>)> {
+    offsets.sort_unstable();
+    let mut found = (Producers::default(), None);
+    while let Some(offset) = offsets.pop() {
+        let path = shared.path(offset, names::SNAPSHOT);
+        if offset > end {
+            shared.disk.remove(&path)?;
+            continue;
+        }
+        let bytes = disk::read_file(&*shared.disk, &path, MAX_SNAPSHOT_BYTES)?;
+        match snapshot::decode(&bytes, now_ms) {
+            Ok(producers) => {
+                found = (producers, Some(offset));
+                break;
+            }
+            Err(reason) => {
+                tracing::warn!(path = %path.display(), reason, "a producer snapshot is not used");
+                shared.disk.remove(&path)?;
+            }
+        }
+    }
+    let (mut producers, snapshot_offset) = found;
+    let from = snapshot_offset.unwrap_or(i64::MIN);
+    if from >= end {
+        return Ok((producers, snapshot_offset));
+    }
+    for (index, segment) in segments.iter().enumerate() {
+        let next_base = segments
+            .get(index + 1)
+            .map_or(end, |next| next.base_offset());
+        if segment.size_bytes == 0 || next_base <= from {
+            continue;
+        }
+        let file = segment.files.log(shared)?;
+        let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
+        while let Step::Batch { header, .. } = scanner.step()? {
+            if header.base_offset >= from {
+                producers.record(&header, now_ms);
+            }
+        }
+        if index + 1 < segments.len() {
+            segment.files.release();
+        }
+    }
+    Ok((producers, snapshot_offset))
 }

@@ -9,10 +9,13 @@
 mod files;
 mod segments;
 
+pub(crate) use files::{load_producers, read_topic_id};
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tidemark_env::disk::{self, DirEntry, Disk, OpenMode};
 use tidemark_wire::Uuid;
@@ -211,6 +214,8 @@ impl Opening {
             sealed_since_checkpoint: 0,
             doomed: Vec::new(),
             failed: None,
+            opened_ms: self.args.now_ms,
+            idle_end: end,
             shared,
         };
         self.finish(&mut log, &checkpoint, known.is_some())?;
@@ -231,6 +236,7 @@ impl Opening {
             // Nothing to keep yet; the first flush syncs the names.
             self.recovery.clean = true;
             log.names_changed += 1;
+            lock(&log.shared.checkpoint).write(self.disk(), |_| {})?;
             return Ok(());
         }
         let active = log.active();
@@ -257,11 +263,6 @@ impl Opening {
                 segment.files.log(&log.shared)?.sync_data()?;
             }
         }
-        if let Some(tail) = &mut log.tail {
-            if let Some(active) = log.segments.last() {
-                tail.write_entries(&log.shared, &active.files)?;
-            }
-        }
         for segment in &log.segments {
             if segment.base_offset() >= checkpoint.segment_base || self.recovery.rebuilt_indexes > 0
             {
@@ -271,7 +272,12 @@ impl Opening {
             }
         }
         let (log_start, end) = (log.log_start, log.end);
+        // Hints of before a cut must not be believed after it.
+        let cut = self.recovery.cut_bytes > 0 || self.recovery.segments_set_aside > 0;
+        let generation = log.generation() + u64::from(cut);
+        log.shared.generation.store(generation, Ordering::Release);
         lock(&log.shared.checkpoint).update(&*log.shared.disk, |next| {
+            next.generation = generation;
             next.log_start = log_start;
             next.recovery_point = end;
             next.segment_base = segment_base;
@@ -304,7 +310,7 @@ impl Opening {
             self.recovery.topic_id = self.args.topic_id;
             return Ok(());
         }
-        let found = files::read_topic_id(self.disk(), &self.args.dir)?;
+        let found = read_topic_id(self.disk(), &self.args.dir)?;
         match (self.args.topic_id, found) {
             (Some(wanted), None) => {
                 // Torn while it was written: the metadata knows better.

@@ -12,7 +12,7 @@ use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::names;
 use crate::scan::{BatchScanner, Step, find_batch_after};
 use crate::segment::{LogShared, Segment};
-use crate::tail::{Tail, open_indexes};
+use crate::tail::Tail;
 
 /// Bytes that do not continue the log.
 struct Damage {
@@ -171,7 +171,8 @@ impl Opening {
         let mut segment = Segment::new(base, size);
         let len = u64::from(size);
         let file = segment.files.log(shared)?;
-        let mut tail = self.fresh_indexes(shared, &segment)?;
+        let mut tail = Tail::with_fresh_indexes(shared, &segment.files, self.args.now_ms)?;
+        self.recovery.rebuilt_indexes += 1;
         let interval = self.args.config.index_interval_bytes;
         let mut position = 0;
         let mut bad = None;
@@ -275,41 +276,24 @@ impl Opening {
         sane(names::INDEX, OFFSET_ENTRY_BYTES) && sane(names::TIME_INDEX, TIME_ENTRY_BYTES)
     }
 
-    /// Empties a segment's indexes.
-    fn fresh_indexes(&mut self, shared: &LogShared, segment: &Segment) -> Result<Tail, OpenError> {
-        let (offsets, times) = open_indexes(shared, &segment.files)?;
-        offsets.set_len(0)?;
-        times.set_len(0)?;
-        self.recovery.rebuilt_indexes += 1;
-        Ok(Tail::new(segment.base_offset(), self.args.now_ms))
-    }
-
     /// Makes the indexes of a trusted segment anew.
     fn rebuild_indexes(&mut self, shared: &LogShared, segment: &Segment) -> Result<(), OpenError> {
-        let mut tail = self.fresh_indexes(shared, segment)?;
-        let file = segment.files.log(shared)?;
-        let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
-        loop {
-            match scanner.step()? {
-                Step::End => break,
-                Step::Batch { position, header } => {
-                    let position = u32::try_from(position).unwrap_or(u32::MAX);
-                    tail.note_batch(&header, position, self.args.config.index_interval_bytes);
-                    if tail.wants_write() {
-                        tail.write_entries(shared, &segment.files)?;
-                    }
-                }
-                // Reading will say so when it gets there; the rest is of use.
-                Step::Bad { position, reason } => {
-                    tracing::error!(
-                        file = %segment.files.log_path(shared).display(),
-                        position,
-                        reason,
-                        "a sealed segment is damaged"
-                    );
-                    break;
-                }
-            }
+        let (mut tail, bad) = Tail::rebuild(
+            shared,
+            &segment.files,
+            segment.size_bytes,
+            self.args.config.index_interval_bytes,
+            self.args.now_ms,
+        )?;
+        self.recovery.rebuilt_indexes += 1;
+        if let Some((position, reason)) = bad {
+            // Reading will say so when it gets there; the rest is of use.
+            tracing::error!(
+                file = %segment.files.log_path(shared).display(),
+                position,
+                reason,
+                "a sealed segment is damaged"
+            );
         }
         tail.add_time_entry();
         tail.write_entries(shared, &segment.files)?;
