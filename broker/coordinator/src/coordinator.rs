@@ -40,7 +40,8 @@ struct PendingAppend {
 /// It is driven by a shell that owns the log, the clock and the connections:
 ///
 /// 1. A new one is loading. The shell calls [`replay`](Self::replay) with every
-///    record up to the log end, then [`loaded`](Self::loaded).
+///    record up to the log end, then [`loaded`](Self::loaded), then
+///    [`committed`](Self::committed) with the high watermark it knows.
 /// 2. [`handle`](Self::handle), [`tick`](Self::tick),
 ///    [`topics_deleted`](Self::topics_deleted) and `loaded` return the records
 ///    to append. If there are any, the shell appends them, in order, and calls

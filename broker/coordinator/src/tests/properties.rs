@@ -22,7 +22,7 @@ use crate::*;
 
 /// One thing that happens. Members are named by their place in the list of all
 /// ids ever given; stale ones are as likely as live ones.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     JoinNew {
         old: bool,
