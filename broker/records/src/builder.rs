@@ -170,7 +170,8 @@ impl BatchBuilder {
     /// come out a few bytes larger than this after compression.
     #[must_use]
     pub fn size_bytes_with(&self, record: &RecordRef<'_>) -> usize {
-        let (timestamp_delta_ms, offset_delta) = self.deltas(record, self.last_offset + 1);
+        let (timestamp_delta_ms, offset_delta) =
+            self.deltas(record, self.last_offset.wrapping_add(1));
         let body_bytes = body_bytes(record, timestamp_delta_ms, offset_delta);
         self.out
             .len()
