@@ -86,12 +86,12 @@ class WorkerError(Exception):
 class Worker:
     """A running client process."""
 
-    def __init__(self, name):
+    def __init__(self, name, stderr=None):
         self.client = CLIENTS_BY_NAME[name]
         env = {**os.environ, "PYTHONPATH": str(CLIENTS), "NODE_PATH": str(CACHE / "node" / "node_modules"),
                "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
         self.process = subprocess.Popen(self.client.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env=env, cwd=CLIENTS)
+                                        stderr=stderr, text=True, env=env, cwd=CLIENTS)
         self.ids = itertools.count(1)
         self.waiting = {}
         self.members = {}
