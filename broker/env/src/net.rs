@@ -103,6 +103,15 @@ impl Listener {
     }
 }
 
+/// This machine's name, for a listener that is bound to every address; `localhost` without one.
+pub fn host_name() -> String {
+    let name = rustix::system::uname();
+    match name.nodename().to_str() {
+        Ok(name) if !name.is_empty() => name.to_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
 /// Connects to `address` (`host:port`) within `timeout`, name look-up included.
 ///
 /// # Errors

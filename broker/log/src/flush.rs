@@ -73,7 +73,7 @@ fn sync_segments(shared: &LogShared, segments: &[Arc<SegmentFiles>]) -> io::Resu
     Ok(())
 }
 
-fn sync_names(shared: &LogShared) -> io::Result<()> {
+pub(crate) fn sync_names(shared: &LogShared) -> io::Result<()> {
     shared.disk.sync_dir(&shared.dir)?;
     match shared.dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => shared.disk.sync_dir(parent),
@@ -125,6 +125,10 @@ impl CheckpointJob {
                 sync_if_there(shared, offset, names::SNAPSHOT)?;
             }
         }
+        // Before the slot claims anything: a clean open relies on the names.
+        if self.sync_names {
+            sync_names(shared)?;
+        }
         let mut checkpoint = lock(&shared.checkpoint);
         // Truncation holds this lock while it begins a new generation, so a stale
         // job cannot raise what it has lowered.
@@ -142,9 +146,6 @@ impl CheckpointJob {
             }
         })?;
         drop(checkpoint);
-        if self.sync_names {
-            sync_names(shared)?;
-        }
         Ok(Checkpointed {
             flushed: self.done,
             only_log_start: self.only_log_start,
@@ -189,10 +190,11 @@ impl Log {
     /// A new segment's name is synced with it, so durability never passes a file
     /// that a power cut could unname.
     pub fn flush_target(&mut self) -> Option<FlushTicket> {
-        let sync_names = self.names_changed > self.names_synced;
-        if self.failed.is_some() || (self.durable == self.end && !sync_names) {
+        let names_changed = self.names_changed > self.names_synced;
+        if self.failed.is_some() || (self.durable == self.end && !names_changed) {
             return None;
         }
+        let sync_names = names_changed || self.names_unsure;
         Some(FlushTicket {
             shared: self.shared.clone(),
             segments: if self.durable < self.end {
@@ -211,7 +213,11 @@ impl Log {
         if flushed.generation == self.generation() {
             debug_assert!(flushed.end <= self.end);
             self.durable = self.durable.max(flushed.end);
-            self.names_synced = self.names_synced.max(flushed.names_changed);
+            if flushed.names_changed > self.names_synced || self.names_unsure {
+                // Whenever one of these holds, a ticket syncs the names.
+                self.names_synced = self.names_synced.max(flushed.names_changed);
+                self.names_unsure = false;
+            }
         }
         self.durable
     }
@@ -255,9 +261,10 @@ impl Log {
         }
         Ok(Some(CheckpointJob {
             shared: self.shared.clone(),
-            segments: self.segments_from(current.recovery_point.min(self.durable)),
+            // The segment of the last checkpoint gets index entries until it is sealed.
+            segments: self.segments_from(current.segment_base.min(self.durable)),
             snapshot: self.snapshot_offset,
-            sync_names: self.names_changed > self.names_synced,
+            sync_names: self.names_changed > self.names_synced || self.names_unsure,
             log_start: self.log_start,
             segment_base,
             position,
@@ -272,7 +279,7 @@ impl Log {
             shared: self.shared.clone(),
             segments: Vec::new(),
             snapshot: None,
-            sync_names: self.names_changed > self.names_synced,
+            sync_names: self.names_changed > self.names_synced || self.names_unsure,
             log_start: self.log_start,
             segment_base: 0,
             position: 0,

@@ -48,6 +48,6 @@ pub use index::{OffsetPosition, TimestampOffset};
 pub use log::{Appended, Log};
 pub use producers::{ProducerBatch, ProducerEntry, Producers, SequenceCheck};
 pub use read::{ReadPlan, ReadRecords};
-pub use recovery::{OnCorruption, OpenArgs, Recovery};
+pub use recovery::{OnCorruption, OpenArgs, Recovery, topic_id_of};
 pub use retention::{Deletions, RetentionReport};
 pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};

@@ -58,6 +58,9 @@ pub struct Log {
     /// Counts changes of names in the directory, and those known synced.
     pub(crate) names_changed: u64,
     pub(crate) names_synced: u64,
+    /// Opened without a scan: whoever ran before may have died before it had synced
+    /// the names, which matters as soon as something new is to be durable.
+    pub(crate) names_unsure: bool,
     /// Base offsets of segments sealed since the last checkpoint.
     pub(crate) sealed_since_checkpoint: u32,
     pub(crate) doomed: Vec<crate::retention::Doomed>,

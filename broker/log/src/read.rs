@@ -18,6 +18,8 @@ use crate::segment::{LogShared, SegmentFiles};
 pub(crate) struct SegmentView {
     pub(crate) files: Arc<SegmentFiles>,
     pub(crate) size_bytes: u32,
+    /// Where the batch begins that holds the offset, when memory knew.
+    pub(crate) exact: Option<u32>,
     /// Where to begin looking, when an index entry in memory knew.
     pub(crate) hint: Option<u32>,
 }
@@ -31,7 +33,6 @@ pub struct ReadPlan {
     max_bytes: usize,
     upper: i64,
     at_least_one_batch: bool,
-    slack_bytes: usize,
     first: Option<SegmentView>,
     next: Option<SegmentView>,
 }
@@ -90,7 +91,6 @@ impl Log {
             max_bytes,
             upper: upper.min(self.end),
             at_least_one_batch,
-            slack_bytes: self.config.index_interval_bytes as usize + BATCH_OVERHEAD_BYTES,
             first: views.0,
             next: views.1,
         })
@@ -99,13 +99,12 @@ impl Log {
     pub(crate) fn view(&self, index: usize, offset: i64) -> SegmentView {
         let segment = &self.segments[index];
         let active = index + 1 == self.segments.len();
+        let tail = self.tail.as_ref().filter(|_| active);
         SegmentView {
             files: segment.files.clone(),
             size_bytes: segment.size_bytes,
-            hint: match &self.tail {
-                Some(tail) if active => tail.floor(offset),
-                _ => None,
-            },
+            exact: tail.and_then(|tail| tail.exact(offset)),
+            hint: tail.and_then(|tail| tail.floor(offset)),
         }
     }
 }
@@ -181,6 +180,17 @@ struct Found {
     more: bool,
 }
 
+impl Found {
+    fn nothing(offset: i64) -> Self {
+        Self {
+            records: Bytes::new(),
+            first_offset: None,
+            next_offset: offset,
+            more: false,
+        }
+    }
+}
+
 impl ReadPlan {
     /// Whether there is nothing to read below the upper bound.
     pub fn is_empty(&self) -> bool {
@@ -229,49 +239,20 @@ impl ReadPlan {
 
     fn read_segment(&self, view: &SegmentView) -> Result<Found, ReadError> {
         let file = view.files.log(&self.shared)?;
-        let start = view.start(&self.shared, self.offset)?;
-        let left = (view.size_bytes - start) as usize;
-        let window = file.read_bytes_at(
-            u64::from(start),
-            self.max_bytes.saturating_add(self.slack_bytes).min(left),
-        )?;
-        // Most reads find their batch in what was read already.
-        if let Some(at) = self.find_in(&window) {
-            return self.collect(
-                view,
-                &file,
-                u64::from(start) + at as u64,
-                &window.slice(at..),
-            );
-        }
-        match view.find(&self.shared, &file, start, self.offset)? {
-            Some((position, _)) => {
-                let left = usize::try_from(u64::from(view.size_bytes) - position).unwrap_or(0);
-                let wanted = self.max_bytes.max(BATCH_OVERHEAD_BYTES).min(left);
-                let window = file.read_bytes_at(position, wanted)?;
-                self.collect(view, &file, position, &window)
+        let position = match view.exact {
+            Some(position) => u64::from(position),
+            None => {
+                let start = view.start(&self.shared, self.offset)?;
+                match view.find(&self.shared, &file, start, self.offset)? {
+                    Some((position, _)) => position,
+                    None => return Ok(Found::nothing(self.offset)),
+                }
             }
-            None => Ok(Found {
-                records: Bytes::new(),
-                first_offset: None,
-                next_offset: self.offset,
-                more: false,
-            }),
-        }
-    }
-
-    /// Where in `window` the batch begins that holds the offset. `None` when it is not
-    /// in there or the window does not begin with a sensible batch.
-    fn find_in(&self, window: &Bytes) -> Option<usize> {
-        let mut at = 0;
-        loop {
-            let header = BatchHeader::parse(window.get(at..)?).ok()?;
-            if header.last_offset() >= self.offset {
-                // The window must not begin behind the batch.
-                return (at > 0 || header.base_offset <= self.offset).then_some(at);
-            }
-            at = at.checked_add(header.size_bytes())?;
-        }
+        };
+        let left = usize::try_from(u64::from(view.size_bytes) - position).unwrap_or(0);
+        let wanted = self.max_bytes.max(BATCH_OVERHEAD_BYTES).min(left);
+        let window = file.read_bytes_at(position, wanted)?;
+        self.collect(view, &file, position, &window)
     }
 
     /// The whole batches at the start of `window`, which begins at `position`.
@@ -282,12 +263,7 @@ impl ReadPlan {
         position: u64,
         window: &Bytes,
     ) -> Result<Found, ReadError> {
-        let mut found = Found {
-            records: Bytes::new(),
-            first_offset: None,
-            next_offset: self.offset,
-            more: false,
-        };
+        let mut found = Found::nothing(self.offset);
         let left = u64::from(view.size_bytes) - position;
         let mut taken = 0;
         while (taken as u64) < left {
@@ -332,11 +308,6 @@ impl ReadPlan {
                 return Ok(found);
             }
             if !fits {
-                found.more = true;
-                break;
-            }
-            if taken + size > window.len() {
-                // The window was cut by the slack: what is in it will do.
                 found.more = true;
                 break;
             }

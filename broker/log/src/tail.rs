@@ -4,6 +4,7 @@
 //! Entries are kept back so that an append costs one write. They are lost in a crash
 //! and made again by recovery, which scans what lies behind the checkpoint anyway.
 
+use std::collections::VecDeque;
 use std::io;
 
 use tidemark_env::disk::{DiskFile, OpenMode};
@@ -16,6 +17,9 @@ use crate::segment::{LogShared, SegmentFiles};
 
 /// Index entries kept back before they are written.
 const MAX_PENDING_ENTRIES: usize = 256;
+
+/// Newest batches whose positions are remembered.
+const MAX_RECENT_BATCHES: usize = 64;
 
 /// The timestamp of a segment that has none.
 pub(crate) const NO_TIMESTAMP: i64 = -1;
@@ -30,6 +34,8 @@ pub(crate) struct Tail {
     pub(crate) created_ms: i64,
     pub(crate) max_timestamp: TimestampOffset,
     bytes_since_entry: u32,
+    /// Base offsets and positions of the newest batches, for readers at the tail.
+    recent: VecDeque<(i64, u32)>,
     pending_offsets: Vec<OffsetPosition>,
     pending_times: Vec<TimestampOffset>,
     /// Entries in the files.
@@ -51,6 +57,7 @@ impl Tail {
             created_ms: now_ms,
             max_timestamp: none,
             bytes_since_entry: 0,
+            recent: VecDeque::new(),
             pending_offsets: Vec::new(),
             pending_times: Vec::new(),
             written_offsets: 0,
@@ -153,6 +160,10 @@ impl Tail {
             self.first_timestamp_ms = header.max_timestamp_ms;
         }
         self.note_timestamp(header);
+        if self.recent.len() == MAX_RECENT_BATCHES {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((header.base_offset, position));
         if self.bytes_since_entry > interval {
             self.pending_offsets.push(OffsetPosition {
                 offset: header.last_offset(),
@@ -172,6 +183,12 @@ impl Tail {
             self.pending_times.push(self.max_timestamp);
             self.last_time_entry = self.max_timestamp;
         }
+    }
+
+    /// Where the batch begins that holds `offset`, if it is one of the newest.
+    pub(crate) fn exact(&self, offset: i64) -> Option<u32> {
+        let above = self.recent.partition_point(|(base, _)| *base <= offset);
+        above.checked_sub(1).map(|index| self.recent[index].1)
     }
 
     /// Where to begin looking for `offset`, when an entry in memory knows.

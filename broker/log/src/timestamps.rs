@@ -68,6 +68,7 @@ impl Log {
                 view: SegmentView {
                     files: segment.files.clone(),
                     size_bytes: segment.size_bytes,
+                    exact: None,
                     hint: None,
                 },
                 max: match &self.tail {

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::error::LogError;
+use crate::flush::sync_names;
 use crate::log::Log;
 use crate::names;
 use crate::recovery::load_producers;
 use crate::segment::lock;
-use crate::tail::Tail;
+use crate::tail::{Tail, open_indexes};
 
 /// Where a log is cut.
 struct Cut {
@@ -111,6 +112,10 @@ impl Log {
             now_ms,
         )?;
         self.tail = Some(Box::new(tail));
+        // The checkpoint may claim them up to here.
+        let (offsets, times) = open_indexes(&self.shared, &files)?;
+        offsets.sync_data()?;
+        times.sync_data()?;
         self.end = cut.end;
         self.after_cut(now_ms)
     }
@@ -129,8 +134,13 @@ impl Log {
         while !self.segments.is_empty() {
             self.remove_last_segment()?;
         }
+        // What they know of is gone, whatever offset it had.
+        for snapshot in self.snapshot_offsets()? {
+            let path = self.shared.path(snapshot, names::SNAPSHOT);
+            self.shared.disk.remove(&path)?;
+        }
         self.create_segment(offset)?;
-        self.shared.disk.sync_dir(&self.shared.dir)?;
+        sync_names(&self.shared)?;
         lock(&self.shared.checkpoint).update(&*self.shared.disk, |next| {
             next.log_start = offset;
             next.recovery_point = offset;
@@ -191,19 +201,23 @@ impl Log {
             .sum();
         self.epochs_dirty |= self.epochs.truncate_from_end(self.end);
         self.write_epochs()?;
-        let names = self.shared.disk.list(&self.shared.dir)?;
-        let snapshots = names
-            .iter()
-            .filter_map(|entry| names::parse(&entry.name))
-            .filter(|(_, extension)| *extension == names::SNAPSHOT)
-            .map(|(offset, _)| offset)
-            .collect();
+        let snapshots = self.snapshot_offsets()?;
         let (producers, snapshot_offset) =
             load_producers(&self.shared, snapshots, &self.segments, self.end, now_ms)?;
         self.producers = producers;
         self.snapshot_offset = snapshot_offset;
-        self.shared.disk.sync_dir(&self.shared.dir)?;
+        sync_names(&self.shared)?;
         self.names_synced = self.names_changed;
         Ok(())
+    }
+
+    fn snapshot_offsets(&self) -> io::Result<Vec<i64>> {
+        let entries = self.shared.disk.list(&self.shared.dir)?;
+        Ok(entries
+            .iter()
+            .filter_map(|entry| names::parse(&entry.name))
+            .filter(|(_, extension)| *extension == names::SNAPSHOT)
+            .map(|(offset, _)| offset)
+            .collect())
     }
 }

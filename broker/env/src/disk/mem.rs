@@ -81,7 +81,7 @@ impl Change {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inode {
     current: Vec<u8>,
     durable: Vec<u8>,
@@ -97,7 +97,7 @@ enum Node {
     Dir,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
     durable_names: BTreeMap<PathBuf, Node>,
@@ -110,6 +110,24 @@ struct State {
     dir_syncs: u64,
     writes: u64,
     reads: u64,
+}
+
+// Contents would drown whatever they are printed with.
+impl std::fmt::Debug for Inode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} bytes, {} synced",
+            self.current.len(),
+            self.durable.len()
+        )
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} names", self.names.len())
+    }
 }
 
 /// A file system in memory. Clones share it.

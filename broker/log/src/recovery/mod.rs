@@ -189,7 +189,8 @@ impl Opening {
         let first_base = scanned.segments.first().map_or(end, Segment::base_offset);
         let log_start = checkpoint.log_start.max(first_base).min(end);
         let mut epochs = std::mem::take(&mut scanned.epochs);
-        epochs.truncate_from_end(end);
+        // One that begins at the end has no records yet: its leader said so durably.
+        epochs.truncate_from_end(end + 1);
         epochs.truncate_from_start(log_start);
         let (producers, snapshot_offset) = self.producers(&shared, &scanned)?;
         let size_bytes = scanned
@@ -211,6 +212,7 @@ impl Opening {
             snapshot_offset,
             names_changed: 0,
             names_synced: 0,
+            names_unsure: true,
             sealed_since_checkpoint: 0,
             doomed: Vec::new(),
             failed: None,
@@ -294,6 +296,7 @@ impl Opening {
             self.disk().sync_dir(parent)?;
         }
         log.names_synced = log.names_changed;
+        log.names_unsure = false;
         Ok(())
     }
 
@@ -367,4 +370,12 @@ impl Opening {
             }),
         }
     }
+}
+
+/// The topic id that a partition's directory names, without opening the log.
+///
+/// # Errors
+/// The file cannot be read, or a newer release wrote it.
+pub fn topic_id_of(disk: &dyn Disk, dir: &std::path::Path) -> Result<Option<Uuid>, OpenError> {
+    files::read_topic_id(disk, dir)
 }

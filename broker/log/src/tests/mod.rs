@@ -1,6 +1,7 @@
 //! Tests of the log on the memory disk and on real files.
 
 mod basics;
+mod model;
 
 use std::path::PathBuf;
 use std::sync::Arc;
