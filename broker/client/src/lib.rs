@@ -20,3 +20,4 @@ pub use cluster::{
 pub use connection::{BrokerVersions, Connection, ConnectionOptions};
 pub use consumer::assignor::TopicPartition;
 pub use error::{ClientError, error_code};
+pub use tidemark_records::Compression;

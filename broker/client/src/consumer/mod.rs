@@ -187,11 +187,23 @@ impl Consumer {
     /// What does not go away by trying again: authorization, unknown topics, damaged batches, a
     /// position that is gone and no rule for it. It may be called again.
     pub async fn poll(&mut self, wait: Duration) -> Result<Vec<ConsumerRecord>, ClientError> {
+        self.poll_up_to(self.config.max_poll_records, wait).await
+    }
+
+    /// As [`Self::poll`], but no more than `max` records: those behind them are kept for the next call.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub async fn poll_up_to(
+        &mut self,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ConsumerRecord>, ClientError> {
         let deadline = clock::monotonic() + wait;
         loop {
             self.join_if_due().await?;
             self.commit_if_due().await;
-            let records = self.positions.take(self.config.max_poll_records);
+            let records = self.positions.take(max);
             if !records.is_empty() {
                 // The next fetch travels while the caller works.
                 self.launch_fetches();

@@ -10,6 +10,7 @@ mod identity;
 pub mod partitioner;
 mod sender;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -152,6 +153,19 @@ pub struct ProducerStats {
     pub retries: u64,
     /// Why the first record failed.
     pub first_error: Option<ClientError>,
+    /// What was acknowledged, by partition.
+    pub partitions: BTreeMap<TopicPartition, PartitionStats>,
+}
+
+/// What a producer has done in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// Records acknowledged.
+    pub records: u64,
+    /// The first one's offset; -1 if the broker did not say.
+    pub first_offset: i64,
+    /// The last one's offset; -1 if the broker did not say.
+    pub last_offset: i64,
 }
 
 type Waiter = Option<oneshot::Sender<Result<Delivered, ClientError>>>;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::accumulator::Batch;
 use super::delivery::{Verdict, judge};
 use super::identity::Identity;
-use super::{Acks, Delivered, ProducerConfig, Shared, Waiter};
+use super::{Acks, Delivered, PartitionStats, ProducerConfig, Shared, Waiter};
 use crate::cluster::{Cluster, Lane, Node, Topics};
 use crate::consumer::assignor::TopicPartition;
 use crate::error::{ClientError, error_code};
@@ -374,6 +374,23 @@ impl Sender {
         let mut state = self.shared.state();
         state.accumulator.finish(&batch);
         let partition = batch.to.partition;
+        let count = batch.records.len() as u64;
+        let last_offset = if base_offset < 0 {
+            -1
+        } else {
+            base_offset.saturating_add_unsigned(count) - 1
+        };
+        let stats = state
+            .stats
+            .partitions
+            .entry(batch.to.clone())
+            .or_insert(PartitionStats {
+                records: 0,
+                first_offset: base_offset,
+                last_offset,
+            });
+        stats.records += count;
+        stats.last_offset = last_offset;
         for (record, index) in batch.records.into_iter().zip(0..) {
             let (key, value) = (record.key.as_ref(), record.value.as_ref());
             let bytes = key.map_or(0, Bytes::len) + value.map_or(0, Bytes::len);

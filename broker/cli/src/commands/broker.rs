@@ -1,0 +1,99 @@
+//! `tidemark broker`: a broker in the foreground.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use tidemark_config::ConfigMap;
+
+use super::serve;
+use crate::context::{Context, parse_setting};
+use crate::failure::{Exit, Failure};
+
+/// Run a broker in the foreground
+///
+/// SIGTERM and Ctrl-C stop it cleanly. Logs go to standard error, one JSON object per line.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration, a YAML file with a `config:` map of settings by Kafka's names
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// A setting that goes before the file's, by Kafka's name
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+    /// Cut logs at damage in acknowledged records instead of refusing to start; loses what follows it
+    #[arg(long)]
+    pub cut_corrupt_logs: bool,
+}
+
+/// The configuration file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    config: std::collections::BTreeMap<String, Scalar>,
+}
+
+/// A setting as people write it: `9092`, `true`, `0.5` or text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Scalar {
+    fn text(self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => value,
+            Self::List(items) => items.join(","),
+        }
+    }
+}
+
+fn parse(path: &str, text: &str) -> Result<ConfigMap, Failure> {
+    let file: File = serde_norway::from_str(text).map_err(|error| {
+        Failure::usage(format!(
+            "{path}: {error}. The file is YAML with one map, `config:`, of settings by Kafka's names"
+        ))
+    })?;
+    Ok(file.config.into_iter().map(|(name, value)| (name, value.text())).collect())
+}
+
+/// Runs the command.
+pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
+    let path = args.config.display().to_string();
+    let text = crate::input::read_text(&args.config).map_err(|error| Failure::file(&path, &error))?;
+    let mut settings = parse(&path, &text)?;
+    settings.extend(args.set);
+    let server = serve::start(settings, args.cut_corrupt_logs).await?;
+    context.out.line(&format!("ready  {}", server.bootstrap()))?;
+    context.out.flush()?;
+    serve::until_signal(server).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_written_as_people_write_them() {
+        let settings = parse("f", "config:\n  node.id: 1\n  auto.create.topics.enable: false\n  log.dirs: [a, b]\n");
+        let settings = settings.expect("a good file");
+        assert_eq!(settings["node.id"], "1");
+        assert_eq!(settings["auto.create.topics.enable"], "false");
+        assert_eq!(settings["log.dirs"], "a,b");
+    }
+
+    #[test]
+    fn a_file_of_another_shape_says_what_is_expected() {
+        let error = parse("f.yaml", "listeners: x\n").expect_err("no such field");
+        assert_eq!(error.exit as i32, 2);
+        assert!(error.message.contains("config:"), "{}", error.message);
+    }
+}
