@@ -273,5 +273,3 @@ def test_new_partitions_reach_a_running_group(worker, make_topic, bootstrap):
     admin.client(bootstrap).create_partitions([NewPartitions(topic, 4)])[topic].result(15)
     group.settled(parts(topic, 4), [2, 2])
     group.end()
-
-

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 
 import crc32c
 
@@ -92,8 +93,10 @@ class Raw:
 
 
 def batch(values, base_offset=0, attributes=0, count=None, crc=None, magic=2, producer=(-1, -1, -1), last_delta=None,
-          timestamp_ms=1_700_000_000_000, length=None, body=None):
+          timestamp_ms=None, length=None, body=None):
     """A record batch (v2) with whatever is to be wrong about it."""
+    # Records of long ago would be too old to keep at once.
+    timestamp_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     if body is None:
         body = b""
         for delta, value in enumerate(values):
