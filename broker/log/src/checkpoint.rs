@@ -128,8 +128,13 @@ impl CheckpointFile {
         }
     }
 
-    /// Reads the file in `dir`; `None` when there is none or nothing valid in it.
-    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, OpenError> {
+    /// Reads the file in `dir`; `None` when there is none. `unsynced` is what is true
+    /// when nothing in it is valid.
+    pub(crate) fn read(
+        disk: &dyn Disk,
+        dir: &Path,
+        unsynced: Checkpoint,
+    ) -> Result<Option<Self>, OpenError> {
         let path = dir.join(names::CHECKPOINT);
         let file = match disk.open(&path, OpenMode::ReadWrite) {
             Ok(file) => file,
@@ -160,9 +165,9 @@ impl CheckpointFile {
                 }
             }
         }
-        let Some((sequence, mut current)) = found else {
-            return Ok(None);
-        };
+        // A file without a valid slot is that of a log which lost its power before its
+        // first sync: nothing was promised, but it is ours and has no gaps.
+        let (sequence, mut current) = found.unwrap_or((0, unsynced));
         let mut hints = 0;
         if let Slot::Valid(hint_sequence, hint) = slot(HINT_SLOT, KIND_HINT)
             && hint.generation == current.generation
@@ -255,5 +260,5 @@ impl CheckpointFile {
 /// # Errors
 /// Those of reading it; a version that is not known.
 pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Checkpoint>, OpenError> {
-    Ok(CheckpointFile::read(disk, dir)?.map(|file| file.current()))
+    Ok(CheckpointFile::read(disk, dir, Checkpoint::default())?.map(|file| file.current()))
 }

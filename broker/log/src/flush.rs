@@ -117,7 +117,8 @@ impl CheckpointJob {
         if !self.only_log_start {
             sync_segments(shared, &self.segments)?;
             for files in &self.segments {
-                for extension in [names::INDEX, names::TIME_INDEX] {
+                // A segment's snapshot was written when the one before was sealed.
+                for extension in [names::INDEX, names::TIME_INDEX, names::SNAPSHOT] {
                     sync_if_there(shared, files.base_offset, extension)?;
                 }
             }
@@ -153,7 +154,7 @@ impl CheckpointJob {
     }
 }
 
-fn sync_if_there(shared: &LogShared, offset: i64, extension: &str) -> io::Result<()> {
+pub(crate) fn sync_if_there(shared: &LogShared, offset: i64, extension: &str) -> io::Result<()> {
     match shared
         .disk
         .open(&shared.path(offset, extension), OpenMode::ReadWrite)

@@ -15,6 +15,7 @@ use crate::flush::CheckpointJob;
 use crate::index;
 use crate::log::Log;
 use crate::names;
+use crate::recovery::ensure_snapshot;
 use crate::tail::NO_TIMESTAMP;
 
 /// A file that was renamed away and waits for its removal.
@@ -169,7 +170,9 @@ impl Log {
     fn delete_first(&mut self, count: usize, now_ms: i64) -> Result<usize, LogError> {
         let mut deleted = 0;
         let mut failure = None;
-        for _ in 0..count.min(self.segments.len() - 1) {
+        let count = count.min(self.segments.len() - 1);
+        ensure_snapshot(&self.shared, &self.segments, count, now_ms)?;
+        for _ in 0..count {
             let base = self.segments[0].base_offset();
             // The log file goes first: without it the others are orphans.
             if let Err(error) = self.doom(base, names::LOG, now_ms) {

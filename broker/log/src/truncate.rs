@@ -7,7 +7,7 @@ use crate::error::LogError;
 use crate::flush::sync_names;
 use crate::log::Log;
 use crate::names;
-use crate::recovery::load_producers;
+use crate::recovery::{load_producers, snapshot_offsets};
 use crate::segment::lock;
 use crate::tail::{Tail, open_indexes};
 
@@ -38,6 +38,10 @@ impl Log {
             return self.truncate_fully(offset, now_ms);
         }
         let cut = self.find_cut(offset)?;
+        if cut.end < self.log_start {
+            // The batch that goes holds the log start: nothing is left to keep.
+            return self.truncate_fully(self.log_start, now_ms);
+        }
         let done = self.cut(&cut, now_ms);
         self.failing(done)?;
         debug_assert!(self.log_start <= self.end && self.durable <= self.end);
@@ -73,7 +77,7 @@ impl Log {
             Some((position, header)) => Cut {
                 segment: holding,
                 position: u32::try_from(position).unwrap_or(u32::MAX),
-                end: header.base_offset.min(offset).max(self.log_start),
+                end: header.base_offset.min(offset),
             },
             None => Cut {
                 segment: holding,
@@ -135,7 +139,7 @@ impl Log {
             self.remove_last_segment()?;
         }
         // What they know of is gone, whatever offset it had.
-        for snapshot in self.snapshot_offsets()? {
+        for snapshot in snapshot_offsets(&self.shared)? {
             let path = self.shared.path(snapshot, names::SNAPSHOT);
             self.shared.disk.remove(&path)?;
         }
@@ -201,23 +205,19 @@ impl Log {
             .sum();
         self.epochs_dirty |= self.epochs.truncate_from_end(self.end);
         self.write_epochs()?;
-        let snapshots = self.snapshot_offsets()?;
-        let (producers, snapshot_offset) =
-            load_producers(&self.shared, snapshots, &self.segments, self.end, now_ms)?;
+        let snapshots = snapshot_offsets(&self.shared)?;
+        let (producers, snapshot_offset) = load_producers(
+            &self.shared,
+            snapshots,
+            i64::MAX,
+            &self.segments,
+            self.end,
+            now_ms,
+        )?;
         self.producers = producers;
         self.snapshot_offset = snapshot_offset;
         sync_names(&self.shared)?;
         self.names_synced = self.names_changed;
         Ok(())
-    }
-
-    fn snapshot_offsets(&self) -> io::Result<Vec<i64>> {
-        let entries = self.shared.disk.list(&self.shared.dir)?;
-        Ok(entries
-            .iter()
-            .filter_map(|entry| names::parse(&entry.name))
-            .filter(|(_, extension)| *extension == names::SNAPSHOT)
-            .map(|(offset, _)| offset)
-            .collect())
     }
 }

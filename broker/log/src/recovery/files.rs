@@ -9,6 +9,7 @@ use tidemark_wire::Uuid;
 
 use super::{Opening, Scanned};
 use crate::error::OpenError;
+use crate::flush::sync_if_there;
 use crate::names;
 use crate::producers::Producers;
 use crate::scan::{BatchScanner, Step};
@@ -57,9 +58,21 @@ impl Opening {
             .filter(|(_, extension)| *extension == names::SNAPSHOT)
             .map(|(offset, _)| offset)
             .collect();
+        let checkpoint = &scanned.checkpoint;
+        let rolled = scanned
+            .segments
+            .last()
+            .is_some_and(|last| last.base_offset() != checkpoint.segment_base);
+        let unsure_above = match (scanned.known, rolled) {
+            (false, _) => i64::MIN,
+            // A segment may have been begun just where the checkpoint is.
+            (true, true) => checkpoint.recovery_point - 1,
+            (true, false) => checkpoint.recovery_point,
+        };
         load_producers(
             shared,
             offsets,
+            unsure_above,
             &scanned.segments,
             scanned.end,
             self.args.now_ms,
@@ -69,27 +82,35 @@ impl Opening {
 
 /// The producers at offset `end`: the newest usable snapshot of those at `offsets`,
 /// whose offset is given as well, and the batches behind it. Snapshots above the end
-/// and torn ones are removed.
+/// and torn ones are removed; those above `unsure_above` may not have been synced, so
+/// each of them is looked at, and synced.
 pub(crate) fn load_producers(
     shared: &LogShared,
     mut offsets: Vec<i64>,
+    unsure_above: i64,
     segments: &[Segment],
     end: i64,
     now_ms: i64,
 ) -> io::Result<(Producers, Option<i64>)> {
     offsets.sort_unstable();
-    let mut found = (Producers::default(), None);
+    let mut found: Option<(Producers, i64)> = None;
     while let Some(offset) = offsets.pop() {
         let path = shared.path(offset, names::SNAPSHOT);
         if offset > end {
             shared.disk.remove(&path)?;
             continue;
         }
+        let unsure = offset > unsure_above;
+        if found.is_some() && !unsure {
+            break;
+        }
         let bytes = disk::read_file(&*shared.disk, &path, MAX_SNAPSHOT_BYTES)?;
         match snapshot::decode(&bytes, now_ms) {
             Ok(producers) => {
-                found = (producers, Some(offset));
-                break;
+                if unsure {
+                    sync_if_there(shared, offset, names::SNAPSHOT)?;
+                }
+                found.get_or_insert((producers, offset));
             }
             Err(reason) => {
                 tracing::warn!(path = %path.display(), reason, "a producer snapshot is not used");
@@ -97,28 +118,76 @@ pub(crate) fn load_producers(
             }
         }
     }
-    let (mut producers, snapshot_offset) = found;
+    let (producers, snapshot_offset) =
+        found.map_or_else(Default::default, |(producers, at)| (producers, Some(at)));
+    let producers = replay(shared, producers, snapshot_offset, segments, end, now_ms)?;
+    Ok((producers, snapshot_offset))
+}
+
+/// Adds the batches of `segments` from the snapshot's offset up to `end`.
+fn replay(
+    shared: &LogShared,
+    mut producers: Producers,
+    snapshot_offset: Option<i64>,
+    segments: &[Segment],
+    end: i64,
+    now_ms: i64,
+) -> io::Result<Producers> {
     let from = snapshot_offset.unwrap_or(i64::MIN);
     if from >= end {
-        return Ok((producers, snapshot_offset));
+        return Ok(producers);
     }
     for (index, segment) in segments.iter().enumerate() {
         let next_base = segments
             .get(index + 1)
             .map_or(end, |next| next.base_offset());
-        if segment.size_bytes == 0 || next_base <= from {
+        if segment.size_bytes == 0 || next_base <= from || segment.base_offset() >= end {
             continue;
         }
         let file = segment.files.log(shared)?;
         let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
         while let Step::Batch { header, .. } = scanner.step()? {
-            if header.base_offset >= from {
+            if header.base_offset >= from && header.base_offset < end {
                 producers.record(&header, now_ms);
             }
         }
         if index + 1 < segments.len() {
-            segment.files.release();
+            segment.files.release_unused();
         }
     }
-    Ok((producers, snapshot_offset))
+    Ok(producers)
+}
+
+/// Sees to it that there is a durable snapshot at the base of segment `index`: when
+/// the segments before it go, it is all that is known of their producers.
+pub(crate) fn ensure_snapshot(
+    shared: &LogShared,
+    segments: &[Segment],
+    index: usize,
+    now_ms: i64,
+) -> io::Result<()> {
+    let base = segments[index].base_offset();
+    let path = shared.path(base, names::SNAPSHOT);
+    if !shared.disk.exists(&path)? {
+        let offsets = snapshot_offsets(shared)?
+            .into_iter()
+            .filter(|offset| *offset < base)
+            .collect();
+        let (producers, _) =
+            load_producers(shared, offsets, i64::MAX, &segments[..index], base, now_ms)?;
+        disk::write_file_atomic(&*shared.disk, &path, &snapshot::encode(&producers))?;
+    }
+    sync_if_there(shared, base, names::SNAPSHOT)?;
+    shared.disk.sync_dir(&shared.dir)
+}
+
+/// Offsets of the snapshots in a log's directory.
+pub(crate) fn snapshot_offsets(shared: &LogShared) -> io::Result<Vec<i64>> {
+    let entries = shared.disk.list(&shared.dir)?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| names::parse(&entry.name))
+        .filter(|(_, extension)| *extension == names::SNAPSHOT)
+        .map(|(offset, _)| offset)
+        .collect())
 }

@@ -9,7 +9,7 @@
 mod files;
 mod segments;
 
-pub(crate) use files::{load_producers, read_topic_id};
+pub(crate) use files::{ensure_snapshot, load_producers, read_topic_id, snapshot_offsets};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -162,17 +162,18 @@ impl Opening {
     fn run(mut self) -> Result<(Log, Recovery), OpenError> {
         self.topic_id()?;
         self.remove_orphans()?;
-        let file = CheckpointFile::read(self.disk(), &self.args.dir)?;
-        let known = file.as_ref().map(CheckpointFile::current);
-        let first_base = self.bases.first().copied();
-        let checkpoint = known.unwrap_or(Checkpoint {
+        let first_base = self.bases.first().copied().unwrap_or(0);
+        let nothing_known = Checkpoint {
             generation: 1,
-            log_start: first_base.unwrap_or(0),
-            recovery_point: first_base.unwrap_or(0),
-            segment_base: first_base.unwrap_or(0),
+            log_start: first_base,
+            recovery_point: first_base,
+            segment_base: first_base,
             position: 0,
-            durable_end: first_base.unwrap_or(0),
-        });
+            durable_end: first_base,
+        };
+        let file = CheckpointFile::read(self.disk(), &self.args.dir, nothing_known)?;
+        let known = file.as_ref().map(CheckpointFile::current);
+        let checkpoint = known.unwrap_or(nothing_known);
         let file = file.unwrap_or_else(|| CheckpointFile::new(&self.args.dir, checkpoint));
         let shared = Log::new_shared(self.args.disk.clone(), self.args.dir.clone(), file);
         let epochs_before = self.read_epochs(known.is_none())?;

@@ -108,11 +108,15 @@ impl Model {
     fn truncate(&mut self, offset: i64) -> i64 {
         self.batches
             .retain(|batch| batch.header.last_offset() < offset);
-        let end = self
-            .batches
-            .last()
-            .map_or(self.log_start, |batch| batch.header.next_offset());
-        self.end = end.max(self.log_start);
+        let end = self.batches.last().map(|batch| batch.header.next_offset());
+        match end {
+            Some(end) if end >= self.log_start => self.end = end,
+            // Nothing is left that could be read: the log is reset.
+            _ => {
+                self.batches.clear();
+                self.end = self.log_start;
+            }
+        }
         self.end
     }
 
