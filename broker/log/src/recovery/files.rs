@@ -44,6 +44,18 @@ pub(crate) fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>,
     }
 }
 
+/// The topic id of a partition directory, for matching directories with topics before
+/// they are opened; `None` without a readable `partition.metadata`.
+///
+/// # Errors
+/// The file is from a newer release, or the disk failed.
+pub fn topic_id_of(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, OpenError> {
+    match read_topic_id(disk, dir) {
+        Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found,
+    }
+}
+
 impl Opening {
     /// The producers at the end of the log.
     pub(super) fn producers(

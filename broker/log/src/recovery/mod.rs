@@ -9,6 +9,7 @@
 mod files;
 mod segments;
 
+pub use files::topic_id_of;
 pub(crate) use files::{ensure_snapshot, load_producers, read_topic_id, snapshot_offsets};
 
 use std::collections::BTreeMap;
