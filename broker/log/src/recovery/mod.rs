@@ -373,11 +373,3 @@ impl Opening {
         }
     }
 }
-
-/// The topic id that a partition's directory names, without opening the log.
-///
-/// # Errors
-/// The file cannot be read, or a newer release wrote it.
-pub fn topic_id_of(disk: &dyn Disk, dir: &std::path::Path) -> Result<Option<Uuid>, OpenError> {
-    files::read_topic_id(disk, dir)
-}
