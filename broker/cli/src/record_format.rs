@@ -108,7 +108,18 @@ pub fn parse_template(text: &str) -> Result<Vec<Piece>, String> {
                 literal.push(c);
             }
             '{' => {
-                let name: String = rest.by_ref().take_while(|c| *c != '}').collect();
+                let mut name = String::new();
+                loop {
+                    match rest.next() {
+                        Some('}') => break,
+                        Some(c) => name.push(c),
+                        None => {
+                            return Err(format!(
+                                "a '{{' without its '}}' in '{text}'; write '{{{{' for the brace itself"
+                            ));
+                        }
+                    }
+                }
                 let field = FIELDS
                     .iter()
                     .find(|(known, _)| *known == name)

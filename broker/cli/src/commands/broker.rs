@@ -62,17 +62,24 @@ fn parse(path: &str, text: &str) -> Result<ConfigMap, Failure> {
             "{path}: {error}. The file is YAML with one map, `config:`, of settings by Kafka's names"
         ))
     })?;
-    Ok(file.config.into_iter().map(|(name, value)| (name, value.text())).collect())
+    Ok(file
+        .config
+        .into_iter()
+        .map(|(name, value)| (name, value.text()))
+        .collect())
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let path = args.config.display().to_string();
-    let text = crate::input::read_text(&args.config).map_err(|error| Failure::file(&path, &error))?;
+    let text =
+        crate::input::read_text(&args.config).map_err(|error| Failure::file(&path, &error))?;
     let mut settings = parse(&path, &text)?;
     settings.extend(args.set);
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
-    context.out.line(&format!("ready  {}", server.bootstrap()))?;
+    context
+        .out
+        .line(&format!("ready  {}", server.bootstrap()))?;
     context.out.flush()?;
     serve::until_signal(server).await
 }
@@ -83,7 +90,10 @@ mod tests {
 
     #[test]
     fn settings_are_written_as_people_write_them() {
-        let settings = parse("f", "config:\n  node.id: 1\n  auto.create.topics.enable: false\n  log.dirs: [a, b]\n");
+        let settings = parse(
+            "f",
+            "config:\n  node.id: 1\n  auto.create.topics.enable: false\n  log.dirs: [a, b]\n",
+        );
         let settings = settings.expect("a good file");
         assert_eq!(settings["node.id"], "1");
         assert_eq!(settings["auto.create.topics.enable"], "false");

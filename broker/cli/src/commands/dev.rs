@@ -30,23 +30,39 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let mut settings = ConfigMap::from([
-        ("listeners".to_owned(), format!("PLAINTEXT://{}", args.listen)),
+        (
+            "listeners".to_owned(),
+            format!("PLAINTEXT://{}", args.listen),
+        ),
         ("log.dirs".to_owned(), args.data.display().to_string()),
         // Several development brokers may run side by side.
         ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
         // Nobody wants to wait for members that do not come.
-        ("group.initial.rebalance.delay.ms".to_owned(), "0".to_owned()),
+        (
+            "group.initial.rebalance.delay.ms".to_owned(),
+            "0".to_owned(),
+        ),
     ]);
     settings.extend(args.set);
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
     let bootstrap = server.bootstrap().to_owned();
     context.out.line(&format!("ready  {bootstrap}"))?;
     if let Some(http) = server.http() {
-        context.out.line(&format!("       http://{http}/ has health and metrics"))?;
+        context
+            .out
+            .line(&format!("       http://{http}/ has health and metrics"))?;
     }
-    let flag = if bootstrap == "127.0.0.1:9092" { String::new() } else { format!(" --bootstrap {bootstrap}") };
-    context.out.line(&format!("next:  echo hello | tidemark{flag} produce greetings"))?;
-    context.out.line(&format!("       tidemark{flag} consume greetings --from beginning"))?;
+    let flag = if bootstrap == "127.0.0.1:9092" {
+        String::new()
+    } else {
+        format!(" --bootstrap {bootstrap}")
+    };
+    context.out.line(&format!(
+        "next:  echo hello | tidemark{flag} produce greetings --create"
+    ))?;
+    context
+        .out
+        .line(&format!("       tidemark{flag} consume greetings"))?;
     context.out.flush()?;
     serve::until_signal(server).await
 }

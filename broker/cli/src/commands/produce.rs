@@ -123,7 +123,13 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     if args.create {
         cluster.fresh_topic(&args.topic, true).await?;
     } else {
-        existing_topic(&cluster, &args.topic).await?;
+        existing_topic(&cluster, &args.topic)
+            .await
+            .map_err(|failure| {
+                let guessed = failure.message.contains("did you mean");
+                let made = format!("tidemark topic create {}", args.topic);
+                if guessed { failure } else { failure.next(made) }
+            })?;
     }
     let acks = match args.acks {
         AcksArg::All => Acks::All,

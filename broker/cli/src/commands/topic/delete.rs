@@ -51,7 +51,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         }
     }
     context.out.show(&rows, |out| {
-        let mut table = Table::new(&["TOPIC", "PARTITIONS", "OFFSETS", "RESULT"]);
+        let mut table = Table::new(&["TOPIC", "PARTITIONS", "RECORDS", "RESULT"]);
         for row in &rows {
             let result = match (&row.error, row.deleted) {
                 (Some(error), _) => error.clone(),

@@ -80,7 +80,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     context.out.show(&report, |out| {
         let records = report
             .records
-            .map_or("?".to_owned(), |n| plural(n, "offset"));
+            .map_or("?".to_owned(), |n| plural(n, "record"));
         let size = report
             .bytes
             .map(|b| format!(", {}", bytes(b)))

@@ -88,7 +88,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             "START",
             "END",
             "NEW START",
-            "OFFSETS",
+            "RECORDS",
             "RESULT",
         ]);
         for row in &rows {

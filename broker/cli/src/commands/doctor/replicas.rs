@@ -1,0 +1,150 @@
+//! Are all partitions led, and all replicas in sync?
+
+use std::collections::BTreeMap;
+
+use tidemark_client::PartitionInfo;
+
+use super::{Check, Finding, Patient};
+use crate::output::{ids, plural};
+
+/// How many partitions a finding names.
+const NAMED: usize = 5;
+
+/// Looks at all partitions in the metadata.
+pub fn check(patient: &Patient<'_>) -> Check {
+    let mut offline = Vec::new();
+    let mut under = Vec::new();
+    for topic in patient.info.topics.values() {
+        for partition in topic.partitions.values() {
+            let name = format!("{}-{}", topic.name, partition.partition);
+            if partition.leader.is_none() {
+                offline.push(name);
+            } else if partition.isr.len() < partition.replicas.len() {
+                under.push((name, partition));
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    findings.extend(offline_finding(&offline));
+    findings.extend(under_finding(&under));
+    findings.extend(alone(patient));
+    let partitions: usize = patient
+        .info
+        .topics
+        .values()
+        .map(|t| t.partitions.len())
+        .sum();
+    let seen = format!("{} led and in sync", plural(partitions as i64, "partition"));
+    Check::new("replicas", seen, findings)
+}
+
+fn some_of(names: &[String]) -> String {
+    let shown = names
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn topic_of(partition: &str) -> &str {
+    partition
+        .rsplit_once('-')
+        .map_or(partition, |(topic, _)| topic)
+}
+
+fn offline_finding(offline: &[String]) -> Option<Finding> {
+    let first = offline.first()?;
+    Some(Finding::new(
+        format!(
+            "{} without a leader: {}",
+            plural(offline.len() as i64, "partition"),
+            some_of(offline)
+        ),
+        "nothing can be written to or read from them until a broker that holds them is back",
+        format!("tidemark topic describe {}", topic_of(first)),
+    ))
+}
+
+fn under_finding(under: &[(String, &PartitionInfo)]) -> Option<Finding> {
+    let (first, _) = under.first()?;
+    let mut missing: BTreeMap<i32, usize> = BTreeMap::new();
+    for (_, partition) in under {
+        for replica in partition
+            .replicas
+            .iter()
+            .filter(|r| !partition.isr.contains(r))
+        {
+            *missing.entry(*replica).or_default() += 1;
+        }
+    }
+    let names: Vec<String> = under.iter().map(|(name, _)| name.clone()).collect();
+    let brokers: Vec<i32> = missing.into_keys().collect();
+    Some(Finding::new(
+        format!(
+            "{} under-replicated: {}",
+            plural(under.len() as i64, "partition"),
+            some_of(&names)
+        ),
+        format!(
+            "broker {} is down or behind; losing another may stop or lose writes",
+            ids(&brokers)
+        ),
+        format!("tidemark topic describe {}", topic_of(first)),
+    ))
+}
+
+/// Offsets on a single replica although there are brokers for more.
+fn alone(patient: &Patient<'_>) -> Option<Finding> {
+    let topic = patient.info.topics.get("__consumer_offsets")?;
+    let replicas = topic.partitions.values().map(|p| p.replicas.len()).min()?;
+    if patient.info.brokers.len() < 2 || replicas > 1 {
+        return None;
+    }
+    Some(Finding::new(
+        format!("the offsets of all groups have one replica, on a cluster of {} brokers", patient.info.brokers.len()),
+        "groups whose broker is down can neither read nor commit",
+        "set offsets.topic.replication.factor=3 before the first group, or reassign __consumer_offsets".to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(isr: &[i32]) -> PartitionInfo {
+        PartitionInfo {
+            partition: 0,
+            leader: Some(1),
+            leader_epoch: 0,
+            replicas: vec![1, 2, 3],
+            isr: isr.to_vec(),
+            offline: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn partitions_are_named_up_to_a_limit() {
+        let offline: Vec<String> = (0..8).map(|n| format!("my-topic-{n}")).collect();
+        let finding = offline_finding(&offline).unwrap();
+        assert!(
+            finding.what.ends_with("my-topic-4 and 3 more"),
+            "{}",
+            finding.what
+        );
+        assert_eq!(finding.next, "tidemark topic describe my-topic");
+        assert_eq!(offline_finding(&[]), None);
+    }
+
+    #[test]
+    fn the_brokers_that_are_behind_are_named() {
+        let lagging = partition(&[1, 3]);
+        let finding = under_finding(&[("t-0".to_owned(), &lagging)]).unwrap();
+        assert!(finding.why.starts_with("broker 2 "), "{}", finding.why);
+        assert_eq!(under_finding(&[]), None);
+    }
+}
