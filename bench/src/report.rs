@@ -1,0 +1,352 @@
+//! The table for people, the JSON for programs, the page for the record. Pure.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::experiment::{NOISE_GATE, WindowRecord};
+use crate::machine::Facts;
+use crate::plan::{Contender, Plan};
+use crate::readings::{BarResult, Row, Verdict};
+use crate::stats::Ratio;
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Name of the plan.
+    pub name: String,
+    /// Machine and versions.
+    pub facts: Facts,
+    /// Lengths.
+    pub plan: Plan,
+    /// True when the producers were idempotent.
+    pub idempotence: bool,
+    /// Who; ratios are the first one over the others.
+    pub contenders: Vec<Contender>,
+    /// The table.
+    pub rows: Vec<Row>,
+    /// The bars.
+    pub bars: Vec<BarResult>,
+    /// All windows.
+    pub windows: Vec<WindowRecord>,
+}
+
+impl Report {
+    /// True when a bar that was measured is missed.
+    pub fn missed(&self) -> bool {
+        self.bars.iter().any(|b| b.verdict() == Verdict::Fail)
+    }
+
+    /// The whole run as JSON, ratios included.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    fn cells(&self) -> Vec<Vec<String>> {
+        let mut head = vec!["measure".to_owned(), "unit".to_owned()];
+        head.extend(self.contenders.iter().map(|c| c.name().to_owned()));
+        let subject = self.contenders.first().map_or("", |c| c.name());
+        head.extend(
+            self.contenders
+                .iter()
+                .skip(1)
+                .map(|c| format!("{subject} / {}", c.name())),
+        );
+        let mut cells = vec![head];
+        for row in &self.rows {
+            let mut line = vec![row.measure.title.clone(), row.measure.unit.to_owned()];
+            line.extend(row.values.iter().map(|(_, v)| v.map_or_else(dash, number)));
+            line.extend(
+                row.ratios
+                    .iter()
+                    .map(|(_, r)| r.as_ref().map_or_else(dash, ratio)),
+            );
+            cells.push(line);
+        }
+        cells
+    }
+
+    /// The table with aligned columns, the bars, and what they rest on.
+    pub fn text(&self) -> String {
+        let cells = self.cells();
+        let widths = widths(&cells);
+        let mut out = String::new();
+        for line in &cells {
+            out.push_str(aligned(line, &widths).trim_end());
+            out.push('\n');
+        }
+        out.push('\n');
+        for bar in &self.bars {
+            out.push_str(&bar_line(bar));
+            out.push('\n');
+        }
+        if !self.bars.is_empty() {
+            out.push('\n');
+        }
+        for note in self.notes() {
+            out.push_str(&note);
+            out.push('\n');
+        }
+        out
+    }
+
+    /// The page that `--record` writes.
+    pub fn markdown(&self) -> String {
+        let mut out = format!("# {} {}\n\n", self.facts.date, self.name);
+        for (i, line) in self.cells().iter().enumerate() {
+            let escaped: Vec<String> = line.iter().map(|c| c.replace('|', "\\|")).collect();
+            out.push_str(&format!("| {} |\n", escaped.join(" | ")));
+            if i == 0 {
+                out.push_str("|---|---|");
+                out.push_str(&"--:|".repeat(line.len().saturating_sub(2)));
+                out.push('\n');
+            }
+        }
+        if !self.bars.is_empty() {
+            out.push_str("\n## Bars\n\n");
+            for bar in &self.bars {
+                out.push_str(&format!("- {}\n", bar_line(bar)));
+            }
+        }
+        out.push_str("\n## Conditions\n\n");
+        for note in self.notes() {
+            out.push_str(&format!("- {note}\n"));
+        }
+        out
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let facts = &self.facts;
+        let mut notes = vec![
+            format!(
+                "{}: {} cores of {}, {:.1} GiB, Linux {}, {}; load average before: {}",
+                facts.date,
+                facts.cores,
+                facts.processor,
+                facts.memory_bytes as f64 / f64::from(1 << 30),
+                facts.kernel,
+                facts.disk,
+                facts.load_average,
+            ),
+            format!(
+                "device flush (append of 4 KiB and fdatasync): p50 {:.0} µs, p99 {:.0} µs before; \
+                 p50 {:.0} µs, p99 {:.0} µs after",
+                facts.flush_before.p50_us,
+                facts.flush_before.p99_us,
+                facts.flush_after.p50_us,
+                facts.flush_after.p99_us,
+            ),
+        ];
+        let versions: Vec<String> = facts
+            .versions
+            .iter()
+            .map(|(n, v)| format!("{n} {v}"))
+            .collect();
+        notes.push(versions.join("; "));
+        for contender in &self.contenders {
+            notes.push(format!("{}: {}", contender.name(), contender.legend()));
+        }
+        let client = if self.idempotence {
+            "idempotent producer, 5 requests in flight"
+        } else {
+            "not idempotent; 60 batches in flight (16 KiB) or 20 (256 KiB), as many as the Java client's 5 requests hold"
+        };
+        notes.push(format!(
+            "one producer, acks=all, 12 partitions in turn, 1 KiB records that do not compress, 16 KiB batches with linger 5 ms or 256 KiB with linger 20 ms, {client}"
+        ));
+        notes.push(format!(
+            "{} rounds in ABBA order after a discarded warm-up of {:.1} GB or {:.0} s; medians, ratios are medians of paired ratios with a 95 % bootstrap interval; MB = 10^6 bytes of values",
+            self.plan.rounds,
+            self.plan.warm_bytes as f64 / 1e9,
+            self.plan.warm_s,
+        ));
+        notes.push(
+            "latencies are open loop, from the intended time of a record, linger included; reads come from the page cache; the page cache is written out before every window".to_owned(),
+        );
+        let noisy = self
+            .windows
+            .iter()
+            .filter(|w| w.wait_share > NOISE_GATE)
+            .count();
+        let late = self
+            .windows
+            .iter()
+            .filter_map(|w| w.lateness_p99_ms)
+            .fold(0.0, f64::max);
+        let coarse = self.windows.iter().filter(|w| !w.cpu_exact).count();
+        notes.push(format!(
+            "noise: in {noisy} of {} windows broker threads waited for a core for more than {:.0} % of the window (~ = too few quiet pairs, all are in); sends were at most {late:.1} ms late at p99; CPU from the coarser counter in {coarse} windows",
+            self.windows.len(),
+            100.0 * NOISE_GATE,
+        ));
+        if self.windows.iter().all(|w| w.flushes.is_none()) {
+            notes.push(
+                "flushes were not counted: perf stat with syscall tracepoints does not work here"
+                    .to_owned(),
+            );
+        } else {
+            notes.push(
+                "flushes are fsync, fdatasync and pwritev2 with RWF_DSYNC, counted by perf stat"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+}
+
+fn bar_line(result: &BarResult) -> String {
+    let word = match result.verdict() {
+        Verdict::Pass => "pass",
+        Verdict::Fail => "FAIL",
+        Verdict::NotMeasured => "not measured",
+    };
+    let mut line = format!("{word}: {}", result.bar.text);
+    if let Some(r) = &result.ratio {
+        let sign = if result.bar.inclusive { "≤" } else { "<" };
+        // Writing to a String cannot fail.
+        write!(line, " ({}, bar {sign} {})", ratio(r), result.bar.limit).unwrap_or_default();
+        if result.close() {
+            line.push_str(", the interval crosses the bar");
+        }
+    }
+    line
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+/// Three digits that mean something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 99.95 => format!("{value:.0}"),
+        v if v >= 9.995 => format!("{value:.1}"),
+        v if v >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn ratio(r: &Ratio) -> String {
+    let mark = if r.kept_noisy { "~" } else { "" };
+    format!(
+        "{mark}{} [{} … {}]",
+        number(r.median),
+        number(r.low),
+        number(r.high)
+    )
+}
+
+fn widths(cells: &[Vec<String>]) -> Vec<usize> {
+    let columns = cells.iter().map(Vec::len).max().unwrap_or_default();
+    (0..columns)
+        .map(|i| {
+            cells
+                .iter()
+                .filter_map(|l| l.get(i))
+                .map(|c| c.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect()
+}
+
+/// Words to the left, numbers to the right.
+fn aligned(line: &[String], widths: &[usize]) -> String {
+    let mut out = String::new();
+    for (i, (cell, &width)) in line.iter().zip(widths).enumerate() {
+        let padded = if i < 2 {
+            format!("{cell:<width$}  ")
+        } else {
+            format!("{cell:>width$}  ")
+        };
+        out.push_str(&padded);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flushes::FlushLatency;
+    use crate::readings::Readings;
+    use crate::stats::Reading;
+
+    fn report(start: f64) -> Report {
+        let contenders = vec![Contender::Tidemark, Contender::Kafka];
+        let mut readings = Readings::default();
+        for (contender, value) in contenders.iter().zip([start, 2.0]) {
+            readings.put("start", *contender, 0, Reading { value, quiet: true });
+        }
+        let flush = FlushLatency {
+            p50_us: 12.0,
+            p99_us: 345.0,
+            samples: 9,
+        };
+        Report {
+            name: "full".into(),
+            facts: Facts {
+                date: "2026-01-31".into(),
+                cores: 2,
+                processor: "P".into(),
+                memory_bytes: 1 << 30,
+                kernel: "6".into(),
+                disk: "ext4 on /dev/vda".into(),
+                load_average: "0 0 0".into(),
+                flush_before: flush,
+                flush_after: flush,
+                versions: vec![("Apache Kafka".into(), "4.3.1".into())],
+            },
+            plan: Plan::TRIAL,
+            idempotence: false,
+            rows: readings.rows(&contenders),
+            bars: readings.bars(),
+            contenders,
+            windows: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_judged() {
+        let text = report(0.1).text();
+        let rows: Vec<&str> = text.lines().take(2).collect();
+        assert!(rows[0].ends_with("tidemark / kafka"), "{text}");
+        assert!(
+            rows[1].contains("0.10") && rows[1].contains("2.00"),
+            "{text}"
+        );
+        assert_eq!(rows[0].find("unit"), rows[1].find("s  "), "{text}");
+        assert!(text.contains("pass: start to first ack"), "{text}");
+        assert!(
+            text.contains("not measured: resident memory idle"),
+            "{text}"
+        );
+        assert!(text.contains("p99 345 µs before"), "{text}");
+        assert!(!report(0.1).missed());
+        let missed = report(0.5);
+        assert!(missed.missed() && missed.text().contains("FAIL: start to first ack"));
+    }
+
+    #[test]
+    fn the_page_has_table_bars_and_conditions() {
+        let page = report(0.1).markdown();
+        assert!(page.starts_with("# 2026-01-31 full\n"));
+        assert!(page.contains("\n|---|---|--:|--:|--:|\n"), "{page}");
+        assert!(page.contains("- pass: start") && page.contains("Apache Kafka 4.3.1"));
+    }
+
+    #[test]
+    fn json_holds_rows_and_bars() {
+        let json: serde_json::Value = serde_json::from_str(&report(0.1).json().unwrap()).unwrap();
+        assert_eq!(json["rows"][0]["measure"]["key"], "start");
+        assert_eq!(json["contenders"][0], "tidemark");
+        assert_eq!(json["facts"]["cores"], 2);
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!(number(1234.5), "1234");
+        assert_eq!(number(12.34), "12.3");
+        assert_eq!(number(1.234), "1.23");
+        assert_eq!(number(0.01234), "0.012");
+    }
+}
