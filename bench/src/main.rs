@@ -29,7 +29,7 @@ use crate::report::Report;
 
 /// Measures Tidemark and Apache Kafka side by side on this machine and prints ratios.
 #[derive(Debug, Parser)]
-#[command(name = "bench/run", version)]
+#[command(name = "bench/run", bin_name = "bench/run", version)]
 struct Options {
     /// About three minutes: shows that everything works, decides nothing.
     #[arg(long)]
