@@ -63,7 +63,7 @@ impl Failure {
     }
 
     /// Standard output could not be written.
-    pub fn output(error: io::Error) -> Self {
+    pub fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self {
                 quiet: true,
@@ -146,6 +146,6 @@ mod tests {
             Failure::from(ClientError::Invalid("x".to_owned())).exit as i32,
             2
         );
-        assert!(Failure::output(io::ErrorKind::BrokenPipe.into()).quiet);
+        assert!(Failure::output(&io::ErrorKind::BrokenPipe.into()).quiet);
     }
 }

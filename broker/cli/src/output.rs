@@ -74,7 +74,9 @@ impl Out {
 
     /// Bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.sink.write_all(bytes).map_err(Failure::output)
+        self.sink
+            .write_all(bytes)
+            .map_err(|error| Failure::output(&error))
     }
 
     /// A table; nothing for one without rows.
@@ -87,7 +89,7 @@ impl Out {
 
     /// Writes what is buffered.
     pub fn flush(&mut self) -> Result<(), Failure> {
-        self.sink.flush().map_err(Failure::output)
+        self.sink.flush().map_err(|error| Failure::output(&error))
     }
 }
 

@@ -179,14 +179,14 @@ pub fn write_record(
                 match field {
                     Field::Topic => out.extend_from_slice(record.topic.as_bytes()),
                     Field::Partition => {
-                        out.extend_from_slice(record.partition.to_string().as_bytes())
+                        out.extend_from_slice(record.partition.to_string().as_bytes());
                     }
                     Field::Offset => out.extend_from_slice(record.offset.to_string().as_bytes()),
                     Field::Timestamp => {
-                        out.extend_from_slice(format_moment(record.timestamp_ms).as_bytes())
+                        out.extend_from_slice(format_moment(record.timestamp_ms).as_bytes());
                     }
                     Field::TimestampMs => {
-                        out.extend_from_slice(record.timestamp_ms.to_string().as_bytes())
+                        out.extend_from_slice(record.timestamp_ms.to_string().as_bytes());
                     }
                     Field::Key => out.extend_from_slice(key),
                     Field::Value => out.extend_from_slice(value),

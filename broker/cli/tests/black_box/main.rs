@@ -1,0 +1,14 @@
+//! The built binary as people and scripts use it: a broker of its own for each test, standard
+//! output, standard error and exit codes looked at from outside.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside the product, where files, threads and processes are real"
+)]
+
+mod doctor;
+mod groups;
+mod harness;
+mod proxy;
+mod records;
+mod serving;
+mod topics;
