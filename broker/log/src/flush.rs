@@ -175,7 +175,7 @@ impl Log {
     }
 
     /// Segments with bytes at or above `offset`, oldest first.
-    fn segments_from(&self, offset: i64) -> Vec<Arc<SegmentFiles>> {
+    pub(crate) fn segments_from(&self, offset: i64) -> Vec<Arc<SegmentFiles>> {
         let first = self
             .segments
             .partition_point(|segment| segment.base_offset() <= offset)

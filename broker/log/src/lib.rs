@@ -20,9 +20,11 @@
 
 pub mod checkpoint;
 mod config;
+pub mod dump;
 mod epochs;
 mod error;
 mod flush;
+pub mod import;
 mod index;
 mod log;
 mod names;
@@ -36,6 +38,7 @@ mod snapshot;
 mod tail;
 mod timestamps;
 mod truncate;
+mod txn_index;
 
 #[cfg(test)]
 mod tests;
@@ -51,3 +54,4 @@ pub use read::{ReadPlan, ReadRecords};
 pub use recovery::{OnCorruption, OpenArgs, Recovery, topic_id_of};
 pub use retention::{Deletions, RetentionReport};
 pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};
+pub use txn_index::{AbortedPlan, AbortedTransaction};

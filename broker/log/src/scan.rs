@@ -115,7 +115,7 @@ impl BatchScanner {
             return Ok(self.bad(format!("its offset {} is impossible", header.base_offset)));
         }
         if self.verify_crc
-            && let Some(computed) = self.crc_mismatch(&header)?
+            && let Some(computed) = self.crc_mismatch(position, &header)?
         {
             return Ok(self.bad(format!(
                 "stored CRC-32C {:#010x}, computed {computed:#010x}",
@@ -126,18 +126,23 @@ impl BatchScanner {
         Ok(Step::Batch { position, header })
     }
 
-    /// The computed CRC when it is not the stored one. Large batches are streamed.
-    fn crc_mismatch(&mut self, header: &BatchHeader) -> io::Result<Option<u32>> {
+    /// The computed CRC of the batch at `position` when it is not the stored one.
+    /// Large batches are streamed.
+    pub(crate) fn crc_mismatch(
+        &mut self,
+        position: u64,
+        header: &BatchHeader,
+    ) -> io::Result<Option<u32>> {
         let size = header.size_bytes();
         let computed = if size <= FULL_WINDOW_BYTES {
-            let batch = self.bytes(self.position, size)?;
+            let batch = self.bytes(position, size)?;
             crc32c(batch.get(CRC_FROM..).unwrap_or_default())
         } else {
             let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
             let mut at = CRC_FROM;
             while at < size {
                 let len = (size - at).min(FULL_WINDOW_BYTES);
-                let part = self.bytes(self.position + at as u64, len)?;
+                let part = self.bytes(position + at as u64, len)?;
                 if part.is_empty() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }

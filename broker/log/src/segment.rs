@@ -107,6 +107,12 @@ impl SegmentFiles {
         }
     }
 
+    /// Whether any handle is open.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        lock(&self.log).is_some() || lock(&self.index).is_some()
+    }
+
     /// Closes the handles.
     pub(crate) fn release(&self) {
         *lock(&self.log) = None;

@@ -101,6 +101,8 @@ enum Node {
 struct State {
     names: BTreeMap<PathBuf, Node>,
     durable_names: BTreeMap<PathBuf, Node>,
+    /// Directories that were renamed and whose new parent was not synced yet.
+    renamed_dirs: Vec<(PathBuf, PathBuf)>,
     locked: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
     capacity_bytes: Option<u64>,
@@ -233,6 +235,7 @@ impl MemDisk {
         let mut state = lock(&self.state);
         state.incarnation += 1;
         state.locked.clear();
+        state.renamed_dirs.clear();
         let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
         for path in state.names.keys().chain(state.durable_names.keys()) {
             if let Some(parent) = path.parent() {
@@ -465,6 +468,9 @@ impl Disk for MemDisk {
         if !to.parent().is_some_and(|parent| state.is_dir(parent)) {
             return Err(not_found(to));
         }
+        if state.is_dir(from) {
+            state.renamed_dirs.push((from.to_owned(), to.to_owned()));
+        }
         let moved: Vec<PathBuf> = state
             .names
             .keys()
@@ -491,23 +497,31 @@ impl Disk for MemDisk {
             return Err(not_found(path));
         }
         state.check_fault(FaultOp::Sync, path)?;
+        let renamed: Vec<(PathBuf, PathBuf)> = state
+            .renamed_dirs
+            .extract_if(.., |(_, to)| to.parent() == Some(path))
+            .collect();
+        for (from, to) in renamed {
+            // What was durable in it still is, under the new name.
+            let inside: Vec<PathBuf> = state
+                .durable_names
+                .keys()
+                .filter(|name| name.starts_with(&from) && **name != from)
+                .cloned()
+                .collect();
+            for name in inside {
+                if let (Ok(rest), Some(node)) =
+                    (name.strip_prefix(&from), state.durable_names.remove(&name))
+                {
+                    state.durable_names.insert(to.join(rest), node);
+                }
+            }
+        }
         let latest = State::children(&state.names, path);
         state
             .durable_names
             .retain(|name, _| name.parent() != Some(path));
-        // A directory that was renamed keeps what was durable below its old name:
-        // the tests here never rename a directory without syncing what is in it.
         for (name, node) in latest {
-            if matches!(node, Node::Dir) {
-                let below: Vec<_> = state
-                    .names
-                    .iter()
-                    .filter(|(child, _)| child.starts_with(&name) && **child != name)
-                    .filter(|(child, _)| state.durable_names.contains_key(*child))
-                    .map(|(child, node)| (child.clone(), node.clone()))
-                    .collect();
-                state.durable_names.extend(below);
-            }
             state.durable_names.insert(name, node);
         }
         Ok(())

@@ -176,3 +176,18 @@ fn planned_faults_hit_their_calls_and_are_used_up() {
     disk.corrupt(&path, 1, 0xff).unwrap();
     assert_eq!(file.read_bytes_at(1, 1).unwrap()[0], b'y' ^ 0xff);
 }
+
+#[test]
+fn a_renamed_directory_keeps_what_was_synced_in_it() {
+    let (disk, _) = memory_with_file();
+    disk.open(Path::new("/d/unsynced"), OpenMode::Create)
+        .unwrap();
+    disk.rename(Path::new("/d"), Path::new("/e")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk.crash();
+    assert!(!disk.exists(Path::new("/d")).unwrap());
+    let names: Vec<_> = disk.list(Path::new("/e")).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+    let found = read_file(&disk, Path::new("/e/f"), 100).unwrap();
+    assert_eq!(&found[..], b"synced");
+}

@@ -1,6 +1,9 @@
 //! Tests of the log on the memory disk and on real files.
 
 mod basics;
+mod damage;
+mod formats;
+mod imports;
 mod model;
 
 use std::path::PathBuf;
