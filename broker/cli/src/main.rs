@@ -71,6 +71,10 @@ fn report(failure: &Failure, format: Format, bootstrap: Option<&str>) {
         return;
     }
     let next = failure.next.as_ref().map(|next| match bootstrap {
+        // A broker does not look for another one.
+        Some(_) if next.starts_with("tidemark dev") || next.starts_with("tidemark broker") => {
+            next.clone()
+        }
         Some(address) => next.replacen("tidemark ", &format!("tidemark --bootstrap {address} "), 1),
         None => next.clone(),
     });

@@ -94,10 +94,18 @@ impl BrokerVersions {
 
 type Answer = Result<Bytes, ClientError>;
 
+/// Who is told of a request's end.
+enum Waiter {
+    /// Of its answer.
+    Answer(oneshot::Sender<Answer>),
+    /// That it was handed to the system: there will be no answer.
+    Written(oneshot::Sender<Result<(), ClientError>>),
+}
+
 struct Outgoing {
     frame: Vec<Bytes>,
     correlation_id: i32,
-    answer: Option<oneshot::Sender<Answer>>,
+    waiter: Waiter,
 }
 
 #[derive(Default)]
@@ -313,7 +321,7 @@ impl Connection {
         self.decode(R::API_KEY, version, &mut Reader::new(body))
     }
 
-    /// Sends a request that has no answer (a produce with acks=0).
+    /// Sends a request that has no answer (a produce with acks=0); returns when the system has it.
     ///
     /// # Errors
     /// `Encode`, `Closed`. That it was sent does not mean that it arrived.
@@ -322,7 +330,12 @@ impl Connection {
         request: &R,
         version: i16,
     ) -> Result<(), ClientError> {
-        self.enqueue(request, version, None).await.map(drop)
+        let (waiter, written) = oneshot::channel();
+        self.enqueue(request, version, Waiter::Written(waiter))
+            .await?;
+        written
+            .await
+            .unwrap_or_else(|_| Err(self.shared.ended("its writer is gone")))
     }
 
     /// The body of the answer, its header taken off.
@@ -334,7 +347,9 @@ impl Connection {
     ) -> Result<Bytes, ClientError> {
         let (answer, answered) = oneshot::channel();
         let exchange = async {
-            let correlation_id = self.enqueue(request, version, Some(answer)).await?;
+            let correlation_id = self
+                .enqueue(request, version, Waiter::Answer(answer))
+                .await?;
             let bytes = answered
                 .await
                 .unwrap_or_else(|_| Err(self.shared.ended("its reader is gone")))?;
@@ -367,7 +382,7 @@ impl Connection {
         &self,
         request: &R,
         version: i16,
-        answer: Option<oneshot::Sender<Answer>>,
+        waiter: Waiter,
     ) -> Result<i32, ClientError> {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
         let frame = frame(request, version, correlation_id, &self.options.client_id)?;
@@ -377,7 +392,7 @@ impl Connection {
         let outgoing = Outgoing {
             frame,
             correlation_id,
-            answer,
+            waiter,
         };
         self.outgoing.send(outgoing).await.map_err(|_| {
             let closed = self.shared.state().closed.clone();
@@ -460,22 +475,32 @@ async fn write_loop(
     shared: Arc<Shared>,
 ) {
     while let Some(outgoing) = queue.recv().await {
-        if let Some(answer) = outgoing.answer {
-            let mut state = shared.state();
-            if let Some(error) = &state.closed {
-                drop(answer.send(Err(error.clone())));
-                continue;
+        let told = match outgoing.waiter {
+            Waiter::Answer(answer) => {
+                let mut state = shared.state();
+                if let Some(error) = &state.closed {
+                    drop(answer.send(Err(error.clone())));
+                    continue;
+                }
+                state.waiting.insert(outgoing.correlation_id, answer);
+                None
             }
-            state.waiting.insert(outgoing.correlation_id, answer);
-        }
+            Waiter::Written(told) => Some(told),
+        };
         let written = async {
             for piece in &outgoing.frame {
                 writer.write_all(piece).await?;
             }
             writer.flush().await
         };
-        if let Err(error) = written.await {
-            let error = shared.ended(error.to_string());
+        let result = written
+            .await
+            .map_err(|error| shared.ended(error.to_string()));
+        if let Some(told) = told {
+            // A waiter that has gone away need not be told.
+            drop(told.send(result.clone()));
+        }
+        if let Err(error) = result {
             shared.close(&error);
             // The queue closes with this task; what is in it is answered by the dropped senders.
             return;

@@ -1,6 +1,11 @@
 //! The built binary as people and scripts use it: a broker of its own for each test, standard
 //! output, standard error and exit codes looked at from outside.
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "these tests stand outside the product, where files, threads and processes are real"
 )]
