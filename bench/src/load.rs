@@ -275,7 +275,8 @@ impl Load {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "false")
             .set("fetch.min.bytes", "1")
-            .set("fetch.wait.max.ms", "500")
+            // At the end of a pass librdkafka waits for the fetch that is out before it begins again.
+            .set("fetch.wait.max.ms", "20")
             .set("fetch.max.bytes", "52428800")
             .set("max.partition.fetch.bytes", "1048576")
             .set("socket.nagle.disable", "true");

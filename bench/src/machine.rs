@@ -77,10 +77,11 @@ fn versions(places: &Places) -> Vec<(String, String)> {
             .args(["describe", "--always", "--dirty"]),
     );
     let tidemark = match &places.tidemark {
-        Some(binary) => format!(
-            "{} (commit {commit})",
-            first_line(Command::new(binary).arg("--version"))
-        ),
+        Some(binary) => {
+            let version = first_line(Command::new(binary).arg("--version"));
+            let number = version.strip_prefix("tidemark ").unwrap_or(&version);
+            format!("{number} (commit {commit})")
+        }
         None => "not measured".to_owned(),
     };
     vec![

@@ -133,7 +133,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// About a quarter of an hour for three contenders.
+    /// About twenty minutes for three contenders.
     pub const FULL: Plan = Plan {
         rounds: 7,
         start_trials: 5,
@@ -143,7 +143,7 @@ impl Plan {
         produce_s: 6.0,
         produce_cap_bytes: 1_000_000_000,
         consume_s: 3.0,
-        fixed_s: 8.0,
+        fixed_s: 6.0,
     };
 
     /// About three minutes: shows that everything works, decides nothing.

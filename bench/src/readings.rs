@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::plan::{Contender, DEFAULTS, LARGE, Phase, Plan};
 use crate::stats::{Ratio, Reading, median, paired_ratio};
 
+/// Unit of the measures that say how often a broker flushed.
+const FLUSHES: &str = "flushes/s";
+
 /// Something that is measured on every contender.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measure {
@@ -45,12 +48,7 @@ pub fn measures() -> Vec<Measure> {
         }
         all.push(measure(&format!("{key}.cpu"), &title, "CPU-s/GB", false));
         if let Phase::Produce(_) | Phase::ProduceAt(_) = phase {
-            all.push(measure(
-                &format!("{key}.flushes"),
-                &title,
-                "flushes/s",
-                false,
-            ));
+            all.push(measure(&format!("{key}.flushes"), &title, FLUSHES, false));
         }
     }
     all.push(measure(
@@ -128,13 +126,17 @@ impl Readings {
                     .iter()
                     .map(|&c| (c, self.median(&measure.key, c)))
                     .collect();
+                // Flushes are shown as evidence and not as a score.
+                let compared = measure.unit != FLUSHES;
                 let ratios = contenders
                     .iter()
                     .skip(1)
                     .map(|&base| {
                         (
                             base,
-                            subject.and_then(|s| self.ratio(&measure.key, s, base)),
+                            subject
+                                .filter(|_| compared)
+                                .and_then(|s| self.ratio(&measure.key, s, base)),
                         )
                     })
                     .collect();

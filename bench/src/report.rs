@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::experiment::{NOISE_GATE, WindowRecord};
 use crate::machine::Facts;
-use crate::plan::{Contender, Plan};
+use crate::plan::{Contender, Phase, Plan};
 use crate::readings::{BarResult, Row, Verdict};
 use crate::stats::Ratio;
 
@@ -115,6 +115,28 @@ impl Report {
         out
     }
 
+    /// Fixed rates that a contender missed by more than a twentieth, with its worst window.
+    fn too_slow(&self) -> Vec<(String, Contender, f64)> {
+        let mut worst: Vec<(String, Contender, f64)> = Vec::new();
+        for phase in Plan::phases() {
+            let (Phase::ProduceAt(rate) | Phase::ConsumeAt(rate)) = phase else {
+                continue;
+            };
+            for &contender in &self.contenders {
+                let slowest = self
+                    .windows
+                    .iter()
+                    .filter(|w| w.contender == contender && w.phase == phase.key())
+                    .map(|w| w.mb / w.seconds)
+                    .fold(f64::INFINITY, f64::min);
+                if slowest < 0.95 * f64::from(rate) {
+                    worst.push((phase.title(), contender, slowest));
+                }
+            }
+        }
+        worst
+    }
+
     fn notes(&self) -> Vec<String> {
         let facts = &self.facts;
         let mut notes = vec![
@@ -163,6 +185,19 @@ impl Report {
         notes.push(
             "latencies are open loop, from the intended time of a record, linger included; reads come from the page cache; the page cache is written out before every window".to_owned(),
         );
+        for (phase, contender, mb_s) in self.too_slow() {
+            let name = contender.name();
+            notes.push(format!("{name} did not keep up in {phase}: {mb_s:.1} MB/s at worst, its latencies there are a queue's"));
+        }
+        if self.plan.rounds < 7 {
+            notes.push(
+                "fewer than 7 rounds: this shows that the harness works and decides nothing"
+                    .to_owned(),
+            );
+        }
+        if cfg!(debug_assertions) {
+            notes.push("built without optimisation: figures mean nothing".to_owned());
+        }
         let noisy = self
             .windows
             .iter()
@@ -340,6 +375,34 @@ mod tests {
         assert_eq!(json["rows"][0]["measure"]["key"], "start");
         assert_eq!(json["contenders"][0], "tidemark");
         assert_eq!(json["facts"]["cores"], 2);
+    }
+
+    #[test]
+    fn a_missed_rate_is_told() {
+        let mut slow = report(0.1);
+        let window = |mb, contender| WindowRecord {
+            round: 0,
+            contender,
+            phase: Phase::ProduceAt(20).key(),
+            mb,
+            seconds: 2.0,
+            cpu_s: 1.0,
+            cpu_exact: true,
+            wait_share: 0.0,
+            flushes: None,
+            lateness_p99_ms: None,
+        };
+        slow.windows = vec![
+            window(39.9, Contender::Tidemark),
+            window(20.0, Contender::Kafka),
+            window(40.0, Contender::Kafka),
+        ];
+        let text = slow.text();
+        assert!(
+            text.contains("kafka did not keep up in produce at 20 MB/s: 10.0 MB/s"),
+            "{text}"
+        );
+        assert!(!text.contains("tidemark did not keep up"), "{text}");
     }
 
     #[test]
