@@ -154,9 +154,14 @@ impl Readings {
     pub fn bars(&self) -> Vec<BarResult> {
         bars()
             .into_iter()
-            .map(|bar| BarResult {
-                ratio: self.ratio(&bar.key, Contender::Tidemark, bar.base),
-                bar,
+            .map(|bar| {
+                let ratio = self.ratio(&bar.key, Contender::Tidemark, bar.base);
+                let verdict = bar.judge(ratio.as_ref());
+                BarResult {
+                    bar,
+                    ratio,
+                    verdict,
+                }
             })
             .collect()
     }
@@ -195,10 +200,13 @@ pub struct BarResult {
     pub bar: Bar,
     /// The ratio, `None` when it was not measured.
     pub ratio: Option<Ratio>,
+    /// Which side of the bar the median is on.
+    pub verdict: Verdict,
 }
 
 /// Where the median of the paired ratios stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// On the right side.
     Pass,
@@ -208,17 +216,19 @@ pub enum Verdict {
     NotMeasured,
 }
 
-impl BarResult {
+impl Bar {
     /// Judged by the median.
-    pub fn verdict(&self) -> Verdict {
-        match self.ratio {
+    fn judge(&self, ratio: Option<&Ratio>) -> Verdict {
+        match ratio {
             None => Verdict::NotMeasured,
-            Some(r) if r.median < self.bar.limit => Verdict::Pass,
-            Some(r) if self.bar.inclusive && r.median <= self.bar.limit => Verdict::Pass,
+            Some(r) if r.median < self.limit => Verdict::Pass,
+            Some(r) if self.inclusive && r.median <= self.limit => Verdict::Pass,
             Some(_) => Verdict::Fail,
         }
     }
+}
 
+impl BarResult {
     /// True when the interval has the bar in it: another run may say otherwise.
     pub fn close(&self) -> bool {
         self.ratio
@@ -289,7 +299,7 @@ mod tests {
 
     fn verdict(readings: &Readings, key: &str) -> Verdict {
         let all = readings.bars();
-        all.iter().find(|b| b.bar.key == key).unwrap().verdict()
+        all.iter().find(|b| b.bar.key == key).unwrap().verdict
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Report {
 impl Report {
     /// True when a bar that was measured is missed.
     pub fn missed(&self) -> bool {
-        self.bars.iter().any(|b| b.verdict() == Verdict::Fail)
+        self.bars.iter().any(|b| b.verdict == Verdict::Fail)
     }
 
     /// The whole run as JSON, ratios included.
@@ -230,7 +230,7 @@ impl Report {
 }
 
 fn bar_line(result: &BarResult) -> String {
-    let word = match result.verdict() {
+    let word = match result.verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "FAIL",
         Verdict::NotMeasured => "not measured",
@@ -375,6 +375,8 @@ mod tests {
         assert_eq!(json["rows"][0]["measure"]["key"], "start");
         assert_eq!(json["contenders"][0], "tidemark");
         assert_eq!(json["facts"]["cores"], 2);
+        assert_eq!(json["bars"][2]["verdict"], "pass");
+        assert_eq!(json["bars"][0]["verdict"], "not-measured");
     }
 
     #[test]
