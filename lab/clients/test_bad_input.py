@@ -180,6 +180,15 @@ def test_malformed_requests(broker, target, name):
     assert resident_mb(broker) - before < (40 if PEER == "tidemark" else 400)
 
 
+def test_bytes_behind_the_end_of_a_request_are_passed_over(broker, target):
+    """As Kafka does, for librdkafka leaves some: 0.11 behind ApiVersions 0, 2.x behind Metadata 13 for all topics."""
+    with Raw(broker.bootstrap) as raw:
+        assert raw.ask(wire.API_VERSIONS, 0, i32(-1)) is not None
+        assert raw.ask(wire.METADATA, 13, b"\0\1\0\0" + b"\0\0\0", flexible=True) is not None
+        answer = produce(raw, target, 0, batch([b"and more"]))
+        assert answer[0] == 0
+
+
 TEN = [b"bad %d" % i for i in range(10)]
 BAD_BATCHES = {
     "wrong CRC": (lambda: batch(TEN, crc=12345), {CORRUPT}),

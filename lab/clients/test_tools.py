@@ -7,7 +7,7 @@ from labkit.broker import tool
 from labkit.paths import unique, wait_until
 
 
-def test_topics_configs_and_offsets(bootstrap, tmp_path):
+def test_topics_and_configs(bootstrap):
     topic = unique("tools")
     at = ("--bootstrap-server", bootstrap)
     tool("TopicCommand", *at, "--create", "--topic", topic, "--partitions", 3, "--config", "retention.ms=7200000")
@@ -26,7 +26,13 @@ def test_topics_configs_and_offsets(bootstrap, tmp_path):
     assert "max.message.bytes" not in tool("ConfigCommand", *entity, "--describe")
     wrong = tool("ConfigCommand", *entity, "--alter", "--add-config", "no.such.setting=1", check=False)
     assert wrong.returncode != 0 and "no.such.setting" in wrong.stdout + wrong.stderr
+    tool("TopicCommand", *at, "--delete", "--topic", topic)
+    wait_until(lambda: topic not in tool("TopicCommand", *at, "--list").split())
 
+
+def test_console_and_offsets(bootstrap, make_topic, tmp_path):
+    topic = make_topic(partitions=4)
+    at = ("--bootstrap-server", bootstrap)
     tool("ConsoleProducer", *at, "--topic", topic, "--reader-property", "parse.key=true", "--reader-property", "key.separator=:",
          stdin="".join(f"key{i}:value {i}\n" for i in range(30)))
     read = tool("ConsoleConsumer", *at, "--topic", topic, "--from-beginning", "--max-messages", 30,
@@ -45,8 +51,6 @@ def test_topics_configs_and_offsets(bootstrap, tmp_path):
     plan = tmp_path / "delete.json"
     plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": topic, "partition": partition, "offset": 2}]}))
     assert "low_watermark: 2" in tool("DeleteRecordsCommand", *at, "--offset-json-file", plan)
-    tool("TopicCommand", *at, "--delete", "--topic", topic)
-    wait_until(lambda: topic not in tool("TopicCommand", *at, "--list").split())
 
 
 def test_consumer_groups(bootstrap, make_topic):
