@@ -1,1 +1,24 @@
 //! Listeners, one handler per API, the partition runtime, metrics and health.
+//!
+//! [`start`] gives a running broker. Handlers translate between the wire and the pure cores below:
+//! `quorum` decides changes of the metadata, `coordinator` those of groups, `log` holds records.
+//!
+//! **Invariant:** a client hears of a change only when a power cut could not take it back.
+
+mod broker;
+mod context;
+mod dispatch;
+mod fetch;
+mod groups;
+mod handlers;
+mod health;
+mod http;
+mod maintenance;
+mod metrics;
+mod net;
+mod partition;
+mod start;
+mod topics;
+
+pub use partition::RegistryError;
+pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};

@@ -1,0 +1,52 @@
+//! Tells a waiting fetch which of its partitions have something new, as epoll tells of sockets:
+//! partitions push, the fetch looks only at what was pushed.
+
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// The place of a partition in its fetch session.
+pub(crate) type Slot = u32;
+
+/// The ready list of one fetch session, or of one fetch without a session.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    ready: Mutex<Ready>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    queue: Vec<Slot>,
+    queued: Vec<bool>,
+}
+
+impl Signal {
+    /// Puts a slot on the ready list if it is not there, and wakes the fetch.
+    pub(crate) fn mark(&self, slot: Slot) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = slot as usize;
+        if ready.queued.len() <= at {
+            ready.queued.resize(at + 1, false);
+        }
+        if !std::mem::replace(&mut ready.queued[at], true) {
+            ready.queue.push(slot);
+            drop(ready);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes the ready list, oldest first.
+    pub(crate) fn take(&self) -> Vec<Slot> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = std::mem::take(&mut ready.queue);
+        for slot in &taken {
+            ready.queued[*slot as usize] = false;
+        }
+        taken
+    }
+
+    /// Waits until something was marked since the last wait.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}

@@ -1,0 +1,240 @@
+//! The shell around the group coordinators: one for each partition of `__consumer_offsets`.
+//!
+//! A coordinator is a pure state machine. This appends its records to its partition, tells it when
+//! they are committed, lets its deadlines pass, and carries its answers to who waits for them.
+
+mod shard;
+
+use crate::broker::Broker;
+use crate::topics;
+use shard::Shard;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tidemark_config::BrokerSettings;
+use tidemark_coordinator::{
+    GroupConfig, ListGroups, ListGroupsResponse, Request, Response, Token, partition_for,
+};
+use tidemark_env::{clock, task};
+use tidemark_model::{CONSUMER_OFFSETS, Image, TopicChange};
+use tidemark_wire::{ErrorCode, Uuid};
+use tokio::sync::{Notify, watch};
+
+/// Without a deadline the timer task looks again after this.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// All group coordinators of this broker.
+#[derive(Default)]
+pub(crate) struct Groups {
+    shards: RwLock<BTreeMap<i32, Arc<Shard>>>,
+    tokens: AtomicU64,
+    /// A deadline came that is earlier than all before.
+    sooner: Arc<Notify>,
+}
+
+impl Groups {
+    /// Asks the coordinator of the group that `request` names, and waits for its answer.
+    pub(crate) async fn ask(&self, broker: &Arc<Broker>, request: Request) -> Response {
+        let image = broker.image();
+        let Some(topic) = image.topic(CONSUMER_OFFSETS) else {
+            return Response::refusal(&request, ErrorCode::CoordinatorNotAvailable);
+        };
+        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        let index = partition_for(group_of(&request), count);
+        let Some(shard) = self.shard(index) else {
+            return Response::refusal(&request, ErrorCode::NotCoordinator);
+        };
+        shard.ask(self.token(), request).await
+    }
+
+    /// Asks every coordinator for its groups.
+    pub(crate) async fn list(&self, _: &Arc<Broker>, filter: ListGroups) -> ListGroupsResponse {
+        let shards: Vec<Arc<Shard>> = self
+            .shards
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
+        let mut all = ListGroupsResponse {
+            error: ErrorCode::None,
+            groups: Vec::new(),
+        };
+        for shard in shards {
+            let request = Request::ListGroups(filter.clone());
+            if let Response::ListGroups(mut listed) = shard.ask(self.token(), request).await {
+                if listed.error != ErrorCode::None {
+                    all.error = listed.error;
+                }
+                all.groups.append(&mut listed.groups);
+            }
+        }
+        all
+    }
+
+    /// Makes sure that `__consumer_offsets` exists.
+    pub(crate) async fn ensure_topic(&self, broker: &Arc<Broker>) -> Result<(), String> {
+        if broker.image().topic(CONSUMER_OFFSETS).is_some() {
+            return Ok(());
+        }
+        topics::create_internal(broker, CONSUMER_OFFSETS).await
+    }
+
+    /// Groups by state, over all coordinators.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for shard in self
+            .shards
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
+            for (state, count) in shard.group_counts() {
+                *counts.entry(state).or_default() += count;
+            }
+        }
+        counts
+    }
+
+    fn token(&self) -> Token {
+        Token(self.tokens.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn shard(&self, index: i32) -> Option<Arc<Shard>> {
+        self.shards
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&index)
+            .cloned()
+    }
+
+    /// Starts coordinators for partitions that came, and forgets the offsets of topics that went.
+    pub(crate) fn apply(&self, broker: &Arc<Broker>, before: &Image, after: &Image) {
+        if let Some(topic) = after.topic(CONSUMER_OFFSETS) {
+            for index in 0..i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) {
+                let Some(partition) = broker.partitions.get(topic.id, index) else {
+                    continue;
+                };
+                let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+                if shards
+                    .get(&index)
+                    .is_some_and(|shard| shard.is_of(&partition))
+                {
+                    continue;
+                }
+                let config = config(&broker.settings());
+                let shard = Shard::new(
+                    partition,
+                    Arc::clone(&broker.controller),
+                    config,
+                    Arc::clone(&self.sooner),
+                );
+                shards.insert(index, Arc::clone(&shard));
+                drop(shards);
+                shard.load();
+            }
+        } else {
+            self.shards
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+        }
+        let deleted: BTreeMap<String, Uuid> = after
+            .changes_since(before)
+            .topics
+            .iter()
+            .filter_map(|change| match change {
+                TopicChange::Deleted(topic) => Some((topic.name.to_string(), topic.id)),
+                _ => None,
+            })
+            .collect();
+        if !deleted.is_empty() {
+            for shard in self
+                .shards
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+            {
+                shard.topics_deleted(&deleted);
+            }
+        }
+    }
+
+    /// Lets deadlines pass until `stop`.
+    pub(crate) async fn run_timers(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let shards: Vec<Arc<Shard>> = self
+                .shards
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+                .cloned()
+                .collect();
+            let now_ms = clock::now_ms();
+            let mut next_ms: Option<i64> = None;
+            for shard in shards {
+                if let Some(deadline_ms) = shard.tick(now_ms) {
+                    next_ms = Some(next_ms.map_or(deadline_ms, |other| other.min(deadline_ms)));
+                }
+            }
+            let wait = next_ms.map_or(IDLE, |next_ms| {
+                // At least a millisecond: deadlines have that resolution.
+                Duration::from_millis(u64::try_from(next_ms - now_ms).unwrap_or(0).max(1)).min(IDLE)
+            });
+            tokio::select! {
+                () = clock::sleep(wait) => {}
+                () = self.sooner.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Stops answering: members look for another coordinator.
+    pub(crate) fn resign(&self) {
+        for shard in self
+            .shards
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
+            shard.resign();
+        }
+    }
+}
+
+fn group_of(request: &Request) -> &str {
+    match request {
+        Request::JoinGroup(request) => &request.group_id,
+        Request::SyncGroup(request) => &request.group_id,
+        Request::Heartbeat(request) => &request.group_id,
+        Request::LeaveGroup(request) => &request.group_id,
+        Request::OffsetCommit(request) => &request.group_id,
+        Request::OffsetFetch(request) => &request.group_id,
+        Request::OffsetDelete(request) => &request.group_id,
+        Request::DescribeGroups(request) => request.group_ids.first().map_or("", String::as_str),
+        Request::DeleteGroups(request) => request.group_ids.first().map_or("", String::as_str),
+        Request::ListGroups(_) => "",
+    }
+}
+
+fn config(settings: &BrokerSettings) -> GroupConfig {
+    GroupConfig {
+        min_session_timeout_ms: settings.group_min_session_timeout_ms,
+        max_session_timeout_ms: settings.group_max_session_timeout_ms,
+        max_size: usize::try_from(settings.group_max_size).unwrap_or(usize::MAX),
+        initial_rebalance_delay_ms: settings.group_initial_rebalance_delay_ms,
+        offset_metadata_max_bytes: usize::try_from(settings.offset_metadata_max_bytes).unwrap_or(0),
+        offsets_retention_ms: settings.offsets_retention_ms,
+        offsets_retention_check_interval_ms: settings.offsets_retention_check_interval_ms,
+        ..GroupConfig::default()
+    }
+}
+
+/// Starts the task that lets deadlines pass.
+pub(crate) fn start_timers(broker: &Arc<Broker>, stop: watch::Receiver<bool>) {
+    let broker = Arc::clone(broker);
+    drop(task::spawn("group-timers", async move {
+        broker.groups.run_timers(stop).await
+    }));
+}

@@ -1,0 +1,52 @@
+//! DescribeCluster (KIP-700): brokers and controller, without topics.
+
+use super::prelude::*;
+use tidemark_wire::messages::describe_cluster_response::DescribeClusterBroker;
+use tidemark_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
+
+const ENDPOINT_BROKERS: i8 = 1;
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    context: &Context,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    if request.endpoint_type != ENDPOINT_BROKERS {
+        return DescribeClusterResponse {
+            error_code: ErrorCode::MismatchedEndpointType.code(),
+            error_message: Some(
+                "this is a broker's listener: ask it for brokers (endpoint type 1)".into(),
+            ),
+            endpoint_type: ENDPOINT_BROKERS,
+            ..Default::default()
+        };
+    }
+    let image = broker.image();
+    let brokers = broker
+        .endpoints(context)
+        .filter_map(|(id, endpoint, rack)| {
+            let is_fenced = image.broker(id).is_none_or(|registered| registered.fenced);
+            (!is_fenced || request.include_fenced_brokers).then(|| DescribeClusterBroker {
+                broker_id: id,
+                host: endpoint.host.clone(),
+                port: i32::from(endpoint.port),
+                rack,
+                is_fenced,
+                ..Default::default()
+            })
+        });
+    DescribeClusterResponse {
+        cluster_id: image
+            .cluster_id()
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        controller_id: broker.id,
+        brokers: brokers.collect(),
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            operations::OF_CLUSTER
+        } else {
+            operations::NOT_ASKED
+        },
+        ..Default::default()
+    }
+}

@@ -1,0 +1,83 @@
+//! DescribeLogDirs (KIP-113): what each data directory holds, and how much room is left.
+
+use super::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use tidemark_wire::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use tidemark_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    _: &Context,
+    request: DescribeLogDirsRequest,
+) -> DescribeLogDirsResponse {
+    let wanted: Option<BTreeSet<(String, i32)>> = request.topics.map(|topics| {
+        let pairs = topics
+            .into_iter()
+            .flat_map(|t| t.partitions.into_iter().map(move |p| (t.topic.clone(), p)));
+        pairs.collect()
+    });
+    let mut by_dir: BTreeMap<String, BTreeMap<String, Vec<DescribeLogDirsPartition>>> =
+        BTreeMap::new();
+    for partition in broker.partitions.all() {
+        let key = (partition.topic.to_string(), partition.index);
+        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&key)) {
+            continue;
+        }
+        let held = partition.with_log(|log, _| {
+            let dir = log
+                .dir()
+                .parent()
+                .map(|dir| dir.display().to_string())
+                .unwrap_or_default();
+            (dir, i64::try_from(log.size_bytes()).unwrap_or(i64::MAX))
+        });
+        let Ok((dir, partition_size)) = held else {
+            continue;
+        };
+        let described = DescribeLogDirsPartition {
+            partition_index: partition.index,
+            partition_size,
+            ..Default::default()
+        };
+        by_dir
+            .entry(dir)
+            .or_default()
+            .entry(key.0)
+            .or_default()
+            .push(described);
+    }
+    let mut results = Vec::new();
+    for dir in broker.partitions.dirs() {
+        let log_dir = dir.display().to_string();
+        let topics = by_dir.remove(&log_dir).unwrap_or_default().into_iter().map(
+            |(name, mut partitions)| {
+                partitions.sort_by_key(|p| p.partition_index);
+                DescribeLogDirsTopic {
+                    name,
+                    partitions,
+                    ..Default::default()
+                }
+            },
+        );
+        let space = broker.partitions.disk().space(dir);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        results.push(DescribeLogDirsResult {
+            error_code: if space.is_ok() {
+                0
+            } else {
+                ErrorCode::KafkaStorageError.code()
+            },
+            topics: topics.collect(),
+            total_bytes: space.as_ref().map_or(-1, |space| bytes(space.total_bytes)),
+            usable_bytes: space.as_ref().map_or(-1, |space| bytes(space.free_bytes)),
+            log_dir,
+            ..Default::default()
+        });
+    }
+    DescribeLogDirsResponse {
+        results,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,304 @@
+//! Fetch: sessions, long polls with min bytes and max wait, limits in whole batches (KIP-74).
+
+use super::prelude::*;
+use crate::fetch::{Found, Interest, Opened, Slot, Subscription, TopicRef, Wanted, look};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Duration;
+use tidemark_env::{clock, random};
+use tidemark_model::Image;
+use tidemark_wire::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
+use tidemark_wire::messages::{FetchRequest, FetchResponse};
+
+/// From here on topics are named by id (KIP-516).
+const FIRST_VERSION_BY_ID: i16 = 13;
+/// From here on there are sessions (KIP-227).
+const FIRST_VERSION_OF_SESSIONS: i16 = 7;
+/// Sessionless, as a final epoch says it.
+const SESSIONLESS_EPOCH: i32 = -1;
+const READ_COMMITTED: i8 = 1;
+
+/// The session, if any, that an answer belongs to.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// All partitions are in the answer.
+    Full { keep: bool },
+    /// Only partitions with news are in the answer.
+    Incremental { id: i32 },
+}
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    context: &Context,
+    request: FetchRequest,
+) -> FetchResponse {
+    let by_id = context.version >= FIRST_VERSION_BY_ID;
+    let epoch = if context.version >= FIRST_VERSION_OF_SESSIONS {
+        request.session_epoch
+    } else {
+        SESSIONLESS_EPOCH
+    };
+    let opened = broker
+        .sessions()
+        .open(request.session_id, epoch, by_id, clock::now_ms());
+    let (kind, mut interest) = match opened {
+        Opened::Sessionless => (Kind::Full { keep: false }, Interest::default()),
+        Opened::New => (Kind::Full { keep: true }, Interest::default()),
+        Opened::Incremental(interest) => (
+            Kind::Incremental {
+                id: request.session_id,
+            },
+            interest,
+        ),
+        Opened::Refused(error) => {
+            return FetchResponse {
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
+    };
+    let mut candidates = take_wishes(&mut interest, by_id, &request);
+    let served = serve(broker, context, &mut interest, &mut candidates, &request).await;
+    let mut response = FetchResponse::default();
+    let read_committed = request.isolation_level == READ_COMMITTED;
+    let mut topics: Vec<(TopicRef, FetchableTopicResponse)> = Vec::new();
+    for (slot, found) in served {
+        let Some(entry) = interest.entry(slot) else {
+            continue;
+        };
+        let news = !found.records.is_empty()
+            || found.error != ErrorCode::None
+            || found.diverging.is_some()
+            || entry.told_high_watermark != found.high_watermark
+            || entry.told_log_start != found.log_start;
+        if matches!(kind, Kind::Incremental { .. }) && !news {
+            continue;
+        }
+        // An error is told again and again until it is gone.
+        let told = found.error == ErrorCode::None;
+        entry.told_high_watermark = if told { found.high_watermark } else { -1 };
+        entry.told_log_start = if told { found.log_start } else { -1 };
+        let topic = entry.wanted.topic.clone();
+        let data = partition_data(entry.wanted.index, found, read_committed);
+        match topics.iter_mut().rev().find(|(other, _)| *other == topic) {
+            Some((_, of_topic)) => of_topic.partitions.push(data),
+            None => {
+                let mut of_topic = FetchableTopicResponse {
+                    partitions: vec![data],
+                    ..Default::default()
+                };
+                match &topic {
+                    TopicRef::Id(id) => of_topic.topic_id = *id,
+                    TopicRef::Name(name) => of_topic.topic = name.clone(),
+                }
+                topics.push((topic, of_topic));
+            }
+        }
+    }
+    response.responses = topics.into_iter().map(|(_, topic)| topic).collect();
+    match kind {
+        Kind::Full { keep: false } => {}
+        Kind::Full { keep: true } => response.session_id = keep(broker, interest, by_id),
+        Kind::Incremental { id } => {
+            response.session_id = id;
+            broker.sessions().put_back(id, interest);
+        }
+    }
+    response
+}
+
+fn keep(broker: &Broker, interest: Interest<Subscription>, by_id: bool) -> i32 {
+    let id = (random::u64() >> 33) as i32;
+    let most = broker.settings().max_incremental_fetch_session_cache_slots;
+    let kept = interest.len() > 0
+        && broker
+            .sessions()
+            .keep_new(id, interest, by_id, most, clock::now_ms());
+    // 0 tells the client that there is no session: it goes on with full requests.
+    if kept { id } else { 0 }
+}
+
+/// Takes over what the request adds, changes and forgets; gives the slots to look at.
+fn take_wishes(
+    interest: &mut Interest<Subscription>,
+    by_id: bool,
+    request: &FetchRequest,
+) -> Vec<Slot> {
+    let reference = |id: Uuid, name: &str| match by_id {
+        true => TopicRef::Id(id),
+        false => TopicRef::Name(name.to_string()),
+    };
+    for topic in &request.forgotten_topics_data {
+        let topic_ref = reference(topic.topic_id, &topic.topic);
+        topic
+            .partitions
+            .iter()
+            .for_each(|index| interest.forget(&topic_ref, *index));
+    }
+    let mut candidates = Vec::new();
+    for topic in &request.topics {
+        let topic_ref = reference(topic.topic_id, &topic.topic);
+        for partition in &topic.partitions {
+            candidates.push(interest.want(Wanted {
+                topic: topic_ref.clone(),
+                index: partition.partition,
+                fetch_offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            }));
+        }
+    }
+    candidates
+}
+
+/// Looks at candidates, and at what becomes ready, until there is enough or the time is up.
+async fn serve(
+    broker: &Arc<Broker>,
+    context: &Context,
+    interest: &mut Interest<Subscription>,
+    candidates: &mut Vec<Slot>,
+    request: &FetchRequest,
+) -> Vec<(Slot, Found)> {
+    let deadline =
+        clock::monotonic() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let limit = request.max_bytes.min(broker.settings().fetch_max_bytes);
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let enough = usize::try_from(request.min_bytes).unwrap_or(0);
+    let signal = Arc::clone(&interest.signal);
+    let mut order: Vec<Slot> = Vec::new();
+    let mut answers: BTreeMap<Slot, Found> = BTreeMap::new();
+    let mut bytes = 0;
+    let mut later = Vec::new();
+    loop {
+        candidates.extend(signal.take());
+        let mut news = false;
+        for slot in candidates.drain(..) {
+            if let Some(earlier) = answers.remove(&slot) {
+                bytes -= earlier.records.len();
+            } else {
+                order.push(slot);
+            }
+            let found = look_at(
+                broker,
+                context,
+                interest,
+                slot,
+                limit.saturating_sub(bytes),
+                bytes == 0,
+            )
+            .await;
+            bytes += found.records.len();
+            news |= found.error != ErrorCode::None || found.diverging.is_some();
+            let unread = found.more && found.records.is_empty();
+            if unread || found.error != ErrorCode::None {
+                // No room in this answer, or not well: it is looked at first in the next.
+                later.push(slot);
+            }
+            answers.insert(slot, found);
+        }
+        if news || bytes >= enough || bytes >= limit {
+            break;
+        }
+        tokio::select! {
+            () = signal.changed() => {}
+            () = clock::sleep_until(deadline) => break,
+        }
+    }
+    later.into_iter().for_each(|slot| signal.mark(slot));
+    order
+        .into_iter()
+        .filter_map(|slot| answers.remove(&slot).map(|found| (slot, found)))
+        .collect()
+}
+
+async fn look_at(
+    broker: &Arc<Broker>,
+    context: &Context,
+    interest: &mut Interest<Subscription>,
+    slot: Slot,
+    room: usize,
+    at_least_one_batch: bool,
+) -> Found {
+    let signal = Arc::clone(&interest.signal);
+    let Some(entry) = interest.entry(slot) else {
+        return Found::error(ErrorCode::None);
+    };
+    if entry.partition.is_none() {
+        match find(broker, &broker.image(), &entry.wanted) {
+            Ok(partition) => entry.partition = Some(Subscription::new(partition, signal, slot)),
+            Err(error) => return Found::error(error),
+        }
+    }
+    let Some(subscription) = &entry.partition else {
+        return Found::error(ErrorCode::UnknownServerError);
+    };
+    let partition = Arc::clone(&subscription.partition);
+    let wanted = entry.wanted.clone();
+    let most = usize::try_from(wanted.max_bytes).unwrap_or(0).min(room);
+    let found = look(
+        broker,
+        context,
+        &partition,
+        &wanted,
+        most,
+        at_least_one_batch,
+    )
+    .await;
+    if found.error == ErrorCode::NotLeaderOrFollower
+        && let Some(entry) = interest.entry(slot)
+    {
+        // The topic may have been deleted and created again: look it up anew next time.
+        entry.partition = None;
+        return find(broker, &broker.image(), &wanted).map_or_else(Found::error, |_| found);
+    }
+    found
+}
+
+fn find(
+    broker: &Broker,
+    image: &Image,
+    wanted: &Wanted,
+) -> Result<Arc<crate::partition::Partition>, ErrorCode> {
+    let (topic, missing) = match &wanted.topic {
+        TopicRef::Id(id) => (image.topic_by_id(*id), ErrorCode::UnknownTopicId),
+        TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
+    };
+    let topic = topic.ok_or(missing)?;
+    broker.partitions.find(topic.id, wanted.index)
+}
+
+fn partition_data(index: i32, found: Found, read_committed: bool) -> PartitionData {
+    let diverging = found.diverging.map(|(epoch, end_offset)| EpochEndOffset {
+        epoch,
+        end_offset,
+        ..Default::default()
+    });
+    PartitionData {
+        partition_index: index,
+        error_code: found.error.code(),
+        high_watermark: found.high_watermark,
+        // There are no transactions yet, so everything committed is stable.
+        last_stable_offset: found.high_watermark,
+        log_start_offset: found.log_start,
+        diverging_epoch: diverging.unwrap_or_default(),
+        aborted_transactions: read_committed.then(Vec::new),
+        records: Some(found.records),
+        ..Default::default()
+    }
+}
+
+impl Broker {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, crate::fetch::Sessions<Subscription>> {
+        self.fetch_sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fetch sessions that are open.
+    pub(crate) fn fetch_session_count(&self) -> usize {
+        self.sessions().count().0
+    }
+}

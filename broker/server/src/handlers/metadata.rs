@@ -1,0 +1,150 @@
+//! Metadata: brokers, topics, partitions and their leaders; creates topics on first use.
+
+use super::prelude::*;
+use crate::topics;
+use tidemark_model::{Image, NO_LEADER, Topic};
+use tidemark_wire::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use tidemark_wire::messages::{MetadataRequest, MetadataResponse};
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    context: &Context,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let wanted = match request.topics {
+        // Version 0 has no null: an empty list asks for all.
+        Some(topics) if context.version == 0 && topics.is_empty() => None,
+        topics => topics,
+    };
+    let operations = match (
+        context.version >= 8,
+        request.include_topic_authorized_operations,
+    ) {
+        (true, true) => operations::OF_TOPIC,
+        _ => operations::NOT_ASKED,
+    };
+    let mut image = broker.image();
+    let topics = match wanted {
+        None => image
+            .topics()
+            .map(|topic| describe(&image, topic, operations))
+            .collect(),
+        Some(wanted) => {
+            let create =
+                request.allow_auto_topic_creation && broker.settings().auto_create_topics_enable;
+            let missing: Vec<String> = wanted
+                .iter()
+                .filter(|topic| topic.topic_id.is_zero())
+                .filter_map(|topic| topic.name.clone())
+                .filter(|name| image.topic(name).is_none())
+                .collect();
+            let mut refused = std::collections::BTreeMap::new();
+            if create && !missing.is_empty() {
+                refused = topics::create_on_first_use(broker, missing).await;
+                image = broker.image();
+            }
+            wanted
+                .into_iter()
+                .map(|topic| {
+                    if !topic.topic_id.is_zero() {
+                        return match image.topic_by_id(topic.topic_id) {
+                            Some(found) => describe(&image, found, operations),
+                            None => MetadataResponseTopic {
+                                error_code: ErrorCode::UnknownTopicId.code(),
+                                name: if context.version >= 12 {
+                                    None
+                                } else {
+                                    Some(String::new())
+                                },
+                                topic_id: topic.topic_id,
+                                ..Default::default()
+                            },
+                        };
+                    }
+                    let name = topic.name.unwrap_or_default();
+                    match image.topic(&name) {
+                        Some(found) => describe(&image, found, operations),
+                        None => unknown(name, &refused),
+                    }
+                })
+                .collect()
+        }
+    };
+    let brokers = broker
+        .endpoints(context)
+        .map(|(id, endpoint, rack)| MetadataResponseBroker {
+            node_id: id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack,
+            ..Default::default()
+        });
+    MetadataResponse {
+        brokers: brokers.collect(),
+        cluster_id: image.cluster_id().map(|id| id.to_string()),
+        controller_id: broker.id,
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            operations::OF_CLUSTER
+        } else {
+            operations::NOT_ASKED
+        },
+        ..Default::default()
+    }
+}
+
+fn unknown(
+    name: String,
+    refused: &std::collections::BTreeMap<String, ErrorCode>,
+) -> MetadataResponseTopic {
+    let error = match tidemark_model::check_topic_name(&name) {
+        Err(_) => ErrorCode::InvalidTopicException,
+        Ok(()) => refused
+            .get(&name)
+            .copied()
+            .unwrap_or(ErrorCode::UnknownTopicOrPartition),
+    };
+    MetadataResponseTopic {
+        error_code: error.code(),
+        name: Some(name),
+        ..Default::default()
+    }
+}
+
+fn describe(image: &Image, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+    let partitions = topic
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(index, partition)| {
+            let offline = partition
+                .replicas
+                .iter()
+                .filter(|id| image.broker(**id).is_none_or(|b| b.fenced));
+            let error = if partition.leader == NO_LEADER {
+                ErrorCode::LeaderNotAvailable
+            } else {
+                ErrorCode::None
+            };
+            MetadataResponsePartition {
+                error_code: error.code(),
+                partition_index: index as i32,
+                leader_id: partition.leader,
+                leader_epoch: partition.leader_epoch,
+                replica_nodes: partition.replicas.clone(),
+                isr_nodes: partition.isr.clone(),
+                offline_replicas: offline.copied().collect(),
+                ..Default::default()
+            }
+        });
+    MetadataResponseTopic {
+        name: Some(topic.name.to_string()),
+        topic_id: topic.id,
+        is_internal: topic.is_internal(),
+        partitions: partitions.collect(),
+        topic_authorized_operations: operations,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,62 @@
+//! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch ends in this leader's log.
+
+use super::prelude::*;
+use crate::fetch::check_epoch;
+use tidemark_wire::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
+use tidemark_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    _: &Context,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let image = broker.image();
+    let topics = request.topics.into_iter().map(|topic| {
+        let id = image.topic(&topic.topic).map(|found| found.id);
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let refused = |error: ErrorCode| EpochEndOffset {
+                error_code: error.code(),
+                partition: asked.partition,
+                ..Default::default()
+            };
+            let partition = match id
+                .ok_or(ErrorCode::UnknownTopicOrPartition)
+                .and_then(|id| broker.partitions.find(id, asked.partition))
+            {
+                Ok(partition) => partition,
+                Err(error) => return refused(error),
+            };
+            let end = partition
+                .bounds()
+                .map_err(|_| ErrorCode::NotLeaderOrFollower)
+                .and_then(|bounds| {
+                    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
+                    let end =
+                        partition.with_log(|log, _| log.end_offset_for_epoch(asked.leader_epoch));
+                    Ok((end.map_err(|_| ErrorCode::NotLeaderOrFollower)?, bounds))
+                });
+            match end {
+                Err(error) => refused(error),
+                // The current epoch ends where a consumer may read to.
+                Ok((Some(end), bounds)) => EpochEndOffset {
+                    partition: asked.partition,
+                    leader_epoch: end.epoch,
+                    end_offset: end.end_offset.min(bounds.high_watermark),
+                    ..Default::default()
+                },
+                Ok((None, _)) => refused(ErrorCode::None),
+            }
+        });
+        OffsetForLeaderTopicResult {
+            partitions: partitions.collect(),
+            topic: topic.topic,
+            ..Default::default()
+        }
+    });
+    OffsetForLeaderEpochResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,292 @@
+//! Produce: validate without a lock, append under it, answer when all of it is durable.
+
+use super::prelude::*;
+use crate::partition::{Acks, Partition};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use tidemark_env::{clock, task};
+use tidemark_log::{AppendError, Appended};
+use tidemark_model::Image;
+use tidemark_records::{InvalidBatch, ProducePolicy, ValidatedBatch, validate_produce};
+use tidemark_wire::ApiKey;
+use tidemark_wire::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use tidemark_wire::messages::{ProduceRequest, ProduceResponse};
+
+/// From here on topics are named by id (KIP-516).
+const FIRST_VERSION_BY_ID: i16 = 13;
+/// From here on zstd may be used (KIP-110).
+const FIRST_VERSION_OF_ZSTD: i16 = 7;
+const NO_OFFSET: i64 = -1;
+
+type Waiting = Pin<Box<dyn Future<Output = ProduceResponse> + Send>>;
+
+/// What became of one partition's batch before it is durable.
+struct Outcome {
+    index: i32,
+    appended: Result<(Arc<Partition>, Appended), Refusal>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    error: ErrorCode,
+    message: Option<String>,
+    records: Vec<(u32, String)>,
+    log_start: i64,
+}
+
+impl Refusal {
+    fn new(error: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal {
+            error,
+            message: Some(message.into()),
+            records: Vec::new(),
+            log_start: NO_OFFSET,
+        }
+    }
+}
+
+/// Appends what the request carries. What is left, unless acks=0, is to wait for it to be durable.
+pub(crate) async fn start(
+    broker: &Arc<Broker>,
+    context: &Context,
+    request: ProduceRequest,
+) -> Option<Waiting> {
+    let by_id = context.version >= FIRST_VERSION_BY_ID;
+    let refused = refusal_of_all(&request);
+    let image = broker.image();
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut seen = BTreeSet::new();
+    for topic in request.topic_data {
+        let found = find(&image, by_id, &topic.name, topic.topic_id);
+        let mut outcomes = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let appended = match (&refused, &found) {
+                (Some((error, message)), _) => Err(Refusal::new(*error, *message)),
+                (None, Err(error)) => Err(Refusal::new(*error, "the topic cannot be produced to")),
+                (None, Ok(id)) if !seen.insert((*id, data.index)) => Err(Refusal::new(
+                    ErrorCode::InvalidRequest,
+                    "the partition is in the request twice",
+                )),
+                (None, Ok(id)) => append(broker, context, *id, data.index, data.records).await,
+            };
+            if let Err(refusal) = &appended {
+                broker.metrics.error(ApiKey::Produce, refusal.error);
+            }
+            outcomes.push(Outcome {
+                index: data.index,
+                appended,
+            });
+        }
+        topics.push((topic.name, topic.topic_id, outcomes));
+    }
+    if request.acks == 0 {
+        return None;
+    }
+    let acks = wait_for_all(&topics);
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let (broker, started, all) = (Arc::clone(broker), clock::monotonic(), request.acks);
+    Some(Box::pin(async move {
+        acks.wait(timeout).await;
+        broker.metrics.produce_ack(all, started.elapsed());
+        let responses = topics
+            .into_iter()
+            .map(|(name, topic_id, outcomes)| TopicProduceResponse {
+                name: if by_id { String::new() } else { name },
+                topic_id: if by_id { topic_id } else { Uuid::ZERO },
+                partition_responses: outcomes.into_iter().map(answer).collect(),
+                ..Default::default()
+            });
+        ProduceResponse {
+            responses: responses.collect(),
+            ..Default::default()
+        }
+    }))
+}
+
+/// What refuses a request as a whole.
+fn refusal_of_all(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
+    if !(-1..=1).contains(&request.acks) {
+        return Some((
+            ErrorCode::InvalidRequiredAcks,
+            "acks must be -1 (all), 0 or 1",
+        ));
+    }
+    if request.transactional_id.is_some() {
+        return Some((TRANSACTIONS_REFUSED, TRANSACTIONS_REFUSED_MESSAGE));
+    }
+    None
+}
+
+fn find(image: &Image, by_id: bool, name: &str, id: Uuid) -> Result<Uuid, ErrorCode> {
+    let (found, missing) = match by_id {
+        true => (image.topic_by_id(id), ErrorCode::UnknownTopicId),
+        false => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
+    };
+    match found {
+        None => Err(missing),
+        Some(topic) if topic.is_internal() => Err(ErrorCode::InvalidTopicException),
+        Some(topic) => Ok(topic.id),
+    }
+}
+
+async fn append(
+    broker: &Arc<Broker>,
+    context: &Context,
+    topic_id: Uuid,
+    index: i32,
+    records: Option<Bytes>,
+) -> Result<(Arc<Partition>, Appended), Refusal> {
+    let missing = || {
+        Refusal::new(
+            ErrorCode::UnknownTopicOrPartition,
+            "the topic has no such partition here",
+        )
+    };
+    let partition = broker
+        .partitions
+        .find(topic_id, index)
+        .map_err(|error| match error {
+            ErrorCode::KafkaStorageError => Refusal::new(
+                error,
+                "the partition's log is damaged: see the broker's log",
+            ),
+            _ => missing(),
+        })?;
+    let policy = partition.policy();
+    let produce = ProducePolicy {
+        allow_zstd: context.version >= FIRST_VERSION_OF_ZSTD,
+        ..policy.produce
+    };
+    let now_ms = clock::now_ms();
+    let validated = validate(records.unwrap_or_default(), produce, now_ms).await?;
+    let appended = match partition.append(&validated.batch, now_ms) {
+        Err(_) => return Err(missing()),
+        Ok(Err(error)) => return Err(refused_by_log(broker, &partition, &error)),
+        Ok(Ok(appended)) => appended,
+    };
+    Ok((partition, appended))
+}
+
+async fn validate(
+    records: Bytes,
+    policy: ProducePolicy,
+    now_ms: i64,
+) -> Result<ValidatedBatch, Refusal> {
+    let validated = if policy.may_be_slow(&records) {
+        // Milliseconds of decompression would stall every connection of this net thread.
+        match task::blocking(move || validate_produce(records, &policy, now_ms)).await {
+            Ok(validated) => validated,
+            Err(error) => {
+                return Err(Refusal::new(
+                    ErrorCode::UnknownServerError,
+                    error.to_string(),
+                ));
+            }
+        }
+    } else {
+        validate_produce(records, &policy, now_ms)
+    };
+    validated.map_err(|invalid: InvalidBatch| Refusal {
+        error: ErrorCode::from_code(invalid.kafka_error_code()),
+        message: Some(invalid.to_string()),
+        records: invalid
+            .record_errors()
+            .iter()
+            .map(|e| (e.batch_index, e.reason.to_string()))
+            .collect(),
+        log_start: NO_OFFSET,
+    })
+}
+
+fn refused_by_log(broker: &Broker, partition: &Partition, error: &AppendError) -> Refusal {
+    let code = match error {
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
+        AppendError::StaleLeaderEpoch { .. } | AppendError::NotContiguous { .. } => {
+            ErrorCode::NotLeaderOrFollower
+        }
+        AppendError::BadBatch(_) => ErrorCode::CorruptMessage,
+        AppendError::NoOffsets { .. } => ErrorCode::InvalidRecord,
+        AppendError::DiskFull(_) => {
+            broker.metrics.disk_full.inc();
+            ErrorCode::KafkaStorageError
+        }
+        AppendError::Log(error) => crate::partition::error_code(error),
+    };
+    if code == ErrorCode::KafkaStorageError {
+        tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records refused");
+    }
+    let log_start = partition
+        .bounds()
+        .map_or(NO_OFFSET, |bounds| bounds.log_start);
+    Refusal {
+        log_start,
+        ..Refusal::new(code, error.to_string())
+    }
+}
+
+fn wait_for_all(topics: &[(String, Uuid, Vec<Outcome>)]) -> Arc<Acks> {
+    let appended = || {
+        topics
+            .iter()
+            .flat_map(|(_, _, outcomes)| outcomes)
+            .filter_map(|o| o.appended.as_ref().ok())
+    };
+    let acks = Arc::new(Acks::new(appended().count()));
+    for (partition, appended) in appended() {
+        // A duplicate waits for its original: it is acknowledged under the same condition (A26).
+        partition.when_committed(appended.last_offset + 1, &acks);
+    }
+    acks
+}
+
+fn answer(outcome: Outcome) -> PartitionProduceResponse {
+    let index = outcome.index;
+    let refusal = match outcome.appended {
+        Err(refusal) => refusal,
+        Ok((partition, appended)) => match partition.bounds() {
+            Ok(bounds) if bounds.high_watermark > appended.last_offset => {
+                return PartitionProduceResponse {
+                    index,
+                    base_offset: appended.base_offset,
+                    log_append_time_ms: appended.log_append_time_ms,
+                    log_start_offset: bounds.log_start,
+                    ..Default::default()
+                };
+            }
+            Ok(_) if partition.failure().is_some() => Refusal::new(
+                ErrorCode::KafkaStorageError,
+                partition.failure().unwrap_or_default(),
+            ),
+            Ok(_) => Refusal::new(
+                ErrorCode::RequestTimedOut,
+                "the records are in the log, but were not durable within the request's timeout",
+            ),
+            Err(_) => Refusal::new(ErrorCode::NotLeaderOrFollower, "the partition was closed"),
+        },
+    };
+    let record_errors =
+        refusal
+            .records
+            .into_iter()
+            .map(|(at, message)| BatchIndexAndErrorMessage {
+                batch_index: i32::try_from(at).unwrap_or(i32::MAX),
+                batch_index_error_message: Some(message),
+                ..Default::default()
+            });
+    PartitionProduceResponse {
+        index,
+        error_code: refusal.error.code(),
+        base_offset: NO_OFFSET,
+        log_start_offset: refusal.log_start,
+        record_errors: record_errors.collect(),
+        error_message: refusal.message,
+        ..Default::default()
+    }
+}

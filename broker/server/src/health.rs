@@ -1,0 +1,272 @@
+//! What the broker says of itself over HTTP: alive, ready, state, metrics.
+
+use crate::broker::{Broker, Lifecycle};
+use crate::http::Health;
+use crate::metrics::{
+    DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource, ProcessSample, Snapshot,
+    Watchdog,
+};
+use crate::net::Budget;
+use crate::start::Advertised;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use tidemark_env::clock::{self, Instant};
+use tidemark_env::runtime::NetThreads;
+use tidemark_quorum::Started;
+
+/// Offline partitions and data directories named in `/readyz` and `/state` at most.
+const NAMED: usize = 20;
+
+/// The broker's health, answering from before the broker is there.
+pub(crate) struct BrokerHealth {
+    began: Instant,
+    metrics: Arc<Metrics>,
+    listeners: Vec<Advertised>,
+    identity: OnceLock<Value>,
+    broker: OnceLock<Arc<Broker>>,
+    watchdog: OnceLock<Arc<Watchdog>>,
+}
+
+impl BrokerHealth {
+    pub(crate) fn new(metrics: Arc<Metrics>, listeners: &[Advertised]) -> BrokerHealth {
+        BrokerHealth {
+            began: clock::monotonic(),
+            metrics,
+            listeners: listeners.to_vec(),
+            identity: OnceLock::new(),
+            broker: OnceLock::new(),
+            watchdog: OnceLock::new(),
+        }
+    }
+
+    /// Who the broker is has been read from its directories.
+    pub(crate) fn identified(&self, started: &Started, node_id: i32) {
+        let directories: Vec<String> = started
+            .directories
+            .iter()
+            .map(|d| d.directory_id.to_string())
+            .collect();
+        let identity = json!({
+            "clusterId": started.cluster_id.to_string(),
+            "brokerId": node_id,
+            "directoryIds": directories,
+        });
+        // Called once, at start.
+        drop(self.identity.set(identity));
+    }
+
+    /// The broker is there, and opens its logs.
+    pub(crate) fn started(&self, broker: &Arc<Broker>) {
+        drop(self.broker.set(Arc::clone(broker)));
+    }
+
+    /// Watches the net threads from now on.
+    pub(crate) fn watch(&self, threads: &NetThreads) {
+        let watchdog = Watchdog::new(threads.len());
+        watchdog.start(threads);
+        drop(self.watchdog.set(watchdog));
+    }
+
+    fn recovery(broker: &Broker) -> (usize, usize) {
+        let partitions = &broker.partitions;
+        (
+            partitions.opened.load(Ordering::Relaxed),
+            partitions.to_open.load(Ordering::Relaxed),
+        )
+    }
+}
+
+fn bytes(count: usize) -> u64 {
+    count as u64
+}
+
+/// The partitions of a broker, as the metrics walk them.
+struct Partitions<'a>(Option<&'a Arc<Broker>>);
+
+impl PartitionSource for Partitions<'_> {
+    fn visit(&self, visitor: &mut dyn FnMut(PartitionSample<'_>)) {
+        for partition in self
+            .0
+            .map(|broker| broker.partitions.all())
+            .unwrap_or_default()
+        {
+            let traffic = partition.traffic();
+            let size = partition.with_log(|log, _| {
+                (
+                    log.size_bytes(),
+                    log.segment_count(),
+                    log.failure().is_none(),
+                )
+            });
+            let (Ok((size_bytes, segments, online)), Ok(bounds)) = (size, partition.bounds())
+            else {
+                continue;
+            };
+            visitor(PartitionSample {
+                topic: &partition.topic,
+                index: partition.index,
+                log_start: bounds.log_start,
+                high_watermark: bounds.high_watermark,
+                end: bounds.end,
+                durable: bounds.durable,
+                size_bytes,
+                segments: segments as u64,
+                bytes_in: traffic.bytes_in,
+                records_in: traffic.records_in,
+                bytes_out: traffic.bytes_out,
+                online,
+            });
+        }
+    }
+}
+
+impl Health for BrokerHealth {
+    fn live(&self) -> bool {
+        // Before there are threads there is nothing that could be stuck: recovery takes its time.
+        self.watchdog.get().is_none_or(|watchdog| watchdog.live())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let Some(broker) = self.broker.get() else {
+            return Err("reading its metadata".into());
+        };
+        match broker.lifecycle() {
+            Lifecycle::Recovering => {
+                let (done, total) = Self::recovery(broker);
+                return Err(format!("opening logs, {done} of {total}"));
+            }
+            Lifecycle::Stopping => return Err("stopping".into()),
+            Lifecycle::Running => {}
+        }
+        let offline = broker.partitions.offline();
+        match offline.first() {
+            Some(first) => Err(format!("{} partitions are offline; {first}", offline.len())),
+            None => Ok(()),
+        }
+    }
+
+    fn state(&self) -> Value {
+        let listeners: BTreeMap<&str, Value> = self
+            .listeners
+            .iter()
+            .map(|l| {
+                (
+                    l.name.as_str(),
+                    json!({"bound": l.bound.to_string(), "advertised": l.advertised}),
+                )
+            })
+            .collect();
+        let mut state = json!({
+            "identity": self.identity.get(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeMs": u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "listeners": listeners,
+            "lifecycle": {"state": "Starting"},
+        });
+        let Some(broker) = self.broker.get() else {
+            return state;
+        };
+        let (done, total) = Self::recovery(broker);
+        state["lifecycle"] = match broker.lifecycle() {
+            Lifecycle::Recovering => json!({"state": "Recovering", "done": done, "total": total}),
+            Lifecycle::Running => json!({"state": "Running"}),
+            Lifecycle::Stopping => json!({"state": "Stopping"}),
+        };
+        let image = broker.image();
+        let offline = broker.partitions.offline();
+        state["brokerEpoch"] = json!(broker.epoch);
+        state["metadataIndex"] = json!(image.index());
+        state["topics"] = json!(image.topic_count());
+        state["partitions"] = json!({
+            "open": done,
+            "offline": offline.len(),
+            "offlineReasons": offline.iter().take(NAMED).collect::<Vec<_>>(),
+        });
+        let unhonoured = tidemark_config::unhonoured(broker.partitions.layers(&image));
+        state["unhonouredSettings"] = json!(
+            unhonoured
+                .iter()
+                .map(|setting| setting.name)
+                .collect::<Vec<_>>()
+        );
+        state
+    }
+
+    fn scrape(&self) -> String {
+        let broker = self.broker.get();
+        let mut snapshot = Snapshot {
+            uptime: self.began.elapsed(),
+            ready: self.ready().is_ok(),
+            process: ProcessSample::take(),
+            net_threads: self
+                .watchdog
+                .get()
+                .map(|watchdog| watchdog.samples())
+                .unwrap_or_default(),
+            ..Snapshot::default()
+        };
+        if let Some(broker) = broker {
+            let (done, total) = Self::recovery(broker);
+            snapshot.recovery_left = match broker.lifecycle() {
+                Lifecycle::Recovering => bytes(total.saturating_sub(done)),
+                _ => 0,
+            };
+            let memory = |budget, of: &Budget| MemorySample {
+                budget,
+                used_bytes: bytes(of.used_bytes()),
+                limit_bytes: bytes(of.total_bytes()),
+            };
+            snapshot.memory = vec![
+                memory("requests", &broker.request_memory),
+                memory("fetch", &broker.fetch_memory),
+            ];
+            snapshot.groups = broker
+                .groups
+                .counts()
+                .into_iter()
+                .map(|(state, count)| (state, bytes(count)))
+                .collect();
+            snapshot.fetch_sessions = bytes(broker.fetch_session_count());
+            snapshot.disks = disks(broker);
+        }
+        self.metrics.scrape(&snapshot, &Partitions(broker))
+    }
+
+    fn scrape_partitions(&self) -> String {
+        self.metrics
+            .scrape_partitions(&Partitions(self.broker.get()))
+    }
+}
+
+fn disks(broker: &Broker) -> Vec<DiskSample> {
+    let mut used: BTreeMap<String, u64> = BTreeMap::new();
+    for partition in broker.partitions.all() {
+        let held = partition.with_log(|log, _| {
+            let dir = log
+                .dir()
+                .parent()
+                .map(Path::display)
+                .map(|dir| dir.to_string());
+            (dir.unwrap_or_default(), log.size_bytes())
+        });
+        if let Ok((dir, size_bytes)) = held {
+            *used.entry(dir).or_default() += size_bytes;
+        }
+    }
+    let dirs = broker.partitions.dirs().iter();
+    dirs.map(|dir| {
+        let directory = dir.display().to_string();
+        let space = broker.partitions.disk().space(dir).ok();
+        DiskSample {
+            used_bytes: used.get(&directory).copied().unwrap_or(0),
+            capacity_bytes: space.map_or(0, |space| space.total_bytes),
+            free_bytes: space.map_or(0, |space| space.free_bytes),
+            online: space.is_some(),
+            directory,
+        }
+    })
+    .collect()
+}

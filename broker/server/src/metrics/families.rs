@@ -1,0 +1,162 @@
+//! Every metric of the broker: what is registered or written at a scrape is named here first,
+//! and `docs/metrics.md` is generated from this table.
+
+use std::fmt::Write;
+
+/// How a metric's values are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only grows, until the process restarts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by bucket, with a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// The name in the exposition format.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric with all its series.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) unit: &'static str,
+    pub(crate) help: &'static str,
+    /// Only on `/metrics/partitions`.
+    pub(crate) of_partitions: bool,
+}
+
+macro_rules! families {
+    (broker { $($name:ident: $kind:ident $text:literal [$($label:literal),*] $unit:literal, $help:literal;)* }
+     partitions { $($of_name:ident: $of_kind:ident $of_text:literal $of_unit:literal, $of_help:literal;)* }) => {
+        $(pub(crate) const $name: Family = Family {
+            name: $text, kind: Kind::$kind, labels: &[$($label),*], unit: $unit, help: $help,
+            of_partitions: false,
+        };)*
+        $(pub(crate) const $of_name: Family = Family {
+            name: $of_text, kind: Kind::$of_kind, labels: &["topic", "partition"], unit: $of_unit,
+            help: $of_help, of_partitions: true,
+        };)*
+        /// All of them, in the order of the reference.
+        pub(crate) const ALL: &[&Family] = &[$(&$name,)* $(&$of_name,)*];
+    };
+}
+
+families! {
+    broker {
+    BUILD_INFO: Gauge "tidemark_build_info" ["version"] "1", "Always 1; the label says which version runs.";
+    UPTIME: Gauge "tidemark_uptime_seconds" [] "seconds", "Time since the process started.";
+    READY: Gauge "tidemark_ready" [] "0 or 1", "Whether /readyz answers 200.";
+    RECOVERY_LEFT: Gauge "tidemark_recovery_remaining_partitions" [] "partitions", "Partitions whose logs are still to be recovered after the start.";
+
+    CONNECTIONS: Gauge "tidemark_connections" [] "connections", "Client connections that are open.";
+    CONNECTIONS_REFUSED: Counter "tidemark_connections_refused_total" [] "connections", "Connections closed at accept because max.connections or max.connections.per.ip was reached.";
+    BAD_REQUESTS: Counter "tidemark_bad_requests_total" [] "connections", "Connections closed because what came was not a request that this broker can serve.";
+    REQUEST_DURATION: Histogram "tidemark_request_duration_seconds" ["api"] "seconds", "Time from a decoded frame to its answer; long polls and waits for other members included.";
+    REQUEST_ERRORS: Counter "tidemark_request_errors_total" ["api", "error"] "errors", "Errors answered, by Kafka's name of the error; a request over many partitions may count many.";
+    PRODUCE_ACK_DURATION: Histogram "tidemark_produce_ack_duration_seconds" ["acks"] "seconds", "Time from an append to its acknowledgement (acks 1 or all).";
+    FETCH_SESSIONS: Gauge "tidemark_fetch_sessions" [] "sessions", "Incremental fetch sessions that are held (KIP-227).";
+
+    RECEIVED_BYTES: Counter "tidemark_received_bytes_total" [] "bytes", "Bytes of record batches appended, over all topics that there were at any scrape.";
+    RECEIVED_RECORDS: Counter "tidemark_received_records_total" [] "records", "Records appended, over all topics that there were at any scrape.";
+    SENT_BYTES: Counter "tidemark_sent_bytes_total" [] "bytes", "Bytes of record batches fetched, over all topics that there were at any scrape.";
+    TOPICS: Gauge "tidemark_topics" [] "topics", "Topics with a partition on this broker, internal ones included.";
+    PARTITIONS: Gauge "tidemark_partitions" [] "partitions", "Partitions on this broker.";
+    PARTITIONS_OFFLINE: Gauge "tidemark_partitions_offline" [] "partitions", "Partitions that can be neither read nor written, because their log or its disk failed.";
+    TOPIC_RECEIVED_BYTES: Counter "tidemark_topic_received_bytes_total" ["topic"] "bytes", "Bytes of record batches appended.";
+    TOPIC_RECEIVED_RECORDS: Counter "tidemark_topic_received_records_total" ["topic"] "records", "Records appended.";
+    TOPIC_SENT_BYTES: Counter "tidemark_topic_sent_bytes_total" ["topic"] "bytes", "Bytes of record batches fetched.";
+    TOPIC_SIZE: Gauge "tidemark_topic_size_bytes" ["topic"] "bytes", "Size of the topic's segments on this broker.";
+    TOPIC_PARTITIONS: Gauge "tidemark_topic_partitions" ["topic"] "partitions", "Partitions of the topic on this broker.";
+
+    GROUPS: Gauge "tidemark_groups" ["state"] "groups", "Consumer groups that this broker coordinates.";
+
+    FSYNC_DURATION: Histogram "tidemark_fsync_duration_seconds" [] "seconds", "Time that one flush of a log to its disk took; the count is the number of flushes.";
+    DISK_FULL: Counter "tidemark_disk_full_refusals_total" [] "appends", "Appends refused because the disk was full.";
+    DISK_USED: Gauge "tidemark_disk_used_bytes" ["directory"] "bytes", "Bytes that this broker's data takes in the directory.";
+    DISK_CAPACITY: Gauge "tidemark_disk_capacity_bytes" ["directory"] "bytes", "Size of the directory's file system.";
+    DISK_FREE: Gauge "tidemark_disk_free_bytes" ["directory"] "bytes", "Bytes of the directory's file system that can still be written.";
+    DISK_ONLINE: Gauge "tidemark_disk_online" ["directory"] "0 or 1", "0 when the directory failed and its partitions are offline.";
+
+    MEMORY_USED: Gauge "tidemark_memory_used_bytes" ["budget"] "bytes", "Bytes taken from a memory budget.";
+    MEMORY_LIMIT: Gauge "tidemark_memory_limit_bytes" ["budget"] "bytes", "Size of a memory budget; what does not fit waits.";
+    RESIDENT_MEMORY: Gauge "tidemark_resident_memory_bytes" [] "bytes", "Resident memory of the process.";
+    CPU: Counter "tidemark_cpu_seconds_total" [] "seconds", "Processor time of the process, user and system.";
+    THREADS: Gauge "tidemark_threads" [] "threads", "Threads of the process.";
+    OPEN_FILES: Gauge "tidemark_open_files" [] "files", "File descriptors in use, connections included.";
+    OPEN_FILES_LIMIT: Gauge "tidemark_open_files_limit" [] "files", "File descriptors that the process may have (its soft limit).";
+
+    SLOW_POLLS: Counter "tidemark_slow_polls_total" ["thread"] "polls", "Times that a net thread was busy or waited for a processor for more than 10 ms before it came to a due timer.";
+    POLL_DELAY_MAX: Gauge "tidemark_poll_delay_max_seconds" ["thread"] "seconds", "Longest such delay on a net thread within the last one to two minutes.";
+    TICK_AGE: Gauge "tidemark_net_thread_tick_age_seconds" ["thread"] "seconds", "Time since a net thread last came to its timer; above 10 s /livez fails.";
+
+    }
+
+    partitions {
+    PARTITION_LOG_START: Gauge "tidemark_partition_log_start_offset" "offset", "First offset that can be read.";
+    PARTITION_HIGH_WATERMARK: Gauge "tidemark_partition_high_watermark" "offset", "Offset up to which consumers read.";
+    PARTITION_END: Gauge "tidemark_partition_end_offset" "offset", "Offset that the next record gets.";
+    PARTITION_DURABLE: Gauge "tidemark_partition_durable_offset" "offset", "Offset up to which the log is on disk for good.";
+    PARTITION_SIZE: Gauge "tidemark_partition_size_bytes" "bytes", "Size of the partition's segments.";
+    PARTITION_SEGMENTS: Gauge "tidemark_partition_segments" "segments", "Segments of the partition.";
+    PARTITION_ONLINE: Gauge "tidemark_partition_online" "0 or 1", "0 when the partition's log or its disk failed.";
+    PARTITION_RECEIVED_BYTES: Counter "tidemark_partition_received_bytes_total" "bytes", "Bytes of record batches appended.";
+    PARTITION_RECEIVED_RECORDS: Counter "tidemark_partition_received_records_total" "records", "Records appended.";
+    PARTITION_SENT_BYTES: Counter "tidemark_partition_sent_bytes_total" "bytes", "Bytes of record batches fetched.";
+    }
+}
+
+/// The reference that is `docs/metrics.md`.
+pub(crate) fn reference() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         Generated from the table in `broker/server/src/metrics/families.rs`; do not edit. \
+         After a change there: `UPDATE=1 cargo test -p tidemark-server metrics`.\n\n\
+         In Prometheus' text format on the health port. Names begin with `tidemark_`, units are base units \
+         (seconds, bytes), counters end in `_total` and start at 0 with the process.\n\n\
+         ## `/metrics`\n\n",
+    );
+    table(&mut out, false);
+    out.push_str(&format!(
+        "\nA series appears once there is something to tell: an API is first listed after its first request, \
+         an error after it was first answered.\n\n\
+         Labels are bounded. Topics: the {topics} largest by bytes have series of their own, the rest is \
+         `topic=\"other\"` (a topic of that very name is counted there too). A topic that becomes one of the \
+         largest gets a series with its full count; `other` never goes back for it, so rates stay true.\n\n\
+         ## `/metrics/partitions`\n\n\
+         Scrape it where partitions are to be told apart, and less often. At most {partitions} partitions are \
+         listed; a comment at the end says how many were not.\n\n",
+        topics = super::topics::SHOWN_TOPICS,
+        partitions = super::snapshot::SHOWN_PARTITIONS,
+    ));
+    table(&mut out, true);
+    out
+}
+
+fn table(out: &mut String, of_partitions: bool) {
+    out.push_str("| name | type | labels | unit | meaning |\n|---|---|---|---|---|\n");
+    for family in ALL.iter().filter(|f| f.of_partitions == of_partitions) {
+        let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
+        // Writing to a string cannot fail.
+        drop(writeln!(
+            out,
+            "| `{}` | {} | {} | {} | {} |",
+            family.name,
+            family.kind.name(),
+            labels.join(", "),
+            family.unit,
+            family.help
+        ));
+    }
+}

@@ -1,0 +1,187 @@
+//! What the broker counts and times, and the pages on which it shows it.
+//!
+//! The way of a request touches atomics only, found by index: series are looked up by their
+//! labels once, when they first have something to tell. What others count under locks of their
+//! own (partitions, groups, budgets) is collected at a scrape into a [`Snapshot`].
+
+pub(crate) mod families;
+mod process;
+mod snapshot;
+mod text;
+mod topics;
+pub(crate) mod watchdog;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use process::ProcessSample;
+pub(crate) use snapshot::{
+    DiskSample, MemorySample, PartitionSample, PartitionSource, SHOWN_PARTITIONS, Snapshot,
+};
+pub(crate) use watchdog::Watchdog;
+
+use families::Family;
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tidemark_wire::{ApiKey, ErrorCode};
+
+/// Room for error codes from -1 on.
+const ERRORS: usize = 160;
+
+/// Upper bounds of requests, in seconds: from what memory answers to the longest of polls.
+const REQUEST_SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0, 30.0,
+];
+/// Upper bounds of what waits for a disk, in seconds.
+const DISK_SECONDS: [f64; 16] = [
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+    2.0, 10.0,
+];
+
+/// The errors of one API, by their code.
+type Errors = Box<[OnceLock<IntCounter>]>;
+
+/// The handles of all that is counted as it happens.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// Connections that are open.
+    pub(crate) connections: IntGauge,
+    /// Connections closed at accept for a limit on their number.
+    pub(crate) connections_refused: IntCounter,
+    /// Connections closed for what came in over them.
+    pub(crate) bad_requests: IntCounter,
+    /// Appends refused for want of room on the disk.
+    pub(crate) disk_full: IntCounter,
+    requests: HistogramVec,
+    by_api: Vec<OnceLock<Histogram>>,
+    errors: IntCounterVec,
+    errors_by_api: Vec<OnceLock<Errors>>,
+    ack_one: Histogram,
+    ack_all: Histogram,
+    fsync: Histogram,
+    registry: Registry,
+    topics: Mutex<topics::Topics>,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub(crate) fn new() -> Metrics {
+        let registry = Registry::new();
+        let apis = ApiKey::ALL
+            .iter()
+            .map(|api| index(*api) + 1)
+            .max()
+            .unwrap_or(0);
+        let acks = histograms(&registry, &families::PRODUCE_ACK_DURATION, &DISK_SECONDS);
+        Metrics {
+            connections: valid(&families::CONNECTIONS, &registry, |opts| {
+                IntGauge::with_opts(opts)
+            }),
+            connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
+            bad_requests: counter(&registry, &families::BAD_REQUESTS),
+            disk_full: counter(&registry, &families::DISK_FULL),
+            requests: histograms(&registry, &families::REQUEST_DURATION, &REQUEST_SECONDS),
+            by_api: (0..apis).map(|_| OnceLock::new()).collect(),
+            errors: valid(&families::REQUEST_ERRORS, &registry, |opts| {
+                IntCounterVec::new(opts, families::REQUEST_ERRORS.labels)
+            }),
+            errors_by_api: (0..apis).map(|_| OnceLock::new()).collect(),
+            ack_one: acks.with_label_values(&["1"]),
+            ack_all: acks.with_label_values(&["all"]),
+            fsync: histograms(&registry, &families::FSYNC_DURATION, &DISK_SECONDS)
+                .with_label_values::<&str>(&[]),
+            registry,
+            topics: Mutex::default(),
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn request(&self, api: ApiKey, elapsed: Duration) {
+        if let Some(handle) = self.by_api.get(index(api)) {
+            handle
+                .get_or_init(|| self.requests.with_label_values(&[api.name()]))
+                .observe(elapsed.as_secs_f64());
+        }
+    }
+
+    /// An error was answered, for a request as a whole or for one of its parts.
+    pub(crate) fn error(&self, api: ApiKey, error: ErrorCode) {
+        let Some(errors) = self.errors_by_api.get(index(api)) else {
+            return;
+        };
+        if error.is_none() {
+            return;
+        }
+        let errors = errors.get_or_init(|| (0..ERRORS).map(|_| OnceLock::new()).collect());
+        let place = usize::try_from(i32::from(error.code()) + 1).unwrap_or(0);
+        if let Some(handle) = errors.get(place) {
+            handle
+                .get_or_init(|| self.errors.with_label_values(&[api.name(), error.name()]))
+                .inc();
+        }
+    }
+
+    /// A produce request was acknowledged, `elapsed` after its append.
+    pub(crate) fn produce_ack(&self, acks: i16, elapsed: Duration) {
+        let handle = if acks == 1 {
+            &self.ack_one
+        } else {
+            &self.ack_all
+        };
+        handle.observe(elapsed.as_secs_f64());
+    }
+
+    /// A log was flushed to its disk.
+    pub(crate) fn fsync(&self, elapsed: Duration) {
+        self.fsync.observe(elapsed.as_secs_f64());
+    }
+
+    /// The page `/metrics`. Walks all partitions: call it where blocking is allowed.
+    pub(crate) fn scrape(&self, snapshot: &Snapshot, partitions: &dyn PartitionSource) -> String {
+        let mut page = String::with_capacity(32 * 1024);
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut page) {
+            tracing::error!(%error, "some metrics are missing from the page");
+        }
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot::write(page, snapshot, partitions, &mut topics)
+    }
+
+    /// The page `/metrics/partitions`. Walks all partitions: call it where blocking is allowed.
+    pub(crate) fn scrape_partitions(&self, partitions: &dyn PartitionSource) -> String {
+        snapshot::partitions_page(partitions, SHOWN_PARTITIONS)
+    }
+}
+
+fn index(api: ApiKey) -> usize {
+    usize::try_from(api as i16).unwrap_or(usize::MAX)
+}
+
+fn counter(registry: &Registry, family: &Family) -> IntCounter {
+    valid(family, registry, |opts| IntCounter::with_opts(opts))
+}
+
+fn histograms(registry: &Registry, family: &Family, bounds: &[f64]) -> HistogramVec {
+    valid(family, registry, |opts| {
+        let opts = HistogramOpts::from(opts).buckets(bounds.to_vec());
+        HistogramVec::new(opts, family.labels)
+    })
+}
+
+/// Makes and registers a metric.
+fn valid<M: Collector + Clone + 'static>(
+    family: &Family,
+    registry: &Registry,
+    make: impl FnOnce(Opts) -> prometheus::Result<M>,
+) -> M {
+    let made = make(Opts::new(family.name, family.help)).and_then(|metric| {
+        registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    });
+    made.expect("the table's names and labels are valid and each is registered once")
+}

@@ -1,0 +1,234 @@
+//! What is collected at a scrape, and the pages made of it.
+
+use super::families::{self as f, Family};
+use super::process::ProcessSample;
+use super::text::Text;
+use super::topics::{SHOWN_TOPICS, Topics, Traffic};
+use super::watchdog::NetThreadSample;
+use std::fmt::Display;
+use std::time::Duration;
+
+/// Partitions that `/metrics/partitions` lists: some 20 MB of text.
+pub(crate) const SHOWN_PARTITIONS: usize = 20_000;
+
+/// The broker's state at one moment, for `/metrics`.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Since the process started.
+    pub(crate) uptime: Duration,
+    /// Whether `/readyz` answers 200.
+    pub(crate) ready: bool,
+    /// Partitions still to be recovered.
+    pub(crate) recovery_left: u64,
+    pub(crate) memory: Vec<MemorySample>,
+    /// How many groups are in each state, by Kafka's name of the state.
+    pub(crate) groups: Vec<(&'static str, u64)>,
+    pub(crate) fetch_sessions: u64,
+    pub(crate) disks: Vec<DiskSample>,
+    pub(crate) net_threads: Vec<NetThreadSample>,
+    pub(crate) process: ProcessSample,
+}
+
+/// A memory budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MemorySample {
+    pub(crate) budget: &'static str,
+    pub(crate) used_bytes: u64,
+    pub(crate) limit_bytes: u64,
+}
+
+/// A data directory. What a failed disk no longer tells is 0.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DiskSample {
+    pub(crate) directory: String,
+    /// Bytes that our data takes.
+    pub(crate) used_bytes: u64,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) online: bool,
+}
+
+/// A partition; traffic is since the process started.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PartitionSample<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) index: i32,
+    pub(crate) log_start: i64,
+    pub(crate) high_watermark: i64,
+    pub(crate) end: i64,
+    pub(crate) durable: i64,
+    pub(crate) size_bytes: u64,
+    pub(crate) segments: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) records_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Whether it can be read and written; offsets and sizes of one that cannot may be 0.
+    pub(crate) online: bool,
+}
+
+/// Where partitions are walked at a scrape.
+pub(crate) trait PartitionSource {
+    /// Shows each partition once, in any order, with its lock held no longer than to copy.
+    fn visit(&self, visitor: &mut dyn FnMut(PartitionSample<'_>));
+}
+
+/// Appends to `page` (what the registry holds) what is collected at a scrape.
+pub(super) fn write(
+    page: String,
+    snapshot: &Snapshot,
+    partitions: &dyn PartitionSource,
+    topics: &mut Topics,
+) -> String {
+    let mut text = Text::after(page);
+    text.begin(&f::BUILD_INFO);
+    text.sample(&f::BUILD_INFO, &[&env!("CARGO_PKG_VERSION")], &1);
+    text.single(&f::UPTIME, &snapshot.uptime.as_secs_f64());
+    text.single(&f::READY, &u8::from(snapshot.ready));
+    text.single(&f::RECOVERY_LEFT, &snapshot.recovery_left);
+    text.single(&f::FETCH_SESSIONS, &snapshot.fetch_sessions);
+    rows(&mut text, &f::GROUPS, &snapshot.groups, |row| {
+        (&row.0, &row.1)
+    });
+    rows(&mut text, &f::MEMORY_USED, &snapshot.memory, |m| {
+        (&m.budget, &m.used_bytes)
+    });
+    rows(&mut text, &f::MEMORY_LIMIT, &snapshot.memory, |m| {
+        (&m.budget, &m.limit_bytes)
+    });
+    rows(&mut text, &f::DISK_USED, &snapshot.disks, |d| {
+        (&d.directory, &d.used_bytes)
+    });
+    rows(&mut text, &f::DISK_CAPACITY, &snapshot.disks, |d| {
+        (&d.directory, &d.capacity_bytes)
+    });
+    rows(&mut text, &f::DISK_FREE, &snapshot.disks, |d| {
+        (&d.directory, &d.free_bytes)
+    });
+    text.begin(&f::DISK_ONLINE);
+    for disk in &snapshot.disks {
+        text.sample(&f::DISK_ONLINE, &[&disk.directory], &u8::from(disk.online));
+    }
+    process(&mut text, &snapshot.process);
+    let threads = &snapshot.net_threads;
+    rows(&mut text, &f::SLOW_POLLS, threads, |t| {
+        (&t.thread, &t.slow_polls)
+    });
+    for (family, of) in [
+        (
+            &f::POLL_DELAY_MAX,
+            (|t| t.longest_delay) as fn(&NetThreadSample) -> Duration,
+        ),
+        (&f::TICK_AGE, |t| t.tick_age),
+    ] {
+        text.begin(family);
+        for thread in threads {
+            text.sample(family, &[&thread.thread], &of(thread).as_secs_f64());
+        }
+    }
+    walk(&mut text, partitions, topics);
+    text.into_string()
+}
+
+fn rows<T>(
+    text: &mut Text,
+    family: &Family,
+    samples: &[T],
+    of: fn(&T) -> (&dyn Display, &dyn Display),
+) {
+    text.begin(family);
+    for sample in samples {
+        let (label, value) = of(sample);
+        text.sample(family, &[label], value);
+    }
+}
+
+fn process(text: &mut Text, process: &ProcessSample) {
+    if let Some(seconds) = process.cpu_seconds {
+        text.single(&f::CPU, &seconds);
+    }
+    for (family, value) in [
+        (&f::RESIDENT_MEMORY, process.resident_bytes),
+        (&f::THREADS, process.threads),
+        (&f::OPEN_FILES, process.open_files),
+        (&f::OPEN_FILES_LIMIT, process.open_files_limit),
+    ] {
+        if let Some(value) = value {
+            text.single(family, &value);
+        }
+    }
+}
+
+fn walk(text: &mut Text, partitions: &dyn PartitionSource, topics: &mut Topics) {
+    let (mut count, mut offline) = (0_u64, 0_u64);
+    topics.begin();
+    partitions.visit(&mut |p| {
+        count += 1;
+        offline += u64::from(!p.online);
+        let traffic = Traffic {
+            bytes_in: p.bytes_in,
+            records_in: p.records_in,
+            bytes_out: p.bytes_out,
+        };
+        topics.add(p.topic, p.size_bytes, traffic);
+    });
+    let rows = topics.end(SHOWN_TOPICS);
+    for (family, of) in [
+        (
+            &f::TOPIC_RECEIVED_BYTES,
+            (|r| r.traffic.bytes_in) as fn(&super::topics::Row) -> u64,
+        ),
+        (&f::TOPIC_RECEIVED_RECORDS, |r| r.traffic.records_in),
+        (&f::TOPIC_SENT_BYTES, |r| r.traffic.bytes_out),
+        (&f::TOPIC_SIZE, |r| r.size_bytes),
+        (&f::TOPIC_PARTITIONS, |r| r.partitions),
+    ] {
+        text.begin(family);
+        for (topic, row) in &rows {
+            text.sample(family, &[topic], &of(row));
+        }
+    }
+    let total = topics.total();
+    text.single(&f::RECEIVED_BYTES, &total.bytes_in);
+    text.single(&f::RECEIVED_RECORDS, &total.records_in);
+    text.single(&f::SENT_BYTES, &total.bytes_out);
+    text.single(&f::TOPICS, &topics.len());
+    text.single(&f::PARTITIONS, &count);
+    text.single(&f::PARTITIONS_OFFLINE, &offline);
+}
+
+/// The page of all partitions, in order of topic and index.
+pub(super) fn partitions_page(source: &dyn PartitionSource, shown: usize) -> String {
+    type Of = fn(&PartitionSample<'static>) -> i128;
+    let mut listed: Vec<(String, PartitionSample<'static>)> = Vec::new();
+    let mut more = 0_u64;
+    source.visit(&mut |p| {
+        if listed.len() < shown {
+            listed.push((p.topic.to_owned(), PartitionSample { topic: "", ..p }));
+        } else {
+            more += 1;
+        }
+    });
+    listed.sort_unstable_by(|(a, p), (b, q)| (a, p.index).cmp(&(b, q.index)));
+    let mut text = Text::default();
+    for (family, of) in [
+        (&f::PARTITION_LOG_START, (|p| p.log_start.into()) as Of),
+        (&f::PARTITION_HIGH_WATERMARK, |p| p.high_watermark.into()),
+        (&f::PARTITION_END, |p| p.end.into()),
+        (&f::PARTITION_DURABLE, |p| p.durable.into()),
+        (&f::PARTITION_SIZE, |p| p.size_bytes.into()),
+        (&f::PARTITION_SEGMENTS, |p| p.segments.into()),
+        (&f::PARTITION_ONLINE, |p| p.online.into()),
+        (&f::PARTITION_RECEIVED_BYTES, |p| p.bytes_in.into()),
+        (&f::PARTITION_RECEIVED_RECORDS, |p| p.records_in.into()),
+        (&f::PARTITION_SENT_BYTES, |p| p.bytes_out.into()),
+    ] {
+        text.begin(family);
+        for (topic, partition) in &listed {
+            text.sample(family, &[topic, &partition.index], &of(partition));
+        }
+    }
+    if more > 0 {
+        text.comment(format_args!("{more} more partitions are not listed"));
+    }
+    text.into_string()
+}

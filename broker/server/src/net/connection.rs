@@ -1,0 +1,282 @@
+//! One connection: requests are started in the order they came and answered in that order.
+//!
+//! Produce requests are pipelined: the next one is appended while the one before waits to be
+//! durable. Every other API starts only after all earlier answers, so that a client never sees an
+//! effect of a later request before that of an earlier one.
+
+use super::Permit;
+use super::frame::{self, FrameError};
+use crate::broker::Broker;
+use crate::context::Context;
+use crate::dispatch::{self, Answer};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_env::clock;
+use tidemark_env::net::Stream;
+use tidemark_wire::ApiKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+/// Produce requests of one connection that may wait for durability at once.
+const PIPELINE: usize = 64;
+/// Room for a read; a larger frame gets its exact size.
+const READ_BYTES: usize = 16 * 1024;
+/// A buffer that a large frame has grown is given back above this.
+const KEEP_BUFFER_BYTES: usize = 256 * 1024;
+
+/// A request is read this far before it takes its share of the memory for requests.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
+/// A request that holds memory and stops arriving for this long ends its connection.
+const STALLED: Duration = Duration::from_secs(30);
+const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// What a read waits for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    /// The next request: a stopping broker ends the connection here.
+    ForRequest,
+    /// The rest of a request that holds nothing yet.
+    ForRest,
+    /// The rest of a request whose memory is set aside.
+    ForCounted,
+}
+
+type Pending = Pin<Box<dyn Future<Output = Result<Answer, FrameError>> + Send>>;
+
+struct Connection {
+    broker: Arc<Broker>,
+    stream: Stream,
+    peer: SocketAddr,
+    listener: Arc<str>,
+    buffer: BytesMut,
+    pending: VecDeque<Pending>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Why a connection ended, besides the other end closing it.
+enum End {
+    Closed,
+    Idle,
+    Stopping,
+    Frame(FrameError),
+    Io(io::Error),
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> End {
+        End::Frame(error)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        End::Io(error)
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    broker: Arc<Broker>,
+    stream: Stream,
+    peer: SocketAddr,
+    listener: Arc<str>,
+    stop: watch::Receiver<bool>,
+) {
+    broker.metrics.connections.inc();
+    let metrics = Arc::clone(&broker.metrics);
+    let mut connection = Connection {
+        broker,
+        stream,
+        peer,
+        listener,
+        buffer: BytesMut::new(),
+        pending: VecDeque::new(),
+        stop,
+    };
+    let Err(end) = connection.run().await;
+    match end {
+        End::Closed => tracing::debug!(%peer, "connection closed by the client"),
+        End::Idle => tracing::debug!(%peer, "connection closed: idle for connections.max.idle.ms"),
+        End::Stopping => tracing::debug!(%peer, "connection closed: the broker is stopping"),
+        End::Io(error) => tracing::debug!(%peer, %error, "connection lost"),
+        End::Frame(error) => {
+            metrics.bad_requests.inc();
+            tracing::warn!(%peer, %error, "connection closed: not a request that this broker can serve");
+        }
+    }
+    metrics.connections.dec();
+}
+
+impl Connection {
+    async fn run(&mut self) -> Result<std::convert::Infallible, End> {
+        loop {
+            let (frame, permit) = self.next_frame().await?;
+            let (key, version) = frame::peek(&frame)?;
+            let Some(api) = ApiKey::from_i16(key) else {
+                return Err(FrameError::Api { key, version }.into());
+            };
+            let pipelined = api == ApiKey::Produce;
+            while !self.pending.is_empty() && (!pipelined || self.pending.len() >= PIPELINE) {
+                self.answer_oldest().await?;
+            }
+            self.start(api, version, frame, permit).await?;
+        }
+    }
+
+    async fn start(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        frame: Bytes,
+        permit: Permit,
+    ) -> Result<(), End> {
+        if let Some(answer) = dispatch::refusal(api, version, &frame)? {
+            return Ok(self.write(answer).await?);
+        }
+        let (context, body) =
+            Context::open(frame, api, version, self.peer, Arc::clone(&self.listener))?;
+        let broker = Arc::clone(&self.broker);
+        if api == ApiKey::Produce {
+            if let Some(pending) = dispatch::produce(&broker, context, body).await? {
+                self.pending.push_back(Box::pin(async move {
+                    let answer = pending.await;
+                    drop(permit);
+                    answer
+                }));
+            }
+            return Ok(());
+        }
+        let answer = tokio::select! {
+            answer = dispatch::dispatch(&broker, context, body) => answer?,
+            _ = stopped(&mut self.stop) => return Err(End::Stopping),
+        };
+        drop(permit);
+        self.write(answer).await?;
+        Ok(())
+    }
+
+    /// The next request, answering finished ones while it waits for it.
+    async fn next_frame(&mut self) -> Result<(Bytes, Permit), End> {
+        let limit = self.broker.settings().socket_request_max_bytes;
+        let length = loop {
+            if let Some(length) = frame::length(&self.buffer, limit)? {
+                break length;
+            }
+            self.fill(READ_BYTES, Wait::ForRequest).await?;
+        };
+        // Only what has begun to arrive counts against the memory of all: a length is quickly said.
+        while self.buffer.len() < (length + 4).min(UNCOUNTED_BYTES) {
+            self.fill(READ_BYTES.min(length + 4), Wait::ForRest).await?;
+        }
+        let permit = loop {
+            let budget = self.broker.request_memory.clone();
+            match self.pending.front_mut() {
+                None => break budget.take(length).await,
+                // What this connection holds is given back by its own answers.
+                Some(oldest) => tokio::select! {
+                    biased;
+                    answer = oldest => self.finish_oldest(answer?).await?,
+                    permit = budget.take(length) => break permit,
+                },
+            }
+        };
+        while self.buffer.len() < length + 4 {
+            self.fill(length + 4 - self.buffer.len(), Wait::ForCounted)
+                .await?;
+        }
+        let frame = frame::take(&mut self.buffer, length);
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BUFFER_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        Ok((frame, permit))
+    }
+
+    /// Reads at least a byte, answering finished requests meanwhile.
+    async fn fill(&mut self, room: usize, wait: Wait) -> Result<(), End> {
+        let idle = self.broker.settings().connections_max_idle_ms;
+        let idle = idle
+            .and_then(|ms| u64::try_from(ms).ok())
+            .map_or(NEVER, Duration::from_millis);
+        let patience = if wait == Wait::ForCounted {
+            idle.min(STALLED)
+        } else {
+            idle
+        };
+        self.buffer.reserve(room);
+        loop {
+            let read = match self.pending.front_mut() {
+                None => tokio::select! {
+                    biased;
+                    read = self.stream.read_buf(&mut self.buffer) => read?,
+                    _ = stopped(&mut self.stop), if wait == Wait::ForRequest => return Err(End::Stopping),
+                    () = clock::sleep(patience) => return Err(End::Idle),
+                },
+                Some(oldest) => tokio::select! {
+                    biased;
+                    answer = oldest => {
+                        self.finish_oldest(answer?).await?;
+                        continue;
+                    }
+                    read = self.stream.read_buf(&mut self.buffer) => read?,
+                },
+            };
+            return if read == 0 { Err(End::Closed) } else { Ok(()) };
+        }
+    }
+
+    async fn answer_oldest(&mut self) -> Result<(), End> {
+        if let Some(oldest) = self.pending.front_mut() {
+            let answer = oldest.await?;
+            self.finish_oldest(answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_oldest(&mut self, answer: Answer) -> Result<(), End> {
+        drop(self.pending.pop_front());
+        Ok(self.write(answer).await?)
+    }
+
+    /// Sends an answer; the memory that it holds is given back afterwards.
+    async fn write(&mut self, answer: Answer) -> io::Result<()> {
+        let mut left: VecDeque<Bytes> = answer.segments.into();
+        while !left.is_empty() {
+            let slices: Vec<IoSlice<'_>> = left
+                .iter()
+                .take(64)
+                .map(|bytes| IoSlice::new(bytes))
+                .collect();
+            let mut written = self.stream.write_vectored(&slices).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            while written > 0 {
+                let Some(mut first) = left.pop_front() else {
+                    break;
+                };
+                if first.len() > written {
+                    left.push_front(first.split_off(written));
+                    written = 0;
+                } else {
+                    written -= first.len();
+                }
+            }
+            while left.front().is_some_and(Bytes::is_empty) {
+                left.pop_front();
+            }
+        }
+        drop(answer.held);
+        Ok(())
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A dropped sender means that the broker is gone, which is the same thing.
+    drop(stop.wait_for(|stop| *stop).await);
+}

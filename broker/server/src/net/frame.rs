@@ -1,0 +1,118 @@
+//! Frames: a four-byte length, a header, a body.
+
+use crate::context::Context;
+use bytes::{Buf, Bytes, BytesMut};
+use tidemark_wire::messages::ResponseHeader;
+use tidemark_wire::{
+    ApiKey, DecodeError, EncodeError, Message, Reader, Writer, response_header_version,
+};
+
+/// Why a connection cannot go on: what came is not a request of this protocol.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// A length outside of what a request may have.
+    #[error(
+        "a frame of {length} bytes was announced, at most {limit} are allowed (socket.request.max.bytes)"
+    )]
+    Length { length: i32, limit: i32 },
+    /// An API that Kafka 4.3 does not have, or that this broker does not serve.
+    #[error("API key {key} (version {version}) is not served")]
+    Api { key: i16, version: i16 },
+    /// A version of a known API that this broker does not serve.
+    #[error("{api} version {version} is not served, versions {first} to {last} are")]
+    Version {
+        api: ApiKey,
+        version: i16,
+        first: i16,
+        last: i16,
+    },
+    /// The header or body is not what its version says.
+    #[error("{api} version {version} does not decode: {source}")]
+    Decode {
+        api: ApiKey,
+        version: i16,
+        source: DecodeError,
+    },
+    /// The header itself is cut short.
+    #[error("request header does not decode: {0}")]
+    Header(DecodeError),
+    /// Our own answer does not fit the version asked for; a defect of the broker.
+    #[error("{api} version {version}: the answer does not encode: {source}")]
+    Encode {
+        api: ApiKey,
+        version: i16,
+        source: EncodeError,
+    },
+}
+
+/// The length of the frame at the start of `buffer`, once its four bytes are there.
+pub(super) fn length(buffer: &BytesMut, limit: i32) -> Result<Option<usize>, FrameError> {
+    let Some(prefix) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes(*prefix);
+    match usize::try_from(length) {
+        Ok(size) if length <= limit => Ok(Some(size)),
+        _ => Err(FrameError::Length { length, limit }),
+    }
+}
+
+/// Takes a whole frame of `length` bytes off `buffer`; the bytes are shared, not copied.
+pub(super) fn take(buffer: &mut BytesMut, length: usize) -> Bytes {
+    buffer.advance(4);
+    buffer.split_to(length).freeze()
+}
+
+/// The API and version that a request names, before its header is understood.
+pub(super) fn peek(frame: &Bytes) -> Result<(i16, i16), FrameError> {
+    let mut reader = Reader::new(frame.clone());
+    let key = reader.i16().map_err(FrameError::Header)?;
+    let version = reader.i16().map_err(FrameError::Header)?;
+    Ok((key, version))
+}
+
+/// An answer as buffers ready for the socket: length, header, body.
+pub(crate) fn answer<M: Message>(
+    context: &Context,
+    response: &M,
+) -> Result<Vec<Bytes>, FrameError> {
+    let failed = |source| FrameError::Encode {
+        api: context.api,
+        version: context.version,
+        source,
+    };
+    let mut writer = start(context)?;
+    response
+        .encode(&mut writer, context.version)
+        .map_err(failed)?;
+    Ok(finish(writer))
+}
+
+/// A writer that holds the answer's header.
+pub(crate) fn start(context: &Context) -> Result<Writer, FrameError> {
+    let mut writer = Writer::with_capacity(256);
+    let header = ResponseHeader {
+        correlation_id: context.correlation_id,
+        ..Default::default()
+    };
+    header
+        .encode(
+            &mut writer,
+            response_header_version(context.api, context.version),
+        )
+        .map_err(|source| FrameError::Encode {
+            api: context.api,
+            version: context.version,
+            source,
+        })?;
+    Ok(writer)
+}
+
+/// Puts the length in front.
+pub(crate) fn finish(writer: Writer) -> Vec<Bytes> {
+    let length = u32::try_from(writer.written()).unwrap_or(u32::MAX);
+    let mut segments = Vec::with_capacity(4);
+    segments.push(Bytes::copy_from_slice(&length.to_be_bytes()));
+    segments.extend(writer.into_segments());
+    segments
+}

@@ -1,0 +1,10 @@
+//! Connections: accept, frames in, answers out in order, budgets of memory.
+
+mod budget;
+mod connection;
+mod frame;
+mod listener;
+
+pub(crate) use budget::{Budget, Permit};
+pub(crate) use frame::{FrameError, answer, finish, start};
+pub(crate) use listener::{Acceptor, bind};

@@ -1,0 +1,65 @@
+//! A topic's settings in the shapes that its logs and its produce path use.
+
+use std::sync::Arc;
+use tidemark_config::{CompressionType, TimestampType as Stamped, TopicSettings};
+use tidemark_log::LogConfig;
+use tidemark_records::{Compression, ProducePolicy, TimestampType, TopicCompression};
+
+/// What a partition accepts and how it keeps it.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) produce: ProducePolicy,
+    pub(crate) log: Arc<LogConfig>,
+    pub(crate) settings: TopicSettings,
+}
+
+impl Policy {
+    pub(crate) fn new(settings: TopicSettings, producer_id_expiration_ms: i32) -> Policy {
+        let codec = |codec, level: Option<i32>| TopicCompression::Codec { codec, level };
+        let compression = match settings.compression_type {
+            CompressionType::Producer => TopicCompression::Producer,
+            CompressionType::Uncompressed => codec(Compression::None, None),
+            CompressionType::Gzip => {
+                let level = settings.compression_gzip_level;
+                codec(Compression::Gzip, (level > 0).then_some(level))
+            }
+            CompressionType::Snappy => codec(Compression::Snappy, None),
+            CompressionType::Lz4 => codec(Compression::Lz4, None),
+            CompressionType::Zstd => {
+                codec(Compression::Zstd, Some(settings.compression_zstd_level))
+            }
+        };
+        let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
+        let produce = ProducePolicy {
+            max_message_bytes: usize::try_from(settings.max_message_bytes).unwrap_or(0),
+            timestamp_type: match settings.timestamp_type {
+                Stamped::CreateTime => TimestampType::CreateTime,
+                Stamped::LogAppendTime => TimestampType::LogAppendTime,
+            },
+            timestamp_before_max_ms: settings.timestamp_before_max_ms,
+            timestamp_after_max_ms: settings.timestamp_after_max_ms,
+            compression,
+            compacted: settings.cleanup_compact,
+            ..ProducePolicy::default()
+        };
+        let log = LogConfig {
+            segment_bytes: unsigned(settings.segment_bytes),
+            segment_ms: settings.segment_ms,
+            segment_jitter_ms: settings.segment_jitter_ms,
+            segment_index_bytes: unsigned(settings.segment_index_bytes),
+            index_interval_bytes: unsigned(settings.index_interval_bytes),
+            retention_ms: settings.retention_ms.unwrap_or(-1),
+            retention_bytes: settings.retention_bytes.unwrap_or(-1),
+            // A compacted topic keeps everything until there is a cleaner.
+            delete_retention: settings.cleanup_delete,
+            max_message_bytes: unsigned(settings.max_message_bytes),
+            file_delete_delay_ms: settings.file_delete_delay_ms,
+            producer_id_expiration_ms: i64::from(producer_id_expiration_ms),
+        };
+        Policy {
+            produce,
+            log: Arc::new(log),
+            settings,
+        }
+    }
+}

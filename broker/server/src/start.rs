@@ -1,0 +1,370 @@
+//! Start and stop of a broker.
+
+use crate::broker::{Broker, Lifecycle, new_id};
+use crate::health::BrokerHealth;
+use crate::metrics::Metrics;
+use crate::net::{self, Acceptor};
+use crate::partition::{Registry, RegistryArgs};
+use crate::{RegistryError, groups, http, maintenance};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, Listener};
+use tidemark_env::disk::{DirLock, Disk};
+use tidemark_env::runtime::NetThreads;
+use tidemark_env::task::{self, TaskError};
+use tidemark_env::{clock, net as sockets};
+use tidemark_log::OnCorruption;
+use tidemark_model::Endpoint;
+use tidemark_quorum::decide::{LostDirectories, Refusal, Registration, register_broker};
+use tidemark_quorum::{Controller, ProposeError, Started};
+use tokio::sync::watch;
+
+/// Connections get this long to finish what they are at when the broker stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a broker is started with.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Settings by Kafka's names, from file and command line.
+    pub settings: ConfigMap,
+    /// The disk that `log.dirs` are on.
+    pub disk: Arc<dyn Disk>,
+    /// Threads that serve connections; 0 for one per core.
+    pub net_threads: usize,
+    /// Cut logs at damage in acknowledged records instead of refusing to start.
+    pub cut_corrupt_logs: bool,
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings make no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A data directory cannot be used, or another broker uses it.
+    #[error("data directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A listener's address cannot be bound.
+    #[error(
+        "cannot listen on {address}: {source}. Is another broker running there? Choose another port, or stop it"
+    )]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The metadata cannot be read or written.
+    #[error(transparent)]
+    Metadata(#[from] tidemark_quorum::StartError),
+    /// The registration could not be made durable.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The registration was refused.
+    #[error("the broker was not registered: {0}")]
+    Refused(Refusal),
+    /// A partition cannot be opened.
+    #[error(transparent)]
+    Partitions(#[from] RegistryError),
+    /// No threads.
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
+    /// A start-up task ended early.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Where a listener can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// The listener's name.
+    pub name: String,
+    /// What is bound, with the real port.
+    pub bound: SocketAddr,
+    /// What clients are told, `host:port`.
+    pub advertised: String,
+}
+
+/// A running broker. Dropping it without [`RunningServer::shutdown`] leaves logs to be recovered.
+pub struct RunningServer {
+    broker: Arc<Broker>,
+    threads: Arc<NetThreads>,
+    stop: watch::Sender<bool>,
+    listeners: Vec<Advertised>,
+    http: Option<SocketAddr>,
+    locks: Vec<DirLock>,
+}
+
+impl std::fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningServer")
+            .field("listeners", &self.listeners)
+            .finish_non_exhaustive()
+    }
+}
+
+fn layers(fixed: &ConfigMap) -> BrokerLayers<'_> {
+    static NONE: ConfigMap = ConfigMap::new();
+    BrokerLayers {
+        dynamic: &NONE,
+        dynamic_default: &NONE,
+        fixed,
+    }
+}
+
+/// Starts a broker; it serves when this returns.
+///
+/// Must be called inside a tokio runtime, which then runs the broker's background tasks.
+pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
+    let settings = BrokerSettings::resolve(layers(&config.settings))?;
+    let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
+    let mut locks = Vec::with_capacity(dirs.len());
+    for dir in &dirs {
+        let failed = |source| StartError::Directory {
+            path: dir.clone(),
+            source,
+        };
+        config.disk.create_dir_all(dir).map_err(failed)?;
+        locks.push(config.disk.lock_dir(dir).map_err(failed)?);
+    }
+    // Ports first: a broker that cannot listen must not register.
+    let mut acceptors = Vec::with_capacity(settings.listeners.len());
+    for listener in &settings.listeners {
+        acceptors.push(bind(listener).await?);
+    }
+    let listeners = advertised(&settings, &acceptors);
+    let metrics = Arc::new(Metrics::new());
+    let (stop, stopped) = watch::channel(false);
+    let health = Arc::new(BrokerHealth::new(Arc::clone(&metrics), &listeners));
+    let http = match &settings.http_listen {
+        None => None,
+        Some(address) => {
+            let failed = |source| StartError::Listen {
+                address: address.clone(),
+                source,
+            };
+            let server = http::bind(address).await.map_err(failed)?;
+            let at = server.address;
+            let answering = Arc::clone(&health) as Arc<dyn http::Health>;
+            drop(task::spawn("http", server.run(answering, stopped.clone())));
+            Some(at)
+        }
+    };
+
+    let (disk, directories, node_id) = (Arc::clone(&config.disk), dirs.clone(), settings.node_id);
+    let started: Started =
+        task::blocking(move || Controller::start(&disk, &directories, node_id, new_id)).await??;
+    health.identified(&started, settings.node_id);
+    let epoch = register(&started, &settings, &listeners).await?;
+    let image = started.controller.image();
+    // The metadata may hold settings that the file does not.
+    let partitions = Arc::new(Registry::new(RegistryArgs {
+        broker_id: settings.node_id,
+        disk: Arc::clone(&config.disk),
+        dirs,
+        fixed: config.settings.clone(),
+        on_corruption: if config.cut_corrupt_logs {
+            OnCorruption::Truncate
+        } else {
+            OnCorruption::Refuse
+        },
+        metrics: Arc::clone(&metrics),
+    })?);
+    let settings = BrokerSettings::resolve(partitions.layers(&image))?;
+    let broker = Arc::new(Broker::new(
+        settings.node_id,
+        epoch,
+        Arc::clone(&started.controller),
+        Arc::clone(&partitions),
+        Arc::new(config.settings),
+        settings,
+        metrics,
+    ));
+    health.started(&broker);
+    let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
+    task::blocking(move || opening.open_all(&to_open)).await??;
+    broker.groups.apply(&broker, &image, &image);
+    partitions.publish(image.index());
+    follow(&broker, image, stopped.clone());
+    groups::start_timers(&broker, stopped.clone());
+    maintenance::start(&broker, stopped.clone());
+
+    let count = match config.net_threads {
+        0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        count => count,
+    };
+    let threads = Arc::new(NetThreads::start(count).map_err(StartError::Threads)?);
+    health.watch(&threads);
+    broker.set_lifecycle(Lifecycle::Running);
+    for (acceptor, listener) in acceptors.into_iter().zip(&listeners) {
+        acceptor.run(
+            Arc::clone(&broker),
+            Arc::from(listener.name.as_str()),
+            Arc::clone(&threads),
+            stopped.clone(),
+        );
+    }
+    Ok(RunningServer {
+        broker,
+        threads,
+        stop,
+        listeners,
+        http,
+        locks,
+    })
+}
+
+async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
+    let host = if listener.host.is_empty() {
+        "0.0.0.0"
+    } else {
+        &listener.host
+    };
+    let address = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{}", listener.port)
+    } else {
+        format!("{host}:{}", listener.port)
+    };
+    net::bind(&address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })
+}
+
+/// What clients are told of each listener: `advertised.listeners`, or where it is bound.
+fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertised> {
+    let of_listener = |(listener, acceptor): (&Listener, &Acceptor)| {
+        let told = settings
+            .advertised_listeners
+            .iter()
+            .find(|told| told.name == listener.name)
+            .unwrap_or(listener);
+        let host = match told.host.as_str() {
+            "" | "0.0.0.0" | "::" => sockets::host_name(),
+            host => host.to_string(),
+        };
+        let port = if told.port == 0 {
+            acceptor.address.port()
+        } else {
+            told.port
+        };
+        Advertised {
+            name: listener.name.clone(),
+            bound: acceptor.address,
+            advertised: format!("{host}:{port}"),
+        }
+    };
+    settings
+        .listeners
+        .iter()
+        .zip(acceptors)
+        .map(of_listener)
+        .collect()
+}
+
+async fn register(
+    started: &Started,
+    settings: &BrokerSettings,
+    listeners: &[Advertised],
+) -> Result<i64, StartError> {
+    let endpoint = |listener: &Advertised| {
+        let (host, port) = listener
+            .advertised
+            .rsplit_once(':')
+            .unwrap_or((&listener.advertised, "0"));
+        Endpoint {
+            name: listener.name.clone(),
+            host: host.to_string(),
+            port: port.parse().unwrap_or(0),
+            security_protocol: 0,
+        }
+    };
+    let registration = Registration {
+        broker_id: settings.node_id,
+        incarnation_id: new_id(),
+        directories: started
+            .directories
+            .iter()
+            .map(|directory| directory.directory_id)
+            .collect(),
+        endpoints: listeners.iter().map(endpoint).collect(),
+        rack: settings.rack.clone(),
+    };
+    let decide = move |image: &_| register_broker(image, &registration, LostDirectories::Refuse);
+    let (registered, _) = started.controller.propose_async(decide).await?;
+    registered.map_err(StartError::Refused)
+}
+
+/// Keeps everything in step with the metadata.
+fn follow(
+    broker: &Arc<Broker>,
+    mut image: Arc<tidemark_model::Image>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let broker = Arc::clone(broker);
+    let mut images = broker.controller.watch();
+    drop(task::spawn("metadata", async move {
+        loop {
+            let newest = Arc::clone(&images.borrow_and_update());
+            if newest.index() != image.index() {
+                let (applying, before) = (Arc::clone(&broker), Arc::clone(&image));
+                image = Arc::clone(&newest);
+                if let Err(error) = task::blocking(move || applying.apply(&before, &newest)).await {
+                    tracing::error!(%error, "metadata is not followed any more");
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                changed = images.changed() => if changed.is_err() { return },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }));
+}
+
+impl RunningServer {
+    /// The address to bootstrap from: the first listener as it is advertised, `host:port`.
+    pub fn bootstrap(&self) -> &str {
+        self.listeners
+            .first()
+            .map_or("", |listener| &listener.advertised)
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> &[Advertised] {
+        &self.listeners
+    }
+
+    /// Where health and metrics are served, if they are.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
+    pub async fn shutdown(self) {
+        self.broker.set_lifecycle(Lifecycle::Stopping);
+        self.stop.send_replace(true);
+        self.broker.groups.resign();
+        // Every connection and task holds a receiver until it ends.
+        if clock::timeout(GRACE, self.stop.closed()).await.is_err() {
+            tracing::warn!("connections are still busy and are cut off");
+        }
+        let partitions = Arc::clone(&self.broker.partitions);
+        if let Err(error) = task::blocking(move || partitions.close()).await {
+            tracing::error!(%error, "logs were not closed cleanly; the next start recovers them");
+        }
+        if let Some(threads) = Arc::into_inner(self.threads)
+            && let Err(error) = task::blocking(move || threads.shutdown()).await
+        {
+            tracing::error!(%error, "net threads did not stop");
+        }
+        drop(self.locks);
+    }
+}

@@ -1,0 +1,177 @@
+//! A broker in this process, and a client that speaks in frames.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tidemark_config::ConfigMap;
+use tidemark_env::disk::FileDisk;
+use tidemark_env::net::{self, Stream};
+use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_wire::messages::{RequestHeader, ResponseHeader};
+use tidemark_wire::{
+    ApiKey, Message, Reader, Request, Writer, request_header_version, response_header_version,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Longer than any answer takes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A broker on a free port, with its data in a directory that goes with it.
+pub struct TestBroker {
+    pub server: RunningServer,
+    pub dir: TempDir,
+}
+
+/// Starts a broker with these settings on top.
+pub async fn broker(settings: &[(&str, &str)]) -> TestBroker {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = start_in(&dir, settings).await;
+    TestBroker { server, dir }
+}
+
+/// Starts a broker on the data of an earlier one.
+pub async fn start_in(dir: &TempDir, settings: &[(&str, &str)]) -> RunningServer {
+    let mut map = ConfigMap::from([
+        (
+            "listeners".to_string(),
+            "PLAINTEXT://127.0.0.1:0".to_string(),
+        ),
+        ("http.listen".to_string(), "127.0.0.1:0".to_string()),
+        ("log.dirs".to_string(), dir.path().display().to_string()),
+        (
+            "group.initial.rebalance.delay.ms".to_string(),
+            "0".to_string(),
+        ),
+        ("offsets.topic.num.partitions".to_string(), "3".to_string()),
+    ]);
+    map.extend(
+        settings
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string())),
+    );
+    let config = ServerConfig {
+        settings: map,
+        disk: Arc::new(FileDisk::new()),
+        net_threads: 2,
+        cut_corrupt_logs: false,
+    };
+    tidemark_server::start(config)
+        .await
+        .expect("the broker starts")
+}
+
+/// One connection.
+pub struct Connection {
+    stream: Stream,
+    correlation_id: i32,
+}
+
+impl Connection {
+    pub async fn open(server: &RunningServer) -> Connection {
+        let stream = net::connect(server.bootstrap(), PATIENCE)
+            .await
+            .expect("the broker listens");
+        Connection {
+            stream,
+            correlation_id: 0,
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream
+            .write_all(bytes)
+            .await
+            .expect("the connection takes bytes");
+    }
+
+    /// Sends a frame with this header and body.
+    pub async fn send_body(
+        &mut self,
+        api: i16,
+        version: i16,
+        header_version: i16,
+        body: &[u8],
+    ) -> i32 {
+        self.correlation_id += 1;
+        let header = RequestHeader {
+            request_api_key: api,
+            request_api_version: version,
+            correlation_id: self.correlation_id,
+            client_id: Some("test".into()),
+            ..Default::default()
+        };
+        let mut writer = Writer::new();
+        header
+            .encode(&mut writer, header_version)
+            .expect("a header");
+        let header = writer.into_bytes();
+        let mut frame = BytesMut::new();
+        frame.put_u32((header.len() + body.len()) as u32);
+        frame.put_slice(&header);
+        frame.put_slice(body);
+        self.send_raw(&frame).await;
+        self.correlation_id
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        let body = tidemark_wire::encode(request, version).expect("the request fits its version");
+        let header = request_header_version(R::API_KEY, version);
+        self.send_body(R::API_KEY as i16, version, header, &body)
+            .await
+    }
+
+    /// The next frame; `None` when the broker closed the connection.
+    pub async fn frame(&mut self) -> Option<Bytes> {
+        let read = async {
+            let length = self.stream.read_u32().await.ok()?;
+            let mut frame = vec![0; length as usize];
+            self.stream.read_exact(&mut frame).await.ok()?;
+            Some(Bytes::from(frame))
+        };
+        tidemark_env::clock::timeout(PATIENCE, read)
+            .await
+            .expect("the broker answers in time")
+    }
+
+    /// The next answer, which must be to `correlation_id`.
+    pub async fn answer<R: Request>(
+        &mut self,
+        version: i16,
+        correlation_id: i32,
+    ) -> Option<R::Response> {
+        let frame = self.frame().await?;
+        let mut reader = Reader::new(frame);
+        let header_version = response_header_version(R::API_KEY, version);
+        let header =
+            ResponseHeader::decode(&mut reader, header_version).expect("a response header");
+        assert_eq!(
+            header.correlation_id, correlation_id,
+            "answers come in the order of requests"
+        );
+        let response =
+            R::Response::decode(&mut reader, version).expect("an answer of the version asked for");
+        reader.finish().expect("nothing after the answer");
+        Some(response)
+    }
+
+    /// Asks and waits for the answer.
+    pub async fn ask<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        let id = self.send(request, version).await;
+        let answer = self.answer::<R>(version, id).await;
+        answer.unwrap_or_else(|| {
+            panic!(
+                "{} version {version}: the broker closed the connection",
+                R::NAME
+            )
+        })
+    }
+}
+
+/// Every API that the broker serves, at every version.
+pub fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
+    let (first, last) = api.stable_versions();
+    first..=last
+}
