@@ -5,6 +5,7 @@ mod damage;
 mod formats;
 mod imports;
 mod model;
+mod sharing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
