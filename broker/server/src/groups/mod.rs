@@ -235,6 +235,6 @@ fn config(settings: &BrokerSettings) -> GroupConfig {
 pub(crate) fn start_timers(broker: &Arc<Broker>, stop: watch::Receiver<bool>) {
     let broker = Arc::clone(broker);
     drop(task::spawn("group-timers", async move {
-        broker.groups.run_timers(stop).await
+        broker.groups.run_timers(stop).await;
     }));
 }

@@ -36,8 +36,10 @@ pub(crate) async fn handle(
     };
     names.sort();
     names.dedup();
-    let mut response = DescribeTopicPartitionsResponse::default();
-    response.next_cursor = None;
+    let mut response = DescribeTopicPartitionsResponse {
+        next_cursor: None,
+        ..Default::default()
+    };
     for name in names {
         let start = if name == from_name {
             std::mem::take(&mut from_index)
