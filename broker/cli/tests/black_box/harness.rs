@@ -116,6 +116,14 @@ impl Broker {
         serde_json::from_str(&self.ok(&all)).expect("JSON")
     }
 
+    /// Where its data is.
+    pub fn data(&self) -> &std::path::Path {
+        self.data
+            .as_ref()
+            .expect("a broker has its data until it is started again")
+            .path()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()

@@ -11,6 +11,7 @@
 )]
 
 mod doctor;
+mod files;
 mod groups;
 mod harness;
 mod proxy;

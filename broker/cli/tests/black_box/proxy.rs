@@ -13,6 +13,9 @@ use tidemark_wire::{ApiKey, Message, response_header_version};
 /// Changes the body of an answer.
 pub type Change = fn(ApiKey, i16, Bytes, port: u16) -> Bytes;
 
+/// What was asked, by correlation id.
+type Asked = Arc<Mutex<HashMap<[u8; 4], (ApiKey, i16)>>>;
+
 /// Listens on a free port for the life of the test and answers it.
 pub fn start(broker: &str, change: Change) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -21,7 +24,7 @@ pub fn start(broker: &str, change: Change) -> u16 {
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(&broker).unwrap();
-            let asked: Arc<Mutex<HashMap<[u8; 4], (ApiKey, i16)>>> = Arc::default();
+            let asked = Asked::default();
             let (from, to, noted) = (
                 client.try_clone().unwrap(),
                 server.try_clone().unwrap(),
