@@ -5,6 +5,7 @@ import re
 
 from labkit.broker import tool
 from labkit.paths import unique, wait_until
+from labkit.workers import record
 
 
 def test_topics_and_configs(bootstrap):
@@ -44,6 +45,9 @@ def test_console_and_offsets(bootstrap, make_topic, tmp_path):
     starts = tool("GetOffsetShell", *at, "--topic", topic, "--time", "earliest").split()
     assert all(line.endswith(":0") for line in starts)
     newest = tool("GetOffsetShell", *at, "--topic", topic, "--time", "max-timestamp").split()
+    local = tool("GetOffsetShell", *at, "--topic", topic, "--time", "earliest-local").split()
+    assert local == starts
+    tool("GetOffsetShell", *at, "--topic", topic, "--time", "latest-tiered")
     assert sum(1 for line in newest if int(line.rsplit(":", 1)[1]) >= 0) >= 1
 
     fullest = max(ends, key=lambda name: int(ends[name]))
@@ -111,3 +115,12 @@ def test_verifiable_producer_and_consumer(bootstrap, make_topic):
                 "--max-messages", 200, "--reset-policy", "earliest")
     consumed = sum(json.loads(line)["count"] for line in read.splitlines() if "records_consumed" in line)
     assert consumed >= 200
+
+
+def test_producers_are_described(bootstrap, worker, make_topic):
+    topic = make_topic()
+    worker("java-4.3").call("produce", bootstrap=bootstrap, topic=topic, idempotent=True,
+                            records=[record(f"{i}".encode(), partition=0) for i in range(5)])
+    said = tool("TransactionsCommand", "--bootstrap-server", bootstrap, "describe-producers", "--topic", topic, "--partition", 0)
+    rows = [line.split() for line in said.strip().splitlines()[1:]]
+    assert len(rows) == 1 and rows[0][3] == "4"
