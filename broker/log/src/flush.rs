@@ -214,11 +214,7 @@ impl Log {
         if flushed.generation == self.generation() {
             debug_assert!(flushed.end <= self.end);
             self.durable = self.durable.max(flushed.end);
-            if flushed.names_changed > self.names_synced || self.names_unsure {
-                // Whenever one of these holds, a ticket syncs the names.
-                self.names_synced = self.names_synced.max(flushed.names_changed);
-                self.names_unsure = false;
-            }
+            self.note_names(flushed);
         }
         self.durable
     }
@@ -289,16 +285,25 @@ impl Log {
         }
     }
 
-    /// Takes note of a finished checkpoint, which is a flush as well; returns the
-    /// durable offset.
+    /// Takes note of a finished checkpoint; returns the durable offset.
+    ///
+    /// That one does not move: it moves only by [`Log::flushed`], so that whoever waits
+    /// for it is told in one place.
     pub fn checkpointed(&mut self, checkpointed: Checkpointed) -> i64 {
-        if checkpointed.only_log_start {
-            return self.durable;
-        }
-        if checkpointed.flushed.generation == self.generation() {
+        let flushed = checkpointed.flushed;
+        if !checkpointed.only_log_start && flushed.generation == self.generation() {
             self.sealed_since_checkpoint = 0;
+            self.note_names(flushed);
         }
-        self.flushed(checkpointed.flushed)
+        self.durable
+    }
+
+    fn note_names(&mut self, flushed: Flushed) {
+        if flushed.names_changed > self.names_synced || self.names_unsure {
+            // Whenever one of these holds, tickets and jobs sync the names.
+            self.names_synced = self.names_synced.max(flushed.names_changed);
+            self.names_unsure = false;
+        }
     }
 
     /// Closes the log cleanly: writes index entries and the producers' snapshot,
@@ -318,7 +323,10 @@ impl Log {
             let done = job.run()?;
             self.checkpointed(done);
         }
-        debug_assert_eq!(self.durable, self.end);
+        debug_assert_eq!(
+            lock(&self.shared.checkpoint).current().recovery_point,
+            self.end
+        );
         for doomed in self.doomed.drain(..) {
             doomed.remove(&*self.shared.disk);
         }
