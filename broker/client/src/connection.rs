@@ -555,3 +555,6 @@ async fn read_frame(
     }
     Ok(frame.freeze())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Log files looked at from outside the broker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn file(broker: &Broker, name: &str) -> PathBuf {
     broker.data().join("t-0").join(name)
 }
 
-fn dump(path: &PathBuf, more: &[&str]) -> crate::harness::Done {
+fn dump(path: &Path, more: &[&str]) -> crate::harness::Done {
     let path = path.display().to_string();
     let mut arguments = vec!["log", "dump", &path];
     arguments.extend(more);
