@@ -115,6 +115,7 @@ def written_by_kafka(tmp_path_factory):
 
 
 @pytest.mark.ours
+@pytest.mark.xdist_group("disk")
 def test_a_partition_written_by_kafka_is_taken_with_its_offsets(own_broker, worker, written_by_kafka):
     folder, sent, start = written_by_kafka
     broker = own_broker()
@@ -137,6 +138,7 @@ def test_a_partition_written_by_kafka_is_taken_with_its_offsets(own_broker, work
 
 
 @pytest.mark.ours
+@pytest.mark.xdist_group("disk")
 def test_our_dump_shows_a_segment_of_kafkas(written_by_kafka):
     folder, sent, start = written_by_kafka
     last = sorted(folder.glob("*.log"))[-1]
