@@ -67,6 +67,9 @@ pub struct Args {
     /// How the group shares its partitions
     #[arg(long, value_enum, value_name = "NAME", default_value = "range")]
     assignor: AssignorArg,
+    /// How long the group waits for a member that says nothing before its partitions go to others
+    #[arg(long, default_value = "45s", value_parser = crate::context::parse_timeout, value_name = "DURATION")]
+    session_timeout: Duration,
     /// Keeps this member's place in the group over restarts
     #[arg(long, value_name = "ID", requires = "group")]
     instance_id: Option<String>,
@@ -151,7 +154,11 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
 }
 
 fn group_config(args: &Args, group: &str) -> GroupConfig {
+    let session_ms = i32::try_from(args.session_timeout.as_millis()).unwrap_or(i32::MAX);
     GroupConfig {
+        session_timeout_ms: session_ms,
+        // Several heartbeats fit into a session, so that one may get lost.
+        heartbeat_interval_ms: u64::try_from(session_ms / 3).unwrap_or(0).clamp(100, 3_000),
         instance_id: args.instance_id.clone(),
         assignors: match args.assignor {
             AssignorArg::Range => vec![Assignor::Range, Assignor::RoundRobin],

@@ -27,6 +27,11 @@ fn settled(broker: &Broker, group: &str, all: usize, busy: usize) {
     });
 }
 
+/// A broker that lets members beat often, so that they notice a rebalance soon.
+fn quick_to_rebalance() -> Broker {
+    Broker::start_with(&["--set", "group.min.session.timeout.ms=500"])
+}
+
 fn all_seen(readers: &mut [&mut Background]) -> Vec<String> {
     readers
         .iter_mut()
@@ -71,7 +76,7 @@ fn a_group_goes_on_where_it_was() {
 #[test]
 fn members_share_partitions_and_take_over_from_each_other() {
     for assignor in ["range", "roundrobin", "cooperative-sticky"] {
-        let broker = Broker::start();
+        let broker = quick_to_rebalance();
         broker.ok(&["topic", "create", "t", "-p", "4"]);
         let member = || {
             broker.background(&[
@@ -116,10 +121,20 @@ fn members_share_partitions_and_take_over_from_each_other() {
 
 #[test]
 fn more_members_than_partitions_leave_some_idle() {
-    let broker = Broker::start();
+    let broker = quick_to_rebalance();
     broker.ok(&["topic", "create", "t", "-p", "2"]);
     let readers: Vec<Background> = (0..4)
-        .map(|_| broker.background(&["consume", "t", "-g", "g", "--follow"]))
+        .map(|_| {
+            broker.background(&[
+                "consume",
+                "t",
+                "-g",
+                "g",
+                "--follow",
+                "--session-timeout",
+                "1s",
+            ])
+        })
         .collect();
     settled(&broker, "g", 4, 2);
     let text = broker.ok(&["group", "describe", "g"]);
@@ -218,4 +233,46 @@ fn a_static_member_keeps_its_partitions_over_a_restart() {
     settled(&broker, "g", 2, 2);
     assert_eq!(place("one"), before);
     drop((one, two));
+}
+
+#[test]
+fn a_member_outlives_a_broker_that_is_killed_and_started_again() {
+    let mut broker = Broker::start();
+    broker.ok(&["topic", "create", "t", "-p", "2"]);
+    let mut reader = broker.background(&["consume", "t", "-g", "g", "--follow"]);
+    broker.ok_with_input(&["produce", "t", "--round-robin"], &numbers(1..=100));
+    reader.wait_for_lines(100);
+    broker.stop("KILL");
+    let broker = broker.restart();
+    broker.ok_with_input(&["produce", "t", "--round-robin"], &numbers(101..=200));
+    until("the later records are read", || {
+        reader.drain();
+        (101..=200).all(|n| reader.seen.contains(&n.to_string()))
+    });
+    let (code, _) = reader.stop("TERM");
+    assert_eq!(code, 0);
+    assert_eq!(broker.json(&["group", "describe", "g"])["lag"], 0);
+}
+
+#[test]
+fn a_member_that_is_killed_is_replaced_and_what_it_had_not_committed_is_read_again() {
+    let broker = quick_to_rebalance();
+    broker.ok(&["topic", "create", "t", "-p", "2"]);
+    let session = &["--session-timeout", "2s"];
+    let consume = [
+        "consume", "t", "-g", "g", "--follow", session[0], session[1],
+    ];
+    let mut killed = broker.background(&consume);
+    settled(&broker, "g", 1, 1);
+    broker.ok_with_input(&["produce", "t", "--round-robin"], &numbers(1..=50));
+    killed.wait_for_lines(50);
+    killed.stop("KILL");
+    let mut heir = broker.background(&consume);
+    heir.wait_for_lines(50);
+    let read: BTreeSet<&String> = heir.seen.iter().collect();
+    assert_eq!(
+        read.len(),
+        50,
+        "nothing was committed, so all is read again"
+    );
 }

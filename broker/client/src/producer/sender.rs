@@ -25,6 +25,9 @@ const LAST_WITH_NAMES: i16 = 12;
 /// How often metadata is asked for at most while a leader is looked for.
 const REFRESH_EVERY_MS: i64 = 200;
 
+/// How old metadata may grow: topics that got more partitions are noticed by then.
+const METADATA_MAX_AGE_MS: i64 = 300_000;
+
 type Sent = Batch<Waiter>;
 
 /// One partition's part of an answer.
@@ -160,7 +163,8 @@ impl Sender {
 
     fn refresh_if_wanted(&mut self) {
         let now_ms = self.shared.now_ms();
-        if !self.refresh_wanted || self.refreshing || now_ms < self.refresh_at_ms {
+        let old = now_ms - self.refresh_at_ms > METADATA_MAX_AGE_MS;
+        if !(self.refresh_wanted || old) || self.refreshing || now_ms < self.refresh_at_ms {
             return;
         }
         self.refresh_wanted = false;
