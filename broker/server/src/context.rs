@@ -39,15 +39,6 @@ impl Context {
             .push(permit);
     }
 
-    /// Whether the answer holds memory already.
-    pub(crate) fn holds(&self) -> bool {
-        !self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
-    }
-
     /// Hands over what the answer holds.
     pub(crate) fn take_held(&self) -> Vec<Permit> {
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))

@@ -3,7 +3,7 @@
 use super::session::Wanted;
 use super::signal::{Signal, Slot};
 use crate::broker::Broker;
-use crate::context::Context;
+use crate::net::Permit;
 use crate::partition::Partition;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Drop for Subscription {
 }
 
 /// The answer for one partition.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) error: ErrorCode,
     pub(crate) high_watermark: i64,
@@ -47,6 +47,8 @@ pub(crate) struct Found {
     pub(crate) records: Bytes,
     /// Whether there was a batch that the limit left no room for.
     pub(crate) more: bool,
+    /// The memory that the records take.
+    pub(crate) held: Option<Permit>,
 }
 
 impl Found {
@@ -59,6 +61,7 @@ impl Found {
             diverging: None,
             records: Bytes::new(),
             more: false,
+            held: None,
         }
     }
 }
@@ -140,25 +143,24 @@ fn code(error: &ReadError) -> ErrorCode {
     }
 }
 
-/// Reads what `wanted` asks for, at most `max_bytes` of it. Takes memory for it, which `context`
-/// holds until the answer is sent: waits for it when the answer holds none yet, and leaves the
-/// records for the next fetch when it does (waiting while holding could wait for ever).
+/// Reads what `wanted` asks for, at most `max_bytes` of it, and takes memory for it. The `first` to
+/// be read for an answer may be a batch above the limit (KIP-74), and waits for memory; the others
+/// are left for the next fetch when there is none (waiting while holding could wait for ever).
 pub(crate) async fn look(
     broker: &Broker,
-    context: &Context,
     partition: &Partition,
     wanted: &Wanted,
     max_bytes: usize,
-    at_least_one_batch: bool,
+    first: bool,
 ) -> Found {
-    let (found, plan, cold) = match plan(partition, wanted, max_bytes, at_least_one_batch) {
+    let (found, plan, cold) = match plan(partition, wanted, max_bytes, first) {
         Planned::Answer(found) => return found,
         Planned::Read { found, plan, .. } if plan.is_empty() => return found,
         Planned::Read { found, plan, cold } => (found, plan, cold),
     };
-    let mut permit = match context.holds() {
-        false => broker.fetch_memory.take(max_bytes).await,
-        true => match broker.fetch_memory.try_take(max_bytes) {
+    let mut permit = match first {
+        true => broker.fetch_memory.take(max_bytes).await,
+        false => match broker.fetch_memory.try_take(max_bytes) {
             Some(permit) => permit,
             None => {
                 return Found {
@@ -182,10 +184,8 @@ pub(crate) async fn look(
         Ok(read) => {
             partition.count_out(read.records.len() as u64);
             permit.shrink(read.records.len());
-            if !read.records.is_empty() {
-                context.hold(permit);
-            }
             Found {
+                held: (!read.records.is_empty()).then_some(permit),
                 records: read.records,
                 more: read.more,
                 ..found

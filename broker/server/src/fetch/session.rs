@@ -2,7 +2,7 @@
 //! that a request carries only what changed and an answer only what is new.
 
 use super::signal::{Signal, Slot};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -34,6 +34,8 @@ pub(crate) struct Entry<P> {
     pub(crate) partition: Option<P>,
     pub(crate) told_high_watermark: i64,
     pub(crate) told_log_start: i64,
+    /// The fetch that gave records of it last, counted over the session.
+    served_in: u64,
 }
 
 /// The partitions of one fetch session. `P` is a subscription to the partition, released on drop.
@@ -42,6 +44,7 @@ pub(crate) struct Interest<P> {
     entries: Vec<Option<Entry<P>>>,
     free: Vec<Slot>,
     slots: HashMap<(TopicRef, i32), Slot>,
+    serves: u64,
     pub(crate) signal: Arc<Signal>,
 }
 
@@ -51,6 +54,7 @@ impl<P> Default for Interest<P> {
             entries: Vec::new(),
             free: Vec::new(),
             slots: HashMap::new(),
+            serves: 0,
             signal: Arc::default(),
         }
     }
@@ -71,6 +75,7 @@ impl<P> Interest<P> {
             partition: None,
             told_high_watermark: -1,
             told_log_start: -1,
+            served_in: 0,
         });
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -97,6 +102,26 @@ impl<P> Interest<P> {
     /// The partition at a slot, if it is still there.
     pub(crate) fn entry(&mut self, slot: Slot) -> Option<&mut Entry<P>> {
         self.entries.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Puts candidates into the order in which they have their turn, each once: who got records
+    /// longest ago comes first, so that no partition starves behind others that are always full.
+    pub(crate) fn take_turns(&mut self, candidates: &mut Vec<Slot>) {
+        let mut seen = HashSet::with_capacity(candidates.len());
+        candidates.retain(|slot| seen.insert(*slot));
+        candidates.sort_by_key(|slot| {
+            let entry = self.entries.get(*slot as usize).and_then(Option::as_ref);
+            entry.map_or(0, |entry| entry.served_in)
+        });
+    }
+
+    /// Notes that the partition at `slot` gave records.
+    pub(crate) fn served(&mut self, slot: Slot) {
+        self.serves += 1;
+        let serves = self.serves;
+        if let Some(entry) = self.entry(slot) {
+            entry.served_in = serves;
+        }
     }
 
     /// How many partitions there are.

@@ -174,37 +174,42 @@ async fn serve(
     let mut later = Vec::new();
     loop {
         candidates.extend(signal.take());
+        interest.take_turns(candidates);
         let mut news = false;
         for slot in candidates.drain(..) {
+            // What it holds is given back before more is taken.
             if let Some(earlier) = answers.remove(&slot) {
                 bytes -= earlier.records.len();
             } else {
                 order.push(slot);
             }
-            let found = look_at(
-                broker,
-                context,
-                interest,
-                slot,
-                limit.saturating_sub(bytes),
-                bytes == 0,
-            )
-            .await;
+            let room = limit.saturating_sub(bytes);
+            let found = look_at(broker, interest, slot, room, bytes == 0).await;
             bytes += found.records.len();
             news |= found.error != ErrorCode::None || found.diverging.is_some();
-            let unread = found.more && found.records.is_empty();
-            if unread || found.error != ErrorCode::None {
-                // No room in this answer, or not well: it is looked at first in the next.
+            if found.more && found.records.is_empty() || found.error != ErrorCode::None {
+                // No room in this answer, or not well: it is looked at in the next.
                 later.push(slot);
             }
             answers.insert(slot, found);
         }
-        if news || bytes >= enough || bytes >= limit {
+        if news || bytes >= enough || bytes >= limit || interest.len() == 0 {
             break;
         }
         tokio::select! {
             () = signal.changed() => {}
             () = clock::sleep_until(deadline) => break,
+        }
+    }
+    for (slot, found) in &mut answers {
+        if let Some(permit) = found.held.take() {
+            context.hold(permit);
+        }
+        if !found.records.is_empty() {
+            interest.served(*slot);
+            // The client may throw the answer away and ask from the same offset again, which an
+            // incremental request does not say.
+            later.push(*slot);
         }
     }
     later.into_iter().for_each(|slot| signal.mark(slot));
@@ -216,7 +221,6 @@ async fn serve(
 
 async fn look_at(
     broker: &Arc<Broker>,
-    context: &Context,
     interest: &mut Interest<Subscription>,
     slot: Slot,
     room: usize,
@@ -238,15 +242,7 @@ async fn look_at(
     let partition = Arc::clone(&subscription.partition);
     let wanted = entry.wanted.clone();
     let most = usize::try_from(wanted.max_bytes).unwrap_or(0).min(room);
-    let found = look(
-        broker,
-        context,
-        &partition,
-        &wanted,
-        most,
-        at_least_one_batch,
-    )
-    .await;
+    let found = look(broker, &partition, &wanted, most, at_least_one_batch).await;
     if found.error == ErrorCode::NotLeaderOrFollower
         && let Some(entry) = interest.entry(slot)
     {

@@ -1,0 +1,7 @@
+//! A broker in this process, asked over real sockets.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod fetch;
+mod fetch_sessions;
+mod kit;
