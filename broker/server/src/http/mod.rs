@@ -76,15 +76,14 @@ impl HttpServer {
     /// Answers until `stop` turns true (or its sender is gone), and for a moment after that.
     pub(crate) async fn run(self, health: Arc<dyn Health>, stop: watch::Receiver<bool>) {
         let listener = Bounded::new(self.listener, self.address);
-        let (drain, mut end) = (stop.clone(), stop);
-        let serve = axum::serve(listener, router(health)).with_graceful_shutdown(stopped(drain));
+        let drain = stopped(stop.clone());
+        let serve = axum::serve(listener, router(health)).with_graceful_shutdown(drain);
         tokio::select! {
             served = serve => if let Err(error) = served {
                 tracing::error!(%error, "health and metrics are no longer served");
             },
             () = async {
-                // A dropped sender means that the broker is gone, which is the same thing.
-                drop(end.wait_for(|stop| *stop).await);
+                stopped(stop).await;
                 clock::sleep(STOP_WITHIN).await;
             } => {}
         }
@@ -92,6 +91,7 @@ impl HttpServer {
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A dropped sender means that the broker is gone, which is the same thing.
     drop(stop.wait_for(|stop| *stop).await);
 }
 

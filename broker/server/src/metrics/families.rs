@@ -1,7 +1,5 @@
 //! Every metric of the broker: what is registered or written at a scrape is named here first,
-//! and `docs/metrics.md` is generated from this table.
-
-use std::fmt::Write;
+//! and `docs/metrics.md` is generated from this table (see `reference`).
 
 /// How a metric's values are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +25,10 @@ impl Kind {
 
 /// A metric with all its series.
 #[derive(Debug)]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the unit and the page are for the reference")
+)]
 pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
@@ -49,6 +51,7 @@ macro_rules! families {
             help: $of_help, of_partitions: true,
         };)*
         /// All of them, in the order of the reference.
+        #[cfg(test)]
         pub(crate) const ALL: &[&Family] = &[$(&$name,)* $(&$of_name,)*];
     };
 }
@@ -114,49 +117,5 @@ families! {
     PARTITION_RECEIVED_BYTES: Counter "tidemark_partition_received_bytes_total" "bytes", "Bytes of record batches appended.";
     PARTITION_RECEIVED_RECORDS: Counter "tidemark_partition_received_records_total" "records", "Records appended.";
     PARTITION_SENT_BYTES: Counter "tidemark_partition_sent_bytes_total" "bytes", "Bytes of record batches fetched.";
-    }
-}
-
-/// The reference that is `docs/metrics.md`.
-pub(crate) fn reference() -> String {
-    let mut out = String::from(
-        "# Metrics\n\n\
-         Generated from the table in `broker/server/src/metrics/families.rs`; do not edit. \
-         After a change there: `UPDATE=1 cargo test -p tidemark-server metrics`.\n\n\
-         In Prometheus' text format on the health port. Names begin with `tidemark_`, units are base units \
-         (seconds, bytes), counters end in `_total` and start at 0 with the process.\n\n\
-         ## `/metrics`\n\n",
-    );
-    table(&mut out, false);
-    out.push_str(&format!(
-        "\nA series appears once there is something to tell: an API is first listed after its first request, \
-         an error after it was first answered.\n\n\
-         Labels are bounded. Topics: the {topics} largest by bytes have series of their own, the rest is \
-         `topic=\"other\"` (a topic of that very name is counted there too). A topic that becomes one of the \
-         largest gets a series with its full count; `other` never goes back for it, so rates stay true.\n\n\
-         ## `/metrics/partitions`\n\n\
-         Scrape it where partitions are to be told apart, and less often. At most {partitions} partitions are \
-         listed; a comment at the end says how many were not.\n\n",
-        topics = super::topics::SHOWN_TOPICS,
-        partitions = super::snapshot::SHOWN_PARTITIONS,
-    ));
-    table(&mut out, true);
-    out
-}
-
-fn table(out: &mut String, of_partitions: bool) {
-    out.push_str("| name | type | labels | unit | meaning |\n|---|---|---|---|---|\n");
-    for family in ALL.iter().filter(|f| f.of_partitions == of_partitions) {
-        let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
-        // Writing to a string cannot fail.
-        drop(writeln!(
-            out,
-            "| `{}` | {} | {} | {} | {} |",
-            family.name,
-            family.kind.name(),
-            labels.join(", "),
-            family.unit,
-            family.help
-        ));
     }
 }

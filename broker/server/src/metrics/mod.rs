@@ -6,6 +6,8 @@
 
 pub(crate) mod families;
 mod process;
+#[cfg(test)]
+mod reference;
 mod snapshot;
 mod text;
 mod topics;
@@ -80,9 +82,7 @@ impl Metrics {
             .unwrap_or(0);
         let acks = histograms(&registry, &families::PRODUCE_ACK_DURATION, &DISK_SECONDS);
         Metrics {
-            connections: valid(&families::CONNECTIONS, &registry, |opts| {
-                IntGauge::with_opts(opts)
-            }),
+            connections: valid(&families::CONNECTIONS, &registry, IntGauge::with_opts),
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
             bad_requests: counter(&registry, &families::BAD_REQUESTS),
             disk_full: counter(&registry, &families::DISK_FULL),
@@ -163,7 +163,7 @@ fn index(api: ApiKey) -> usize {
 }
 
 fn counter(registry: &Registry, family: &Family) -> IntCounter {
-    valid(family, registry, |opts| IntCounter::with_opts(opts))
+    valid(family, registry, IntCounter::with_opts)
 }
 
 fn histograms(registry: &Registry, family: &Family, bounds: &[f64]) -> HistogramVec {

@@ -61,7 +61,7 @@ impl Text {
 
 fn put(out: &mut dyn Write, what: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
-    drop(out.write_fmt(what));
+    out.write_fmt(what).unwrap_or_default();
 }
 
 /// Escapes what is written as a label's value.

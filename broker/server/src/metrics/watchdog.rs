@@ -42,7 +42,7 @@ pub(crate) struct NetThreadSample {
     pub(crate) slow_polls: u64,
     /// The longest delay within the last one to two minutes.
     pub(crate) longest_delay: Duration,
-    /// Since its last tick; zero before its first.
+    /// Since its last tick, or its start.
     pub(crate) tick_age: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Ticks {
 }
 
 impl Watchdog {
-    /// A watchdog over this many threads. It takes a thread for live until its first tick.
+    /// A watchdog over this many threads. It takes a thread for live until [`Self::start`].
     pub(crate) fn new(threads: usize) -> Arc<Watchdog> {
         let threads = (0..threads).map(|_| Mutex::default()).collect();
         Arc::new(Watchdog {
@@ -96,6 +96,8 @@ impl Watchdog {
     pub(crate) fn start(self: &Arc<Self>, threads: &NetThreads) {
         for index in 0..self.threads.len().min(threads.len()) {
             let watchdog = Arc::clone(self);
+            // From here on it is expected to tick, even if it never gets to it.
+            self.record(index, self.now(), Duration::ZERO);
             drop(threads.spawn_on(index, "watchdog", async move {
                 loop {
                     let due = clock::monotonic() + TICK;
@@ -108,15 +110,33 @@ impl Watchdog {
 
     fn tick(&self, index: usize, due: Instant, now: Instant) {
         let at = now.saturating_duration_since(self.began);
+        self.record(index, at, now.saturating_duration_since(due));
+    }
+
+    pub(super) fn record(&self, index: usize, at: Duration, late: Duration) {
         if let Some(ticks) = self.threads.get(index) {
             let mut ticks = ticks.lock().unwrap_or_else(PoisonError::into_inner);
-            ticks.record(at, now.saturating_duration_since(due));
+            ticks.record(at, late);
         }
     }
 
     /// All threads at this moment.
     pub(crate) fn samples(&self) -> Vec<NetThreadSample> {
-        let at = clock::monotonic().saturating_duration_since(self.began);
+        self.samples_at(self.now())
+    }
+
+    /// Whether no thread is stuck.
+    pub(crate) fn live(&self) -> bool {
+        self.live_at(self.now())
+    }
+
+    pub(super) fn live_at(&self, at: Duration) -> bool {
+        self.samples_at(at)
+            .iter()
+            .all(|sample| sample.tick_age < STUCK)
+    }
+
+    fn samples_at(&self, at: Duration) -> Vec<NetThreadSample> {
         let sample = |(index, ticks): (usize, &Mutex<Ticks>)| {
             let ticks = *ticks.lock().unwrap_or_else(PoisonError::into_inner);
             ticks.sample(index, at)
@@ -124,8 +144,8 @@ impl Watchdog {
         self.threads.iter().enumerate().map(sample).collect()
     }
 
-    /// Whether no thread is stuck.
-    pub(crate) fn live(&self) -> bool {
-        self.samples().iter().all(|sample| sample.tick_age < STUCK)
+    /// Since the watchdog began.
+    fn now(&self) -> Duration {
+        clock::monotonic().saturating_duration_since(self.began)
     }
 }
