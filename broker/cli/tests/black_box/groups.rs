@@ -85,6 +85,8 @@ fn members_share_partitions_and_take_over_from_each_other() {
                 "-g",
                 "g",
                 "--follow",
+                "--session-timeout",
+                "1s",
                 "--assignor",
                 assignor,
             ])
