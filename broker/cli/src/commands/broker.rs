@@ -20,7 +20,7 @@ pub struct Args {
     /// A setting that goes before the file's, by Kafka's name
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
-    /// Cut logs at damage in acknowledged records instead of refusing to start; loses what follows it
+    /// Cut logs at damage in acknowledged records instead of leaving their partitions offline; loses what follows it
     #[arg(long)]
     pub cut_corrupt_logs: bool,
 }

@@ -22,7 +22,7 @@ pub struct Args {
     /// A setting, by Kafka's name: --set log.retention.hours=24
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
-    /// Cut logs at damage in acknowledged records instead of refusing to start; loses what follows it
+    /// Cut logs at damage in acknowledged records instead of leaving their partitions offline; loses what follows it
     #[arg(long)]
     pub cut_corrupt_logs: bool,
 }
