@@ -114,6 +114,13 @@ struct State {
     reads: u64,
 }
 
+impl Inode {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.current);
+        self.pending.push(change);
+    }
+}
+
 // Contents would drown whatever they are printed with.
 impl std::fmt::Debug for Inode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -606,12 +613,19 @@ impl MemFile {
             let used = state.used_bytes();
             let old = lock(&self.inode).current.len() as u64;
             if new_len > old && used + (new_len - old) > capacity {
+                // As a real one does, it takes what fits.
+                if let Change::Write { offset, bytes } = change {
+                    let room = (old + capacity.saturating_sub(used)).saturating_sub(offset);
+                    let fits = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+                    if fits > 0 {
+                        let bytes = bytes[..fits].to_vec();
+                        lock(&self.inode).change(Change::Write { offset, bytes });
+                    }
+                }
                 return Err(FaultError::Enospc.error());
             }
         }
-        let mut inode = lock(&self.inode);
-        change.apply(&mut inode.current);
-        inode.pending.push(change);
+        lock(&self.inode).change(change);
         Ok(())
     }
 }

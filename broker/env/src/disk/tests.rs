@@ -173,6 +173,9 @@ fn planned_faults_hit_their_calls_and_are_used_up() {
         io::ErrorKind::StorageFull
     );
     file.write_at(b"3", 0).unwrap();
+    disk.set_capacity(Some(10));
+    assert!(file.write_at(b"4567", 8).is_err());
+    assert_eq!(&file.read_bytes_at(8, 9).unwrap()[..], b"45", "what fits");
     disk.corrupt(&path, 1, 0xff).unwrap();
     assert_eq!(file.read_bytes_at(1, 1).unwrap()[0], b'y' ^ 0xff);
 }

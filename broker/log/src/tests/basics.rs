@@ -198,7 +198,44 @@ fn a_full_disk_refuses_and_then_goes_on() {
     let error = log.append_as_leader(&records(30), 0, NOW_MS).unwrap_err();
     assert!(matches!(error, AppendError::DiskFull(_)), "{error}");
     assert_eq!(log.end_offset(), 3);
+    let file = log.active().files.log(&log.shared).unwrap();
+    assert_eq!(
+        file.len().unwrap(),
+        log.size_bytes(),
+        "half a batch is left to nobody"
+    );
     disk.set_capacity(None);
     log.append_as_leader(&records(30), 0, NOW_MS).unwrap();
     assert_eq!(read_all(&log, 0).len(), 2);
+}
+
+#[test]
+fn the_last_five_batches_of_a_producer_are_answered_again() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    let numbered = |sequence| {
+        batch(&Spec {
+            producer: Some((4, 0, sequence)),
+            ..Spec::default()
+        })
+    };
+    for sequence in 0..7 {
+        log.append_as_leader(&numbered(sequence), 0, NOW_MS)
+            .unwrap();
+    }
+    for sequence in 2..7 {
+        let again = log
+            .append_as_leader(&numbered(sequence), 0, NOW_MS)
+            .unwrap();
+        assert_eq!(
+            (again.duplicate, again.base_offset, again.last_offset),
+            (true, i64::from(sequence), i64::from(sequence))
+        );
+    }
+    let error = log.append_as_leader(&numbered(1), 0, NOW_MS).unwrap_err();
+    assert!(
+        matches!(error, AppendError::OutOfOrderSequence { .. }),
+        "{error}"
+    );
+    assert_eq!(log.end_offset(), 7);
 }

@@ -120,6 +120,11 @@ fn records_and_small_files_are_dumped() {
         (9, 1, 19)
     );
     assert_eq!(entry.batches().len(), 5);
+    let sealed = rows(&disk, "00000000000000000010.snapshot");
+    assert!(
+        matches!(&sealed[..], [Row::Producer(entry)] if entry.last_sequence() == 9),
+        "one is written with every new segment: {sealed:?}"
+    );
     let checkpoint = rows(&disk, "tidemark-checkpoint");
     assert!(matches!(checkpoint[..], [Row::Checkpoint(found)] if found.recovery_point == 20));
 }
