@@ -160,7 +160,7 @@ pub(crate) async fn produce(
 ) -> Result<Option<Later>, FrameError> {
     let started = clock::monotonic();
     let request = decode(&context, body)?;
-    let waiting = handlers::produce::start(broker, &context, request).await;
+    let waiting = handlers::produce::start(broker, &context, request).await?;
     let broker = Arc::clone(broker);
     let Some(waiting) = waiting else {
         broker.metrics.request(ApiKey::Produce, started.elapsed());

@@ -1,6 +1,7 @@
 //! Produce: validate without a lock, append under it, answer when all of it is durable.
 
 use super::prelude::*;
+use crate::net::FrameError;
 use crate::partition::{Acks, Partition};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -51,11 +52,14 @@ impl Refusal {
 }
 
 /// Appends what the request carries. What is left, unless acks=0, is to wait for it to be durable.
+///
+/// # Errors
+/// [`FrameError::Unanswered`] when a part of it was refused and acks=0 allows no answer.
 pub(crate) async fn start(
     broker: &Arc<Broker>,
     context: &Context,
     request: ProduceRequest,
-) -> Option<Waiting> {
+) -> Result<Option<Waiting>, FrameError> {
     let by_id = context.version >= FIRST_VERSION_BY_ID;
     let refused = refusal_of_all(&request);
     let image = broker.image();
@@ -85,12 +89,16 @@ pub(crate) async fn start(
         topics.push((topic.name, topic.topic_id, outcomes));
     }
     if request.acks == 0 {
-        return None;
+        let mut outcomes = topics.iter().flat_map(|(_, _, outcomes)| outcomes);
+        return match outcomes.find_map(|outcome| outcome.appended.as_ref().err()) {
+            None => Ok(None),
+            Some(refusal) => Err(FrameError::Unanswered(refusal.error)),
+        };
     }
     let acks = wait_for_all(&topics);
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let (broker, started, all) = (Arc::clone(broker), clock::monotonic(), request.acks);
-    Some(Box::pin(async move {
+    Ok(Some(Box::pin(async move {
         acks.wait(timeout).await;
         broker.metrics.produce_ack(all, started.elapsed());
         let responses = topics
@@ -105,7 +113,7 @@ pub(crate) async fn start(
             responses: responses.collect(),
             ..Default::default()
         }
-    }))
+    })))
 }
 
 /// What refuses a request as a whole.

@@ -4,7 +4,7 @@ use crate::context::Context;
 use bytes::{Buf, Bytes, BytesMut};
 use tidemark_wire::messages::ResponseHeader;
 use tidemark_wire::{
-    ApiKey, DecodeError, EncodeError, Message, Reader, Writer, response_header_version,
+    ApiKey, DecodeError, EncodeError, ErrorCode, Message, Reader, Writer, response_header_version,
 };
 
 /// Why a connection cannot go on: what came is not a request of this protocol.
@@ -33,6 +33,10 @@ pub(crate) enum FrameError {
         version: i16,
         source: DecodeError,
     },
+    /// A produce request that wants no answer failed; the end of its connection has its producer
+    /// look for the leader anew, as in Kafka.
+    #[error("a produce request with acks=0 was refused: {}", .0.name())]
+    Unanswered(ErrorCode),
     /// The header itself is cut short.
     #[error("request header does not decode: {0}")]
     Header(DecodeError),

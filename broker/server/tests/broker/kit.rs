@@ -2,7 +2,6 @@
 
 use crate::common::{Connection, PATIENCE};
 use bytes::Bytes;
-use std::future::Future;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_records::{Batch, BatchBuilder, BatchOptions, Limits, RecordRef};
@@ -25,7 +24,7 @@ pub const TOPIC: i8 = 2;
 pub const BROKER: i8 = 4;
 
 /// Asks again until `condition` holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = clock::monotonic() + PATIENCE;
     while !condition().await {
         assert!(clock::monotonic() < deadline, "never came true: {what}");

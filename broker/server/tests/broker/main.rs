@@ -5,3 +5,5 @@ mod common;
 mod fetch;
 mod fetch_sessions;
 mod kit;
+mod produce;
+mod slow_disk;

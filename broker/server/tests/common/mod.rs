@@ -1,13 +1,14 @@
 //! A broker in this process, and a client that speaks in frames.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_config::ConfigMap;
-use tidemark_env::disk::FileDisk;
+use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::net::{self, Stream};
-use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_server::{RunningServer, ServerConfig, StartError};
 use tidemark_wire::messages::{RequestHeader, ResponseHeader};
 use tidemark_wire::{
     ApiKey, Message, Reader, Request, Writer, request_header_version, response_header_version,
@@ -32,13 +33,24 @@ pub async fn broker(settings: &[(&str, &str)]) -> TestBroker {
 
 /// Starts a broker on the data of an earlier one.
 pub async fn start_in(dir: &TempDir, settings: &[(&str, &str)]) -> RunningServer {
+    try_start(Arc::new(FileDisk::new()), dir.path(), settings)
+        .await
+        .expect("the broker starts")
+}
+
+/// Starts a broker on this disk, if it can.
+pub async fn try_start(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    settings: &[(&str, &str)],
+) -> Result<RunningServer, StartError> {
     let mut map = ConfigMap::from([
         (
             "listeners".to_string(),
             "PLAINTEXT://127.0.0.1:0".to_string(),
         ),
         ("http.listen".to_string(), "127.0.0.1:0".to_string()),
-        ("log.dirs".to_string(), dir.path().display().to_string()),
+        ("log.dirs".to_string(), dir.display().to_string()),
         (
             "group.initial.rebalance.delay.ms".to_string(),
             "0".to_string(),
@@ -52,13 +64,11 @@ pub async fn start_in(dir: &TempDir, settings: &[(&str, &str)]) -> RunningServer
     );
     let config = ServerConfig {
         settings: map,
-        disk: Arc::new(FileDisk::new()),
+        disk,
         net_threads: 2,
         cut_corrupt_logs: false,
     };
-    tidemark_server::start(config)
-        .await
-        .expect("the broker starts")
+    tidemark_server::start(config).await
 }
 
 /// One connection.
