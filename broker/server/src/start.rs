@@ -97,6 +97,8 @@ pub struct RunningServer {
     broker: Arc<Broker>,
     threads: Arc<NetThreads>,
     stop: watch::Sender<bool>,
+    /// Ends the task that keeps in step with the metadata: last, as requests wait for it.
+    unfollow: watch::Sender<bool>,
     listeners: Vec<Advertised>,
     http: Option<SocketAddr>,
     locks: Vec<DirLock>,
@@ -192,7 +194,8 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     task::blocking(move || opening.open_all(&to_open)).await??;
     broker.groups.apply(&broker, &image, &image);
     partitions.publish(image.index());
-    follow(&broker, image, stopped.clone());
+    let (unfollow, unfollowed) = watch::channel(false);
+    follow(&broker, image, unfollowed);
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
 
@@ -215,6 +218,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         broker,
         threads,
         stop,
+        unfollow,
         listeners,
         http,
         locks,
@@ -356,6 +360,8 @@ impl RunningServer {
         if clock::timeout(GRACE, self.stop.closed()).await.is_err() {
             tracing::warn!("connections are still busy and are cut off");
         }
+        self.unfollow.send_replace(true);
+        self.unfollow.closed().await;
         let partitions = Arc::clone(&self.broker.partitions);
         if let Err(error) = task::blocking(move || partitions.close()).await {
             tracing::error!(%error, "logs were not closed cleanly; the next start recovers them");

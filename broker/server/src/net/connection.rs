@@ -32,7 +32,7 @@ const KEEP_BUFFER_BYTES: usize = 256 * 1024;
 
 /// A request is read this far before it takes its share of the memory for requests.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
-/// A request that holds memory and stops arriving for this long ends its connection.
+/// A request or answer that holds memory and does not move for this long ends its connection.
 const STALLED: Duration = Duration::from_secs(30);
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -116,6 +116,12 @@ pub(super) async fn serve(
 impl Connection {
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
+            if self.is_stopping() {
+                while !self.pending.is_empty() {
+                    self.answer_oldest().await?;
+                }
+                return Err(End::Stopping);
+            }
             let (frame, permit) = self.next_frame().await?;
             let (key, version) = frame::peek(&frame)?;
             let Some(api) = ApiKey::from_i16(key) else {
@@ -152,9 +158,15 @@ impl Connection {
             }
             return Ok(());
         }
-        let answer = tokio::select! {
-            answer = dispatch::dispatch(&broker, context, body) => answer?,
-            _ = stopped(&mut self.stop) => return Err(End::Stopping),
+        let answering = dispatch::dispatch(&broker, context, body);
+        let answer = if api == ApiKey::Fetch {
+            tokio::select! {
+                answer = answering => answer?,
+                // It may be parked for long, and a reader loses nothing by asking another broker.
+                _ = stopped(&mut self.stop) => return Err(End::Stopping),
+            }
+        } else {
+            answering.await?
         };
         drop(permit);
         self.write(answer).await?;
@@ -199,14 +211,9 @@ impl Connection {
 
     /// Reads at least a byte, answering finished requests meanwhile.
     async fn fill(&mut self, room: usize, wait: Wait) -> Result<(), End> {
-        let idle = self.broker.settings().connections_max_idle_ms;
-        let idle = idle
-            .and_then(|ms| u64::try_from(ms).ok())
-            .map_or(NEVER, Duration::from_millis);
-        let patience = if wait == Wait::ForCounted {
-            idle.min(STALLED)
-        } else {
-            idle
+        let patience = match wait {
+            Wait::ForCounted => self.idle().min(STALLED),
+            _ => self.idle(),
         };
         self.buffer.reserve(room);
         loop {
@@ -230,6 +237,18 @@ impl Connection {
         }
     }
 
+    /// How long a connection may be silent.
+    fn idle(&self) -> Duration {
+        let idle = self.broker.settings().connections_max_idle_ms;
+        idle.and_then(|ms| u64::try_from(ms).ok())
+            .map_or(NEVER, Duration::from_millis)
+    }
+
+    fn is_stopping(&self) -> bool {
+        // A dropped sender means that the broker is gone, which is the same thing.
+        *self.stop.borrow() || self.stop.has_changed().is_err()
+    }
+
     async fn answer_oldest(&mut self) -> Result<(), End> {
         if let Some(oldest) = self.pending.front_mut() {
             let answer = oldest.await?;
@@ -243,16 +262,19 @@ impl Connection {
         Ok(self.write(answer).await?)
     }
 
-    /// Sends an answer; the memory that it holds is given back afterwards.
+    /// Sends an answer; the memory that it holds is given back afterwards. A client that takes
+    /// nothing for long loses its connection: others may be waiting for that memory.
     async fn write(&mut self, answer: Answer) -> io::Result<()> {
         let mut left: VecDeque<Bytes> = answer.segments.into();
+        let patience = self.idle().min(STALLED);
         while !left.is_empty() {
             let slices: Vec<IoSlice<'_>> = left
                 .iter()
                 .take(64)
                 .map(|bytes| IoSlice::new(bytes))
                 .collect();
-            let mut written = self.stream.write_vectored(&slices).await?;
+            let mut written =
+                clock::timeout(patience, self.stream.write_vectored(&slices)).await??;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

@@ -4,6 +4,8 @@
 mod common;
 mod fetch;
 mod fetch_sessions;
+mod groups;
 mod kit;
+mod limits;
 mod produce;
 mod slow_disk;

@@ -90,10 +90,11 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub async fn send_raw(&mut self, bytes: &[u8]) {
-        self.stream
-            .write_all(bytes)
-            .await
-            .expect("the connection takes bytes");
+        assert!(self.try_send_raw(bytes).await, "the connection takes bytes");
+    }
+
+    async fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
     }
 
     /// Sends a frame with this header and body.
@@ -104,6 +105,17 @@ impl Connection {
         header_version: i16,
         body: &[u8],
     ) -> i32 {
+        let sent = self.try_send_body(api, version, header_version, body).await;
+        sent.expect("the connection takes bytes")
+    }
+
+    async fn try_send_body(
+        &mut self,
+        api: i16,
+        version: i16,
+        header_version: i16,
+        body: &[u8],
+    ) -> Option<i32> {
         self.correlation_id += 1;
         let header = RequestHeader {
             request_api_key: api,
@@ -121,15 +133,21 @@ impl Connection {
         frame.put_u32((header.len() + body.len()) as u32);
         frame.put_slice(&header);
         frame.put_slice(body);
-        self.send_raw(&frame).await;
-        self.correlation_id
+        let sent = self.try_send_raw(&frame).await;
+        sent.then_some(self.correlation_id)
     }
 
     /// Sends a request without waiting for its answer.
     pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        let sent = self.try_send(request, version).await;
+        sent.expect("the connection takes bytes")
+    }
+
+    /// Sends a request; `None` when the broker has closed the connection.
+    pub async fn try_send<R: Request>(&mut self, request: &R, version: i16) -> Option<i32> {
         let body = tidemark_wire::encode(request, version).expect("the request fits its version");
         let header = request_header_version(R::API_KEY, version);
-        self.send_body(R::API_KEY as i16, version, header, &body)
+        self.try_send_body(R::API_KEY as i16, version, header, &body)
             .await
     }
 
@@ -167,10 +185,15 @@ impl Connection {
         Some(response)
     }
 
+    /// Asks and waits for the answer; `None` when the broker closed the connection.
+    pub async fn try_ask<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        let id = self.try_send(request, version).await?;
+        self.answer::<R>(version, id).await
+    }
+
     /// Asks and waits for the answer.
     pub async fn ask<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        let id = self.send(request, version).await;
-        let answer = self.answer::<R>(version, id).await;
+        let answer = self.try_ask(request, version).await;
         answer.unwrap_or_else(|| {
             panic!(
                 "{} version {version}: the broker closed the connection",
