@@ -14,7 +14,7 @@ pub enum OpenError {
     /// Bytes that were known to be on disk are damaged or gone.
     #[error(
         "{file} is corrupt at position {position} (offset {offset}): {reason}. Restore the file from a \
-         copy, or cut the log there and lose what follows by opening it with truncation allowed"
+         copy, or cut the log there and lose what follows: start the broker once with --cut-corrupt-logs"
     )]
     Corrupt {
         /// The damaged file.

@@ -77,6 +77,8 @@ pub struct Recovery {
     pub cut_reason: Option<String>,
     /// Where they were kept, when there were valid batches among them.
     pub cut_kept_in: Vec<PathBuf>,
+    /// Records that were known to be on disk are gone: only where [`OnCorruption::Truncate`] allowed it.
+    pub lost_durable: bool,
     /// Segments that did not continue the log and were taken out of it.
     pub segments_set_aside: usize,
     /// Segments whose indexes were made anew.

@@ -22,14 +22,10 @@ struct Damage {
     reason: String,
 }
 
-impl From<Damage> for OpenError {
-    fn from(damage: Damage) -> Self {
-        OpenError::Corrupt {
-            file: damage.file,
-            position: damage.position,
-            offset: damage.offset,
-            reason: damage.reason,
-        }
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let file = self.file.display();
+        write!(f, "{file} at position {}: {}", self.position, self.reason)
     }
 }
 
@@ -58,7 +54,7 @@ impl Opening {
 
     /// Damage below what was known durable is refused, unless a person said
     /// otherwise; above, it is a torn tail and nobody was promised anything.
-    fn judge(&self, scanned: &Scanned, damage: &Damage) -> Result<(), OpenError> {
+    fn judge(&mut self, scanned: &Scanned, damage: &Damage) -> Result<(), OpenError> {
         let promised = scanned.known && scanned.end < scanned.checkpoint.durable_end;
         if promised && self.args.on_corruption == OnCorruption::Refuse {
             return Err(OpenError::Corrupt {
@@ -67,6 +63,10 @@ impl Opening {
                 offset: damage.offset,
                 reason: damage.reason.clone(),
             });
+        }
+        self.recovery.lost_durable |= promised;
+        if promised && self.recovery.cut_reason.is_none() {
+            self.recovery.cut_reason = Some(damage.to_string());
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Opening {
                     reason: format!("the segment before it ends at offset {}", scanned.end),
                 };
                 self.judge(scanned, &damage)?;
-                self.recovery.cut_reason = Some(OpenError::from(damage).to_string());
+                self.recovery.cut_reason = Some(damage.to_string());
                 self.set_aside(&bases[index..])?;
                 break;
             } else {
@@ -247,11 +247,7 @@ impl Opening {
                 file.set_len(position)?;
                 file.sync_data()?;
                 self.recovery.cut_bytes += len - position.min(len);
-                self.recovery.cut_reason = Some(format!(
-                    "{} at position {bad_position}: {}",
-                    damage.file.display(),
-                    damage.reason
-                ));
+                self.recovery.cut_reason = Some(damage.to_string());
                 segment.size_bytes = u32::try_from(position).unwrap_or(u32::MAX);
                 true
             }

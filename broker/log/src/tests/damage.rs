@@ -39,7 +39,7 @@ fn damage_below_what_was_durable_is_refused_by_name_and_place() {
         assert_eq!((file, *position, *offset), (&log_path(0), 2 * size, 4));
         let text = error.to_string();
         assert!(
-            text.contains("00000.log") && text.contains("Restore"),
+            text.contains("00000.log") && text.contains("with --cut-corrupt-logs"),
             "{text}"
         );
     }
@@ -54,6 +54,7 @@ fn damage_below_what_was_durable_is_refused_by_name_and_place() {
     .unwrap();
     assert_eq!(log.end_offset(), 4);
     assert_eq!(recovery.cut_bytes, 3 * size);
+    assert!(recovery.lost_durable, "what was flushed is gone");
     let kept = recovery.cut_kept_in;
     assert_eq!(kept.len(), 1, "the batches behind the damage are kept");
     assert_eq!(
@@ -80,6 +81,7 @@ fn a_torn_tail_is_cut_without_a_question() {
     disk.corrupt(&log_path(0), end - 1, 1).unwrap();
     let (log, recovery) = open(&disk, &LogConfig::default()).unwrap();
     assert_eq!((log.end_offset(), log.durable_offset()), (6, 6));
+    assert!(!recovery.lost_durable, "nobody was promised anything");
     assert!(recovery.cut_reason.unwrap().contains("CRC"));
     assert!(recovery.cut_kept_in.is_empty());
     drop(log);
