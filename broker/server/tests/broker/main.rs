@@ -1,5 +1,6 @@
 //! A broker in this process, asked over real sockets.
 
+mod admin;
 #[path = "../common/mod.rs"]
 mod common;
 mod fetch;
@@ -8,4 +9,5 @@ mod groups;
 mod kit;
 mod limits;
 mod produce;
+mod restart;
 mod slow_disk;

@@ -1,0 +1,266 @@
+//! What survives the end of a broker, and which directories and ports it refuses.
+
+use crate::admin::described;
+use crate::common::{Connection, broker, start_in, try_start};
+use crate::groups::{commit, committed};
+use crate::kit::*;
+use std::path::Path;
+use std::sync::Arc;
+use tidemark_env::disk::{Disk, DiskFile, FileDisk, OpenMode};
+use tidemark_server::{RunningServer, StartError};
+use tidemark_wire::messages::*;
+use tidemark_wire::{ErrorCode, Uuid};
+
+/// Everything that a broker must remember, as it was made.
+struct Made {
+    ids: Vec<Uuid>,
+    producer: i64,
+}
+
+async fn make(c: &mut Connection) -> Made {
+    let mut ids = Vec::new();
+    for (name, partitions) in [("one", 1), ("three", 3)] {
+        ids.push(topic_with(c, name, partitions, &[("retention.ms", "12345678")]).await);
+        for index in 0..partitions {
+            for value in [b"a", b"b", b"c"] {
+                put(c, name, index, value).await;
+            }
+        }
+    }
+    topic(c, "gone", 1).await;
+    put(c, "gone", 0, b"x").await;
+    assert_eq!(delete_topic(c, "gone").await, NONE);
+    assert_eq!(
+        set(c, BROKER, "", "message.max.bytes", "54321").await.0,
+        NONE
+    );
+    let init = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    let producer = c.ask(&init, 4).await.producer_id;
+    for sequence in 0..3 {
+        let answer = produce(c, "one", 0, batch_of(producer, 0, sequence, &[b"i"])).await;
+        assert_eq!(answer.base_offset, 3 + i64::from(sequence));
+    }
+    let find = FindCoordinatorRequest {
+        key: "g".into(),
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&find, 3).await.error_code, NONE);
+    assert_eq!(commit(c, "g", "three", 2).await, NONE);
+    Made { ids, producer }
+}
+
+async fn check(c: &mut Connection, made: &Made) {
+    let metadata = MetadataRequest {
+        topics: None,
+        ..Default::default()
+    };
+    let response = c.ask(&metadata, 12).await;
+    let described_topics: Vec<(String, Uuid, usize)> = response
+        .topics
+        .into_iter()
+        .filter(|topic| !topic.is_internal)
+        .map(|topic| (topic.name.unwrap(), topic.topic_id, topic.partitions.len()))
+        .collect();
+    let expected = [
+        ("one".into(), made.ids[0], 1),
+        ("three".into(), made.ids[1], 3),
+    ];
+    assert_eq!(described_topics, expected);
+    assert_eq!(
+        described(c, TOPIC, "three", "retention.ms").await,
+        ("12345678".into(), 1)
+    );
+    assert_eq!(
+        described(c, TOPIC, "three", "max.message.bytes").await,
+        ("54321".into(), 3)
+    );
+    for index in 0..3 {
+        let read = values(&read(c, "three", index, 0).await);
+        assert_eq!(
+            read,
+            [(0, b"a".to_vec()), (1, b"b".to_vec()), (2, b"c".to_vec())]
+        );
+    }
+    let again = batch_of(made.producer, 0, 2, &[b"i"]);
+    let answer = produce(c, "one", 0, again).await;
+    assert_eq!(
+        (answer.error_code, answer.base_offset),
+        (NONE, 5),
+        "a duplicate"
+    );
+    let gap = batch_of(made.producer, 0, 9, &[b"i"]);
+    let answer = produce(c, "one", 0, gap).await;
+    assert_eq!(answer.error_code, code(ErrorCode::OutOfOrderSequenceNumber));
+    assert_eq!(offset(c, "one", 0, -1).await, 6);
+    let init = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
+    assert_ne!(c.ask(&init, 4).await.producer_id, made.producer);
+    assert_eq!(committed(c, "g", "three").await, (2, Some("note".into())));
+}
+
+#[tokio::test]
+async fn everything_survives_a_shutdown() {
+    let broker = broker(&[]).await;
+    let mut c = Connection::open(&broker.server).await;
+    let made = make(&mut c).await;
+    broker.server.shutdown().await;
+    // Twice: what was loaded is written again.
+    for _ in 0..2 {
+        let server = start_in(&broker.dir, &[]).await;
+        let mut c = Connection::open(&server).await;
+        check(&mut c, &made).await;
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn everything_survives_the_end_of_a_broker_that_was_not_shut_down() {
+    let broker = broker(&[]).await;
+    let mut c = Connection::open(&broker.server).await;
+    let made = make(&mut c).await;
+    drop(broker.server);
+    assert_eq!(c.frame().await, None, "its connections end");
+    let server = start_in(&broker.dir, &[]).await;
+    let mut c = Connection::open(&server).await;
+    check(&mut c, &made).await;
+}
+
+async fn refusal(dir: &Path, settings: &[(&str, &str)]) -> (StartError, String) {
+    let disk = Arc::new(FileDisk::new());
+    let error = try_start(disk, dir, settings)
+        .await
+        .expect_err("the broker must not start");
+    let message = error.to_string();
+    (error, message)
+}
+
+async fn serves(server: &RunningServer) -> bool {
+    let mut c = Connection::open(server).await;
+    c.ask(&MetadataRequest::default(), 9).await.brokers.len() == 1
+}
+
+#[tokio::test]
+async fn a_second_broker_on_a_directory_is_refused_and_the_first_goes_on() {
+    let broker = broker(&[]).await;
+    let (error, message) = refusal(broker.dir.path(), &[]).await;
+    assert!(matches!(error, StartError::Directory { .. }), "{error:?}");
+    assert!(
+        message.contains(&broker.dir.path().display().to_string()),
+        "{message}"
+    );
+    assert!(message.contains("another"), "{message}");
+    assert!(serves(&broker.server).await);
+    broker.server.shutdown().await;
+    assert!(
+        serves(&start_in(&broker.dir, &[]).await).await,
+        "afterwards it is free"
+    );
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_and_leaves_the_directory_free() {
+    let broker = broker(&[]).await;
+    let taken = format!("PLAINTEXT://{}", broker.server.bootstrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (error, message) = refusal(dir.path(), &[("listeners", &taken)]).await;
+    assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
+    assert!(message.contains(broker.server.bootstrap()), "{message}");
+    let http = broker.server.http().unwrap().to_string();
+    let (error, message) = refusal(dir.path(), &[("http.listen", &http)]).await;
+    assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
+    assert!(message.contains(&http), "{message}");
+    assert!(serves(&start_in(&dir, &[]).await).await);
+}
+
+#[tokio::test]
+async fn the_directory_of_another_broker_is_refused() {
+    let broker = broker(&[]).await;
+    broker.server.shutdown().await;
+    let (_, message) = refusal(broker.dir.path(), &[("node.id", "5")]).await;
+    assert!(message.contains("node.id"), "{message}");
+    assert!(
+        serves(&start_in(&broker.dir, &[]).await).await,
+        "nothing was changed"
+    );
+}
+
+#[tokio::test]
+async fn directories_of_two_clusters_are_refused() {
+    let (first, second) = (broker(&[]).await, broker(&[]).await);
+    first.server.shutdown().await;
+    second.server.shutdown().await;
+    let both = format!(
+        "{},{}",
+        first.dir.path().display(),
+        second.dir.path().display()
+    );
+    let (_, message) = refusal(first.dir.path(), &[("log.dirs", &both)]).await;
+    assert!(
+        message.contains(&second.dir.path().display().to_string()),
+        "{message}"
+    );
+    assert!(message.contains("cluster"), "{message}");
+    assert!(
+        serves(&start_in(&second.dir, &[]).await).await,
+        "nothing was changed"
+    );
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_refused_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let cases = [
+        ("num.partitons", "3", "num.partitions"),
+        ("num.partitions", "many", "num.partitions"),
+        ("listeners", "SSL://127.0.0.1:0", "PLAINTEXT"),
+        (
+            "authorizer.class.name",
+            "kafka.Authorizer",
+            "access control",
+        ),
+    ];
+    for (name, value, hint) in cases {
+        let (error, message) = refusal(&data, &[(name, value)]).await;
+        assert!(matches!(error, StartError::Config(_)), "{error:?}");
+        assert!(message.contains(hint), "{message}");
+    }
+    assert!(!data.exists());
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_offline_and_the_others_are_served() {
+    let broker = broker(&[]).await;
+    let mut c = Connection::open(&broker.server).await;
+    topic(&mut c, "t", 2).await;
+    for index in 0..2 {
+        for _ in 0..3 {
+            put(&mut c, "t", index, &[1; 100]).await;
+        }
+    }
+    drop(broker.server);
+    assert_eq!(c.frame().await, None);
+    // A flipped bit within the first of three batches.
+    let path = broker.dir.path().join("t-0/00000000000000000000.log");
+    let file = FileDisk::new().open(&path, OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 100).unwrap();
+    file.write_at(&[byte[0] ^ 1], 100).unwrap();
+    let server = start_in(&broker.dir, &[]).await;
+    let mut c = Connection::open(&server).await;
+    let storage = code(ErrorCode::KafkaStorageError);
+    assert_eq!(read(&mut c, "t", 0, 0).await.error_code, storage);
+    assert_eq!(
+        produce(&mut c, "t", 0, batch(&[b"x"])).await.error_code,
+        storage
+    );
+    assert_eq!(values(&read(&mut c, "t", 1, 0).await).len(), 3);
+    assert_eq!(put(&mut c, "t", 1, b"x").await, 3);
+}
