@@ -258,8 +258,11 @@ pub static DEVIATIONS: &[Deviation] = &[
     ),
 ];
 
-/// Topic settings that have no effect yet; the others are honoured.
+/// Topic settings that have no effect yet; the others are honoured. Nothing reads `flush.messages`,
+/// `flush.ms` and `min.insync.replicas`, whose promises hold at every value: records are fsynced
+/// before they are acknowledged, and all replicas of a partition (its only one) have them.
 static TOPIC_KEPT: &[&str] = &[
+    "compression.lz4.level",
     "delete.retention.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
@@ -271,7 +274,6 @@ static TOPIC_KEPT: &[&str] = &[
     "preallocate",
     "remote.log.copy.disable",
     "remote.log.delete.on.disable",
-    "segment.jitter.ms",
     "unclean.leader.election.enable",
 ];
 
@@ -282,7 +284,6 @@ static BROKER_HONOURED: &[&str] = &[
     "broker.id",
     "broker.rack",
     "compression.gzip.level",
-    "compression.lz4.level",
     "compression.type",
     "compression.zstd.level",
     "connections.max.idle.ms",
@@ -314,6 +315,8 @@ static BROKER_HONOURED: &[&str] = &[
     "log.retention.minutes",
     "log.retention.ms",
     "log.roll.hours",
+    "log.roll.jitter.hours",
+    "log.roll.jitter.ms",
     "log.roll.ms",
     "log.segment.bytes",
     "log.segment.delete.delay.ms",
@@ -326,7 +329,6 @@ static BROKER_HONOURED: &[&str] = &[
     "node.id",
     "num.partitions",
     "offset.metadata.max.bytes",
-    "offsets.commit.timeout.ms",
     "offsets.retention.check.interval.ms",
     "offsets.retention.minutes",
     "offsets.topic.num.partitions",
