@@ -6,6 +6,8 @@ use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
 use crate::partition::{Registry, RegistryArgs};
 use crate::{RegistryError, groups, http, maintenance};
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,11 +46,11 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A data directory cannot be used, or another broker uses it.
-    #[error("data directory {}: {source}", path.display())]
+    #[error("data directory: {source}")]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// Why, naming the path.
         source: std::io::Error,
     },
     /// A listener's address cannot be bound.
@@ -129,9 +131,17 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
     let mut locks = Vec::with_capacity(dirs.len());
     for dir in &dirs {
-        let failed = |source| StartError::Directory {
-            path: dir.clone(),
-            source,
+        let failed = |source: std::io::Error| {
+            let source = match source.kind() {
+                // A file is in its place: directories that exist are no error.
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => std::io::Error::new(
+                    ErrorKind::NotADirectory,
+                    format!("{} is not a directory", dir.display()),
+                ),
+                _ => source,
+            };
+            let path = dir.clone();
+            StartError::Directory { path, source }
         };
         config.disk.create_dir_all(dir).map_err(failed)?;
         locks.push(config.disk.lock_dir(dir).map_err(failed)?);
@@ -180,6 +190,8 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         metrics: Arc::clone(&metrics),
     })?);
     let settings = BrokerSettings::resolve(partitions.layers(&image))?;
+    let mut warned = BTreeSet::new();
+    warn_of_unhonoured(partitions.layers(&image), &mut warned);
     let broker = Arc::new(Broker::new(
         settings.node_id,
         epoch,
@@ -195,7 +207,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     broker.groups.apply(&broker, &image, &image);
     partitions.publish(image.index());
     let (unfollow, unfollowed) = watch::channel(false);
-    follow(&broker, image, unfollowed);
+    follow(&broker, image, warned, unfollowed);
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
 
@@ -305,10 +317,23 @@ async fn register(
     registered.map_err(StartError::Refused)
 }
 
+/// Warns of settings that are set and have no effect yet, of each once.
+fn warn_of_unhonoured(layers: BrokerLayers<'_>, warned: &mut BTreeSet<&'static str>) {
+    for setting in tidemark_config::unhonoured(layers) {
+        if warned.insert(setting.name) {
+            tracing::warn!(
+                setting = setting.name,
+                "the setting is kept, but this version does not act on it yet"
+            );
+        }
+    }
+}
+
 /// Keeps everything in step with the metadata.
 fn follow(
     broker: &Arc<Broker>,
     mut image: Arc<tidemark_model::Image>,
+    mut warned: BTreeSet<&'static str>,
     mut stop: watch::Receiver<bool>,
 ) {
     let broker = Arc::clone(broker);
@@ -317,6 +342,7 @@ fn follow(
         loop {
             let newest = Arc::clone(&images.borrow_and_update());
             if newest.index() != image.index() {
+                warn_of_unhonoured(broker.partitions.layers(&newest), &mut warned);
                 let (applying, before) = (Arc::clone(&broker), Arc::clone(&image));
                 image = Arc::clone(&newest);
                 if let Err(error) = task::blocking(move || applying.apply(&before, &newest)).await {

@@ -2,6 +2,8 @@
 
 use crate::common::{Connection, broker, start_in};
 use crate::kit::*;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use tidemark_records::TimestampType;
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::describe_configs_request::DescribeConfigsResource;
@@ -488,4 +490,51 @@ async fn records_of_compacted_and_internal_topics_are_not_deleted_by_offset() {
     c.ask(&find, 3).await;
     let (error, _) = delete_records(&mut c, "__consumer_offsets", 0, 0).await;
     assert_eq!(error, code(ErrorCode::InvalidTopicException));
+}
+
+/// Collects log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn settings_without_effect_are_warned_of_once() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // The broker's own tasks run on this thread.
+    let _collecting = tracing::subscriber::set_default(subscriber);
+    let broker = broker(&[("num.io.threads", "9"), ("num.partitions", "2")]).await;
+    let mut c = Connection::open(&broker.server).await;
+    assert_eq!(
+        set(&mut c, BROKER, "", "background.threads", "7").await.0,
+        NONE
+    );
+    for value in ["8", "9"] {
+        assert_eq!(
+            set(&mut c, BROKER, "", "num.io.threads", value).await.0,
+            NONE
+        );
+    }
+    broker.server.shutdown().await;
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let of = |name: &str| logged.lines().filter(|line| line.contains(name)).count();
+    assert_eq!(
+        (of("num.io.threads"), of("background.threads")),
+        (1, 1),
+        "{logged}"
+    );
+    assert_eq!(of("num.partitions"), 0, "{logged}");
 }
