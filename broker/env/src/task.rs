@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
@@ -126,4 +127,46 @@ where
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
+}
+
+/// Does `work` on each of `items`, in any order, on the caller's thread and up to `threads - 1`
+/// more of this name; they have ended when this returns. Blocks.
+///
+/// # Errors
+/// The first that `work` gave: items that nobody had begun with by then are left alone.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that starts scoped threads"
+)]
+pub fn in_parallel<T, E, F>(name: &str, threads: usize, items: Vec<T>, work: F) -> Result<(), E>
+where
+    T: Send,
+    E: Send,
+    F: Fn(T) -> Result<(), E> + Sync,
+{
+    let helpers = threads.min(items.len()).saturating_sub(1);
+    let queue = Mutex::new(items.into_iter());
+    let failed = Mutex::new(None);
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_through = || {
+        while let Some(item) = take() {
+            if let Err(error) = work(item) {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(error);
+                while take().is_some() {}
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            // Where the system has no more threads, those that there are do it all.
+            if thread.spawn_scoped(scope, work_through).is_err() {
+                break;
+            }
+        }
+        work_through();
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), Err)
 }

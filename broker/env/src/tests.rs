@@ -93,3 +93,42 @@ fn bounded_chance_stays_below_its_bound() {
     assert!((0..100).all(|_| random::below(3) < 3));
     assert_ne!(random::u64(), random::u64());
 }
+
+#[test]
+fn work_in_parallel_is_done_once_each_by_as_many_threads_as_were_asked_for() {
+    use std::collections::BTreeSet;
+    use std::sync::{Barrier, Mutex};
+    // All four must be at work at once to get past the barrier.
+    let (together, done) = (Barrier::new(4), Mutex::new(Vec::new()));
+    let names = Mutex::new(BTreeSet::new());
+    let result: Result<(), ()> = task::in_parallel("worker", 4, (0..40).collect(), |item| {
+        if item < 4 {
+            together.wait();
+        }
+        let name = std::thread::current().name().map(str::to_owned);
+        names.lock().unwrap().insert(name);
+        done.lock().unwrap().push(item);
+        Ok(())
+    });
+    assert_eq!(result, Ok(()));
+    let mut done = done.into_inner().unwrap();
+    done.sort_unstable();
+    assert_eq!(done, (0..40).collect::<Vec<_>>());
+    let names = names.into_inner().unwrap();
+    assert!(names.contains(&Some("worker".to_owned())), "{names:?}");
+    assert_eq!(
+        task::in_parallel("idle", 4, Vec::<()>::new(), |()| Err("called")),
+        Ok(())
+    );
+}
+
+#[test]
+fn an_error_in_parallel_work_leaves_what_was_not_begun() {
+    let begun = std::sync::atomic::AtomicUsize::new(0);
+    let result = task::in_parallel("worker", 1, (0..1000).collect(), |item| {
+        begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if item == 3 { Err(item) } else { Ok(()) }
+    });
+    assert_eq!(result, Err(3));
+    assert_eq!(begun.into_inner(), 4);
+}

@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::context::Context;
+use crate::errors;
 use crate::handlers;
 use crate::net::{FrameError, Permit, answer};
 use bytes::Bytes;
@@ -44,6 +45,7 @@ macro_rules! apis {
                 $(ApiKey::$api => Box::pin(async move {
                     let request = decode(&context, body)?;
                     let response = handlers::$handler::handle(broker, &context, request).await;
+                    errors::count(&broker.metrics, api, &response);
                     answered(&context, &response)
                 }).await,)*
                 _ => Err(FrameError::Api { key: api as i16, version: context.version }),
@@ -110,6 +112,7 @@ pub(crate) fn advertised(api: ApiKey) -> (i16, i16) {
 /// The answer to a request whose version is not served, where its sender can read one; an error
 /// where it cannot, which ends the connection as it does in Kafka.
 pub(crate) fn refusal(
+    broker: &Broker,
     api: ApiKey,
     version: i16,
     frame: &Bytes,
@@ -124,10 +127,12 @@ pub(crate) fn refusal(
     if (first..=last).contains(&version) {
         return Ok(None);
     }
+    let refused = || broker.metrics.error(api, ErrorCode::UnsupportedVersion);
     match api {
         ApiKey::ApiVersions => {
             // KIP-511: a client of a later version reads version 0 and tries again.
             let context = Context::bare(api, 0, frame)?;
+            refused();
             let response = ApiVersionsResponse {
                 error_code: ErrorCode::UnsupportedVersion.code(),
                 api_keys: handlers::api_versions::table(),
@@ -137,6 +142,7 @@ pub(crate) fn refusal(
         }
         ApiKey::Produce if (0..first).contains(&version) => {
             let segments = handlers::produce_legacy::refuse(version, frame)?;
+            refused();
             Ok(Some(Answer {
                 segments,
                 held: Vec::new(),
@@ -168,6 +174,7 @@ pub(crate) async fn produce(
     };
     Ok(Some(Box::pin(async move {
         let response = waiting.await;
+        errors::count(&broker.metrics, ApiKey::Produce, &response);
         broker.metrics.request(ApiKey::Produce, started.elapsed());
         answered(&context, &response)
     })))

@@ -17,7 +17,7 @@ use tidemark_env::clock::{self, Instant};
 use tidemark_env::runtime::NetThreads;
 use tidemark_quorum::Started;
 
-/// Offline partitions and data directories named in `/readyz` and `/state` at most.
+/// Offline partitions named in `/state` at most.
 const NAMED: usize = 20;
 
 /// The broker's health, answering from before the broker is there.
@@ -88,11 +88,11 @@ struct Partitions<'a>(Option<&'a Arc<Broker>>);
 
 impl PartitionSource for Partitions<'_> {
     fn visit(&self, visitor: &mut dyn FnMut(PartitionSample<'_>)) {
-        for partition in self
-            .0
-            .map(|broker| broker.partitions.all())
-            .unwrap_or_default()
-        {
+        let Some(broker) = self.0 else { return };
+        for ((_, index), log) in broker.partitions.offline().iter() {
+            visitor(PartitionSample::offline(&log.topic, *index));
+        }
+        for partition in broker.partitions.all() {
             let traffic = partition.traffic();
             let size = partition.with_log(|log, _| {
                 (
@@ -136,15 +136,12 @@ impl Health for BrokerHealth {
         match broker.lifecycle() {
             Lifecycle::Recovering => {
                 let (done, total) = Self::recovery(broker);
-                return Err(format!("opening logs, {done} of {total}"));
+                Err(format!("opening logs, {done} of {total}"))
             }
-            Lifecycle::Stopping => return Err("stopping".into()),
-            Lifecycle::Running => {}
-        }
-        let offline = broker.partitions.offline();
-        match offline.first() {
-            Some(first) => Err(format!("{} partitions are offline; {first}", offline.len())),
-            None => Ok(()),
+            Lifecycle::Stopping => Err("stopping".into()),
+            // Partitions whose logs are damaged have no leader, and the others are served: /state,
+            // /metrics and the metadata tell of them.
+            Lifecycle::Running => Ok(()),
         }
     }
 
@@ -183,7 +180,7 @@ impl Health for BrokerHealth {
         state["partitions"] = json!({
             "open": done,
             "offline": offline.len(),
-            "offlineReasons": offline.iter().take(NAMED).collect::<Vec<_>>(),
+            "offlineReasons": offline.values().take(NAMED).map(|log| &log.reason).collect::<Vec<_>>(),
         });
         let unhonoured = tidemark_config::unhonoured(broker.partitions.layers(&image));
         state["unhonouredSettings"] = json!(

@@ -8,6 +8,7 @@
 mod broker;
 mod context;
 mod dispatch;
+mod errors;
 mod fetch;
 mod groups;
 mod handlers;

@@ -45,7 +45,13 @@ impl Groups {
         let Some(shard) = self.shard(index) else {
             return Response::refusal(&request, ErrorCode::NotCoordinator);
         };
-        shard.ask(self.token(), request).await
+        let token = self.token();
+        if !matches!(request, Request::OffsetCommit(_)) {
+            return shard.ask(token, request).await;
+        }
+        let timeout_ms = broker.settings().offsets_commit_timeout_ms;
+        let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        shard.ask_within(timeout, token, request).await
     }
 
     /// Asks every coordinator for its groups.

@@ -106,6 +106,22 @@ impl Shard {
         answered.await.unwrap_or(refusal)
     }
 
+    /// The same for at most `timeout`. What the request appended by then may still be committed;
+    /// Kafka tells that with the same error, upon which clients send it again.
+    pub(super) async fn ask_within(
+        self: &Arc<Self>,
+        timeout: Duration,
+        token: Token,
+        request: Request,
+    ) -> Response {
+        let late = Response::refusal(&request, ErrorCode::CoordinatorNotAvailable);
+        let answer = clock::timeout(timeout, self.ask(token, request)).await;
+        answer.unwrap_or_else(|_| {
+            self.lock().waiting.remove(&token);
+            late
+        })
+    }
+
     /// Lets deadlines pass; says when the next one is.
     pub(super) fn tick(self: &Arc<Self>, now_ms: i64) -> Option<i64> {
         let mut state = self.lock();

@@ -1,7 +1,8 @@
 //! DescribeTopicPartitions (KIP-966): partitions page by page, with their eligible leaders.
 
+use super::leadership::Leaders;
 use super::prelude::*;
-use tidemark_model::{Image, NO_LEADER, Topic};
+use tidemark_model::Topic;
 use tidemark_wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -12,7 +13,7 @@ pub(crate) async fn handle(
     _: &Context,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let image = broker.image();
+    let leaders = Leaders::new(broker);
     let most = broker.settings().max_request_partition_size_limit;
     let mut left = usize::try_from(request.response_partition_limit.min(most))
         .unwrap_or(0)
@@ -22,7 +23,8 @@ pub(crate) async fn handle(
         None => (String::new(), 0),
     };
     let mut names: Vec<String> = if request.topics.is_empty() {
-        image
+        leaders
+            .image
             .topics_from(&from_name, true)
             .map(|topic| topic.name.to_string())
             .collect()
@@ -54,7 +56,7 @@ pub(crate) async fn handle(
             }));
             break;
         }
-        let Some(topic) = image.topic(&name) else {
+        let Some(topic) = leaders.image.topic(&name) else {
             let error = match tidemark_model::check_topic_name(&name) {
                 Ok(()) => ErrorCode::UnknownTopicOrPartition,
                 Err(_) => ErrorCode::InvalidTopicException,
@@ -66,7 +68,7 @@ pub(crate) async fn handle(
             });
             continue;
         };
-        let described = describe(&image, topic, start as usize, left);
+        let described = describe(&leaders, topic, start as usize, left);
         left -= described.partitions.len();
         let next = start as usize + described.partitions.len();
         response.topics.push(described);
@@ -83,7 +85,7 @@ pub(crate) async fn handle(
 }
 
 fn describe(
-    image: &Image,
+    leaders: &Leaders,
     topic: &Topic,
     start: usize,
     most: usize,
@@ -95,25 +97,17 @@ fn describe(
         .skip(start)
         .take(most)
         .map(|(index, partition)| {
-            let offline = partition
-                .replicas
-                .iter()
-                .filter(|id| image.broker(**id).is_none_or(|b| b.fenced));
-            let error = if partition.leader == NO_LEADER {
-                ErrorCode::LeaderNotAvailable
-            } else {
-                ErrorCode::None
-            };
+            let leadership = leaders.of(topic, index, partition);
             DescribeTopicPartitionsResponsePartition {
-                error_code: error.code(),
+                error_code: leadership.error_code,
                 partition_index: index as i32,
-                leader_id: partition.leader,
+                leader_id: leadership.leader_id,
                 leader_epoch: partition.leader_epoch,
                 replica_nodes: partition.replicas.clone(),
                 isr_nodes: partition.isr.clone(),
                 eligible_leader_replicas: Some(partition.elr.clone()),
                 last_known_elr: Some(Vec::new()),
-                offline_replicas: offline.copied().collect(),
+                offline_replicas: leadership.offline_replicas,
                 ..Default::default()
             }
         });

@@ -1,8 +1,9 @@
 //! Metadata: brokers, topics, partitions and their leaders; creates topics on first use.
 
+use super::leadership::Leaders;
 use super::prelude::*;
 use crate::topics;
-use tidemark_model::{Image, NO_LEADER, Topic};
+use tidemark_model::Topic;
 use tidemark_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -25,11 +26,12 @@ pub(crate) async fn handle(
         (true, true) => operations::OF_TOPIC,
         _ => operations::NOT_ASKED,
     };
-    let mut image = broker.image();
+    let mut leaders = Leaders::new(broker);
     let topics = match wanted {
-        None => image
+        None => leaders
+            .image
             .topics()
-            .map(|topic| describe(&image, topic, operations))
+            .map(|topic| describe(&leaders, topic, operations))
             .collect(),
         Some(wanted) => {
             let create =
@@ -38,19 +40,19 @@ pub(crate) async fn handle(
                 .iter()
                 .filter(|topic| topic.topic_id.is_zero())
                 .filter_map(|topic| topic.name.clone())
-                .filter(|name| image.topic(name).is_none())
+                .filter(|name| leaders.image.topic(name).is_none())
                 .collect();
             let mut refused = std::collections::BTreeMap::new();
             if create && !missing.is_empty() {
                 refused = topics::create_on_first_use(broker, missing).await;
-                image = broker.image();
+                leaders = Leaders::new(broker);
             }
             wanted
                 .into_iter()
                 .map(|topic| {
                     if !topic.topic_id.is_zero() {
-                        return match image.topic_by_id(topic.topic_id) {
-                            Some(found) => describe(&image, found, operations),
+                        return match leaders.image.topic_by_id(topic.topic_id) {
+                            Some(found) => describe(&leaders, found, operations),
                             None => MetadataResponseTopic {
                                 error_code: ErrorCode::UnknownTopicId.code(),
                                 name: if context.version >= 12 {
@@ -64,8 +66,8 @@ pub(crate) async fn handle(
                         };
                     }
                     let name = topic.name.unwrap_or_default();
-                    match image.topic(&name) {
-                        Some(found) => describe(&image, found, operations),
+                    match leaders.image.topic(&name) {
+                        Some(found) => describe(&leaders, found, operations),
                         None => unknown(name, &refused),
                     }
                 })
@@ -83,7 +85,7 @@ pub(crate) async fn handle(
         });
     MetadataResponse {
         brokers: brokers.collect(),
-        cluster_id: image.cluster_id().map(|id| id.to_string()),
+        cluster_id: leaders.image.cluster_id().map(|id| id.to_string()),
         controller_id: broker.id,
         topics,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
@@ -113,29 +115,21 @@ fn unknown(
     }
 }
 
-fn describe(image: &Image, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn describe(leaders: &Leaders, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let partitions = topic
         .partitions
         .iter()
         .enumerate()
         .map(|(index, partition)| {
-            let offline = partition
-                .replicas
-                .iter()
-                .filter(|id| image.broker(**id).is_none_or(|b| b.fenced));
-            let error = if partition.leader == NO_LEADER {
-                ErrorCode::LeaderNotAvailable
-            } else {
-                ErrorCode::None
-            };
+            let leadership = leaders.of(topic, index, partition);
             MetadataResponsePartition {
-                error_code: error.code(),
+                error_code: leadership.error_code,
                 partition_index: index as i32,
-                leader_id: partition.leader,
+                leader_id: leadership.leader_id,
                 leader_epoch: partition.leader_epoch,
                 replica_nodes: partition.replicas.clone(),
                 isr_nodes: partition.isr.clone(),
-                offline_replicas: offline.copied().collect(),
+                offline_replicas: leadership.offline_replicas,
                 ..Default::default()
             }
         });

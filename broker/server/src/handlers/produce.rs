@@ -78,9 +78,6 @@ pub(crate) async fn start(
                 )),
                 (None, Ok(id)) => append(broker, context, *id, data.index, data.records).await,
             };
-            if let Err(refusal) = &appended {
-                broker.metrics.error(ApiKey::Produce, refusal.error);
-            }
             outcomes.push(Outcome {
                 index: data.index,
                 appended,
@@ -92,7 +89,10 @@ pub(crate) async fn start(
         let mut outcomes = topics.iter().flat_map(|(_, _, outcomes)| outcomes);
         return match outcomes.find_map(|outcome| outcome.appended.as_ref().err()) {
             None => Ok(None),
-            Some(refusal) => Err(FrameError::Unanswered(refusal.error)),
+            Some(refusal) => {
+                broker.metrics.error(ApiKey::Produce, refusal.error);
+                Err(FrameError::Unanswered(refusal.error))
+            }
         };
     }
     let acks = wait_for_all(&topics);

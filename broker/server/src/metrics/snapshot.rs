@@ -66,6 +66,26 @@ pub(crate) struct PartitionSample<'a> {
     pub(crate) online: bool,
 }
 
+impl<'a> PartitionSample<'a> {
+    /// A partition of `topic` whose log cannot be used: nothing of it is known.
+    pub(crate) fn offline(topic: &'a str, index: i32) -> PartitionSample<'a> {
+        PartitionSample {
+            topic,
+            index,
+            log_start: 0,
+            high_watermark: 0,
+            end: 0,
+            durable: 0,
+            size_bytes: 0,
+            segments: 0,
+            bytes_in: 0,
+            records_in: 0,
+            bytes_out: 0,
+            online: false,
+        }
+    }
+}
+
 /// Where partitions are walked at a scrape.
 pub(crate) trait PartitionSource {
     /// Shows each partition once, in any order, with its lock held no longer than to copy.

@@ -142,7 +142,7 @@ impl Connection {
         frame: Bytes,
         permit: Permit,
     ) -> Result<(), End> {
-        if let Some(answer) = dispatch::refusal(api, version, &frame)? {
+        if let Some(answer) = dispatch::refusal(&self.broker, api, version, &frame)? {
             return Ok(self.write(answer).await?);
         }
         let (context, body) =

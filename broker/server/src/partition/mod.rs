@@ -15,7 +15,7 @@ pub(crate) use acks::Acks;
 pub(crate) use flusher::Flusher;
 pub(crate) use policy::Policy;
 pub use registry::RegistryError;
-pub(crate) use registry::{Registry, RegistryArgs};
+pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 
 use crate::fetch::{Signal, Slot};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -140,7 +140,7 @@ impl Partition {
             state.traffic.bytes_in += batch.bytes.len() as u64;
             state.traffic.records_in += batch.header.record_count.max(0) as u64;
         }
-        self.want_flush(state);
+        self.publish(&mut state, appended.last_offset + 1); self.want_flush(state);
         Ok(Ok(appended))
     }
 

@@ -3,13 +3,14 @@
 use super::{Flusher, Partition, Policy};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
 use tidemark_env::disk::Disk;
 use tidemark_env::{clock, task};
-use tidemark_log::{Log, OnCorruption, OpenArgs, OpenError};
+use tidemark_log::{Log, OnCorruption, OpenArgs, OpenError, Recovery};
 use tidemark_model::{BrokerId, ConfigResource, Image, Topic, TopicChange, TopicId};
 use tidemark_wire::ErrorCode;
 use tokio::sync::watch;
@@ -33,11 +34,11 @@ pub enum RegistryError {
         source: OpenError,
     },
     /// A data directory cannot be listed or changed.
-    #[error("data directory {}: {source}", path.display())]
+    #[error("data directory: {source}")]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// Why, naming the path.
         source: std::io::Error,
     },
     /// Settings in the metadata make no sense.
@@ -63,13 +64,23 @@ pub(crate) struct RegistryArgs {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// A partition that is placed here and whose log cannot be used.
+#[derive(Debug, Clone)]
+pub(crate) struct OfflineLog {
+    pub(crate) topic: Arc<str>,
+    /// `partition topic-index: why`, and what to do.
+    pub(crate) reason: String,
+}
+
+/// The partitions whose logs cannot be used.
+pub(crate) type OfflineLogs = BTreeMap<(TopicId, i32), OfflineLog>;
+
 /// All partitions of this broker.
 pub(crate) struct Registry {
     args: RegistryArgs,
     flusher: Arc<Flusher>,
     partitions: RwLock<HashMap<(TopicId, i32), Arc<Partition>>>,
-    /// Partitions whose logs cannot be used, and why.
-    offline: RwLock<BTreeMap<(TopicId, i32), String>>,
+    offline: RwLock<Arc<OfflineLogs>>,
     /// The image that the partitions are in step with.
     applied: Mutex<Arc<Image>>,
     applied_index: watch::Sender<u64>,
@@ -81,7 +92,7 @@ pub(crate) struct Registry {
 
 /// Flusher threads; enough for the file system to merge their journal commits.
 const FLUSHER_THREADS: usize = 4;
-/// Threads that open logs at start.
+/// Threads that open logs at start, and close them at the end.
 const OPENER_THREADS: usize = 4;
 
 impl Registry {
@@ -123,22 +134,21 @@ impl Registry {
     /// A partition that is held here, or the error for a client that asks for it.
     pub(crate) fn find(&self, topic_id: TopicId, index: i32) -> Result<Arc<Partition>, ErrorCode> {
         self.get(topic_id, index).ok_or_else(|| {
-            let offline = self.offline.read().unwrap_or_else(PoisonError::into_inner);
-            match offline.contains_key(&(topic_id, index)) {
+            match self.offline().contains_key(&(topic_id, index)) {
                 true => ErrorCode::KafkaStorageError,
                 false => ErrorCode::UnknownTopicOrPartition,
             }
         })
     }
 
-    /// Partitions whose logs cannot be used, as `topic-partition: reason`.
-    pub(crate) fn offline(&self) -> Vec<String> {
-        self.offline
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+    /// Partitions that are placed here and whose logs cannot be used.
+    pub(crate) fn offline(&self) -> Arc<OfflineLogs> {
+        Arc::clone(&self.offline.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_offline(&self, change: impl FnOnce(&mut OfflineLogs)) {
+        let mut offline = self.offline.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut offline));
     }
 
     /// All partitions, in no particular order.
@@ -173,33 +183,10 @@ impl Registry {
             }
         }
         self.to_open.store(wanted.len(), Ordering::Relaxed);
-        let queue = Arc::new(Mutex::new(wanted));
-        let first_error: Mutex<Option<RegistryError>> = Mutex::default();
-        std::thread::scope(|scope| {
-            for _ in 0..OPENER_THREADS {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                        let Some((topic, index, policy)) = next else {
-                            return;
-                        };
-                        if let Err(error) = self.open_or_set_offline(&topic, index, policy) {
-                            first_error
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .get_or_insert(error);
-                            queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                        }
-                    }
-                });
-            }
-        });
-        if let Some(error) = first_error
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            return Err(error);
-        }
+        let open = |(topic, index, policy): (Arc<Topic>, i32, Arc<Policy>)| {
+            self.open_or_set_offline(&topic, index, policy)
+        };
+        task::in_parallel("open-log", OPENER_THREADS, wanted, open)?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(image);
         self.applied_index.send_replace(image.index());
         Ok(())
@@ -319,8 +306,11 @@ impl Registry {
                 },
             ) => {
                 tracing::error!(%error, "partition is offline: nothing of it is given out or taken in");
-                let mut offline = self.offline.write().unwrap_or_else(PoisonError::into_inner);
-                offline.insert((topic.id, index), error.to_string());
+                let log = OfflineLog {
+                    topic: Arc::clone(&topic.name),
+                    reason: error.to_string(),
+                };
+                self.change_offline(|offline| drop(offline.insert((topic.id, index), log)));
                 Ok(())
             }
             other => other,
@@ -348,13 +338,7 @@ impl Registry {
         .map_err(failed)?;
         self.scanned_bytes
             .fetch_add(recovery.scanned_bytes, Ordering::Relaxed);
-        if recovery.cut_bytes > 0 {
-            tracing::warn!(
-                dir = %dir.display(), cut_bytes = recovery.cut_bytes,
-                reason = recovery.cut_reason.as_deref().unwrap_or_default(),
-                "the end of a log was cut: it was being written when the broker stopped"
-            );
-        }
+        report_cut(&dir, &recovery);
         log.start_epoch(placed.leader_epoch)
             .map_err(|error| failed(OpenError::Io(std::io::Error::other(error))))?;
         let partition = Arc::new(Partition::new(
@@ -369,6 +353,10 @@ impl Registry {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert((topic.id, index), partition);
+        // One that was offline can be mended while the broker runs.
+        if self.offline().contains_key(&(topic.id, index)) {
+            self.change_offline(|offline| drop(offline.remove(&(topic.id, index))));
+        }
         self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -414,10 +402,7 @@ impl Registry {
 
     fn delete(&self, topic: &Topic) {
         for index in self.placed_here(topic) {
-            self.offline
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&(topic.id, index));
+            self.change_offline(|offline| drop(offline.remove(&(topic.id, index))));
             let removed = self
                 .partitions
                 .write()
@@ -505,26 +490,45 @@ impl Registry {
                 .unwrap_or_else(PoisonError::into_inner);
             held.drain().map(|(_, partition)| partition).collect()
         };
-        let queue = Mutex::new(partitions);
-        std::thread::scope(|scope| {
-            for _ in 0..OPENER_THREADS {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                        let Some(partition) = next else { return };
-                        if let Some(log) = partition.close()
-                            && let Err(error) = log.close(clock::now_ms())
-                        {
-                            tracing::error!(
-                                topic = %partition.topic, partition = partition.index, %error,
-                                "a log was not closed cleanly; the next start recovers it"
-                            );
-                        }
-                    }
-                });
+        let close = |partition: Arc<Partition>| {
+            if let Some(log) = partition.close()
+                && let Err(error) = log.close(clock::now_ms())
+            {
+                tracing::error!(
+                    topic = %partition.topic, partition = partition.index, %error,
+                    "a log was not closed cleanly; the next start recovers it"
+                );
             }
-        });
+            Ok::<(), Infallible>(())
+        };
+        let Ok(()) = task::in_parallel("close-log", OPENER_THREADS, partitions, close);
         self.flusher.stop();
+    }
+}
+
+/// Says what opening a log cut off its end. Records that were acknowledged are never cut quietly.
+fn report_cut(dir: &Path, recovery: &Recovery) {
+    let reason = recovery.cut_reason.as_deref().unwrap_or_default();
+    let cut_bytes = recovery.cut_bytes;
+    if recovery.lost_durable {
+        let kept: Vec<String> = recovery
+            .cut_kept_in
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let kept_in = match kept.is_empty() {
+            true => "nowhere: no whole batch was left in it".to_owned(),
+            false => kept.join(", "),
+        };
+        tracing::error!(
+            dir = %dir.display(), cut_bytes, kept_in, reason,
+            "acknowledged records were cut off a damaged log, as --cut-corrupt-logs allows: they are lost to clients"
+        );
+    } else if cut_bytes > 0 {
+        tracing::warn!(
+            dir = %dir.display(), cut_bytes, reason,
+            "the end of a log was cut: it was being written when the broker stopped"
+        );
     }
 }
 
