@@ -36,6 +36,9 @@ pub struct ImportArgs {
     pub topic_id: Uuid,
     /// The time, in milliseconds since 1970.
     pub now_ms: i64,
+    /// Refuse when the first segment has nothing newer than this time in milliseconds:
+    /// retention would delete it at once.
+    pub expired_before_ms: Option<i64>,
 }
 
 /// What was imported.
@@ -53,6 +56,9 @@ pub struct Imported {
     pub bytes: u64,
     /// The newest leader epoch: the partition's leader must begin above it.
     pub latest_epoch: Option<i32>,
+    /// The largest producer id in it, or -1: new producers must be given larger ones, as
+    /// the log knows this one's sequence numbers.
+    pub last_producer_id: i64,
     /// What somebody should know: a torn tail that was left out, an open transaction.
     pub notes: Vec<String>,
 }
@@ -95,6 +101,16 @@ pub enum ImportError {
         /// 0 or 1.
         magic: u8,
     },
+    /// Retention would delete what was imported.
+    #[error(
+        "{file} has nothing newer than {newest_ms} ms after 1970: retention would delete it at once"
+    )]
+    Expired {
+        /// The first segment.
+        file: PathBuf,
+        /// Its largest timestamp, in milliseconds since 1970.
+        newest_ms: i64,
+    },
     /// A segment is damaged.
     #[error(
         "{file} is corrupt at position {position}: {reason}. Nothing was imported; import another replica"
@@ -136,13 +152,34 @@ pub fn import_partition(
     }
     let total = 2 * sources.iter().map(|(_, len)| len).sum::<u64>();
     let mut done = 0;
-    let mut imported = Imported::default();
+    let mut imported = Imported {
+        last_producer_id: -1,
+        ..Imported::default()
+    };
+    let mut newest_ms = -1;
     let mut lens = Vec::with_capacity(sources.len());
     let mut expected = 0;
     for (index, (base, len)) in sources.iter().copied().enumerate() {
         let last = index + 1 == sources.len();
         let path = names::path(&args.source, base, names::LOG);
-        let kept = check_segment(disk, &path, base, len, last, &mut expected, &mut imported)?;
+        let mut seen = |header: &BatchHeader| {
+            newest_ms = newest_ms.max(header.max_timestamp_ms);
+            imported.last_producer_id = imported.last_producer_id.max(header.producer_id);
+            imported.batches += 1;
+            imported.bytes += header.size_bytes() as u64;
+        };
+        let (kept, note) = check_segment(disk, &path, base, len, last, &mut expected, &mut seen)?;
+        imported.segments += 1;
+        imported.notes.extend(note);
+        let expired = args
+            .expired_before_ms
+            .is_some_and(|cutoff| newest_ms < cutoff);
+        if index == 0 && newest_ms >= 0 && expired {
+            return Err(ImportError::Expired {
+                file: path,
+                newest_ms,
+            });
+        }
         lens.push((base, kept));
         done += len;
         progress(done, total);
@@ -195,7 +232,8 @@ fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<(i64, u64)>, ImportError>
     Ok(found)
 }
 
-/// Checks a segment; gives how much of it is good, which is all but a torn tail.
+/// Checks a segment; gives how much of it is good, which is all but a torn tail, and a
+/// note of the tail.
 fn check_segment(
     disk: &dyn Disk,
     path: &Path,
@@ -203,8 +241,8 @@ fn check_segment(
     len: u64,
     last: bool,
     expected: &mut i64,
-    imported: &mut Imported,
-) -> Result<u64, ImportError> {
+    seen: &mut dyn FnMut(&BatchHeader),
+) -> Result<(u64, Option<String>), ImportError> {
     let corrupt = |position: u64, reason: String| ImportError::Corrupt {
         file: path.to_owned(),
         position,
@@ -225,17 +263,15 @@ fn check_segment(
     *expected = base;
     let file = disk.open(path, OpenMode::Read)?;
     let mut scanner = BatchScanner::verified(file.clone(), 0, len);
-    imported.segments += 1;
     loop {
         let position = scanner.position();
         match scanner.step()? {
-            Step::End => return Ok(len),
+            Step::End => return Ok((len, None)),
             Step::Batch { header, .. } => {
                 check_batch(&header, base, *expected)
                     .map_err(|reason| corrupt(position, reason))?;
                 *expected = header.next_offset();
-                imported.batches += 1;
-                imported.bytes += header.size_bytes() as u64;
+                seen(&header);
             }
             Step::Bad { position, reason } => {
                 if let Some(magic) = old_format(&*file, position, len)? {
@@ -248,12 +284,12 @@ fn check_segment(
                 if !last || find_batch_after(&file, position, len, *expected - 1)?.is_some() {
                     return Err(corrupt(position, reason));
                 }
-                imported.notes.push(format!(
+                let note = format!(
                     "the last {} bytes of {} were never completely written and are left out",
                     len - position,
                     path.display()
-                ));
-                return Ok(position);
+                );
+                return Ok((position, Some(note)));
             }
         }
     }
@@ -348,6 +384,8 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
     imported.log_start_offset = log.log_start_offset();
     imported.end_offset = log.end_offset();
     imported.latest_epoch = log.epochs().latest();
+    let producers = log.producers().iter().map(|entry| entry.producer_id);
+    imported.last_producer_id = producers.fold(imported.last_producer_id, i64::max);
     if let Some(first) = log.producers().first_unstable_offset() {
         imported.notes.push(format!(
             "a transaction that began at offset {first} was never finished: consumers that read only \

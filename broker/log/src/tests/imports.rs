@@ -33,12 +33,20 @@ fn kafka_directory(disk: &MemDisk) -> Vec<Batch> {
 }
 
 fn import(disk: &MemDisk) -> Result<Imported, ImportError> {
+    import_unless_expired(disk, None)
+}
+
+fn import_unless_expired(
+    disk: &MemDisk,
+    expired_before_ms: Option<i64>,
+) -> Result<Imported, ImportError> {
     let args = ImportArgs {
         disk: Arc::new(disk.clone()),
         source: source(),
         target: dir(),
         topic_id: Uuid([3; 16]),
         now_ms: NOW_MS,
+        expired_before_ms,
     };
     let mut last = (0, 0);
     let imported = import_partition(&args, |done, total| {
@@ -63,6 +71,7 @@ fn a_partition_is_imported_with_its_offsets_producers_and_log_start() {
     let imported = import(&disk).unwrap();
     assert_eq!((imported.log_start_offset, imported.end_offset), (7, 20));
     assert_eq!((imported.batches, imported.latest_epoch), (20, Some(6)));
+    assert_eq!(imported.last_producer_id, 5);
     assert!(imported.notes.is_empty());
     assert!(matches!(
         import(&disk),
@@ -136,4 +145,23 @@ fn old_formats_strange_directories_and_half_compactions_are_refused() {
         import(&disk),
         Err(ImportError::InterruptedCompaction { .. })
     ));
+}
+
+#[test]
+fn what_retention_would_delete_at_once_is_refused() {
+    let disk = memory_disk();
+    let batches = kafka_directory(&disk);
+    let newest_ms = batches[0].header.max_timestamp_ms;
+    let error = import_unless_expired(&disk, Some(i64::MAX)).unwrap_err();
+    assert!(
+        matches!(&error, ImportError::Expired { newest_ms: found, .. } if *found >= newest_ms),
+        "{error}"
+    );
+    assert!(!disk.exists(&dir()).unwrap(), "nothing is left behind");
+    assert_eq!(
+        import_unless_expired(&disk, Some(newest_ms))
+            .unwrap()
+            .end_offset,
+        20
+    );
 }
