@@ -140,7 +140,7 @@ impl Partition {
             state.traffic.bytes_in += batch.bytes.len() as u64;
             state.traffic.records_in += batch.header.record_count.max(0) as u64;
         }
-        self.publish(&mut state, appended.last_offset + 1); self.want_flush(state);
+        self.want_flush(state);
         Ok(Ok(appended))
     }
 
