@@ -1,0 +1,298 @@
+//! A partition whose log was damaged before the start: offline for all to see, and nothing else is.
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod common;
+
+use common::{Connection, TestBroker, broker, start_in, try_start};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use tempfile::TempDir;
+use tidemark_env::disk::FileDisk;
+use tidemark_env::net;
+use tidemark_records::{BatchBuilder, BatchOptions, RecordRef};
+use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_wire::ErrorCode;
+use tidemark_wire::messages::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SEGMENT: &str = "00000000000000000000.log";
+
+/// All that was logged by this process.
+fn logged() -> &'static Mutex<Vec<u8>> {
+    static LOGGED: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    struct Sink;
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            logged().lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut first = false;
+    let log = LOGGED.get_or_init(|| {
+        first = true;
+        Mutex::default()
+    });
+    if first {
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(|| Sink);
+        subscriber.init();
+    }
+    log
+}
+
+/// The line about this directory, at this level.
+fn line(level: &str, dir: &Path) -> Option<String> {
+    let text = String::from_utf8(logged().lock().unwrap().clone()).unwrap();
+    let dir = dir.display().to_string();
+    let found = text
+        .lines()
+        .find(|line| line.contains(level) && line.contains(&dir));
+    found.map(str::to_owned)
+}
+
+async fn put(c: &mut Connection, partition: i32) -> i16 {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let record = RecordRef {
+        value: Some(&[7; 1000]),
+        ..Default::default()
+    };
+    builder.append(&record).unwrap();
+    let data = produce_request::PartitionProduceData {
+        index: partition,
+        records: Some(builder.build().unwrap()),
+        ..Default::default()
+    };
+    let request = ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![produce_request::TopicProduceData {
+            name: "hurt".into(),
+            partition_data: vec![data],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let response = c.ask(&request, 12).await;
+    response.responses[0].partition_responses[0].error_code
+}
+
+/// A broker with topic `hurt` of two partitions with three records each.
+async fn with_records() -> TestBroker {
+    let broker = broker(&[]).await;
+    let mut c = Connection::open(&broker.server).await;
+    let topic = create_topics_request::CreatableTopic {
+        name: "hurt".into(),
+        num_partitions: 2,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: vec![topic],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&request, 7).await.topics[0].error_code, 0);
+    for _ in 0..3 {
+        for partition in 0..2 {
+            assert_eq!(put(&mut c, partition).await, 0);
+        }
+    }
+    broker
+}
+
+/// Stops the broker and leaves partition 0 as a crash does, with a bit turned in acknowledged
+/// records; gives the data and the partition's directory.
+async fn damaged() -> (TempDir, PathBuf) {
+    let TestBroker { server, dir } = with_records().await;
+    let hurt = dir.path().join("hurt-0");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&hurt).unwrap() {
+        let path = entry.unwrap().path();
+        files.push((path.clone(), std::fs::read(path).unwrap()));
+    }
+    server.shutdown().await;
+    // A clean close is believed without a look: back to what was there before it.
+    std::fs::remove_dir_all(&hurt).unwrap();
+    std::fs::create_dir(&hurt).unwrap();
+    for (path, mut bytes) in files {
+        if path.ends_with(SEGMENT) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x10;
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+    (dir, hurt)
+}
+
+async fn get(server: &RunningServer, path: &str) -> (String, String) {
+    let address = server.http().unwrap().to_string();
+    let mut stream = net::connect(&address, common::PATIENCE).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// The value of one series of a page of metrics.
+fn series(page: &str, name: &str) -> String {
+    let line = page.lines().find(|line| {
+        line.rsplit_once(' ')
+            .is_some_and(|(found, _)| found == name)
+    });
+    let line = line.unwrap_or_else(|| panic!("no {name} in {page}"));
+    line.rsplit_once(' ').unwrap().1.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_partition_is_leaderless_and_the_others_are_served() {
+    logged();
+    let (dir, hurt) = damaged().await;
+    let server = start_in(&dir, &[]).await;
+    let mut c = Connection::open(&server).await;
+
+    let all = MetadataRequest {
+        topics: None,
+        ..Default::default()
+    };
+    let metadata = c.ask(&all, 12).await;
+    let own = metadata.controller_id;
+    let partitions = &metadata.topics[0].partitions;
+    let [bad, good] = &partitions[..] else {
+        panic!("{partitions:?}")
+    };
+    assert_eq!(bad.error_code, ErrorCode::LeaderNotAvailable.code());
+    assert_eq!((bad.leader_id, good.leader_id), (-1, own));
+    assert_eq!(
+        (&bad.offline_replicas, &bad.isr_nodes),
+        (&vec![own], &vec![own])
+    );
+    assert_eq!((good.error_code, good.offline_replicas.len()), (0, 0));
+
+    let request = DescribeTopicPartitionsRequest {
+        topics: vec![describe_topic_partitions_request::TopicRequest {
+            name: "hurt".into(),
+            ..Default::default()
+        }],
+        response_partition_limit: 10,
+        ..Default::default()
+    };
+    let described = c.ask(&request, 0).await;
+    let bad = &described.topics[0].partitions[0];
+    assert_eq!(bad.error_code, ErrorCode::LeaderNotAvailable.code());
+    assert_eq!((bad.leader_id, &bad.offline_replicas), (-1, &vec![own]));
+
+    assert_eq!(put(&mut c, 0).await, ErrorCode::KafkaStorageError.code());
+    assert_eq!(put(&mut c, 1).await, 0);
+
+    let (status, body) = get(&server, "/readyz").await;
+    assert!(status.contains(" 200 "), "{status} {body}");
+    let state: serde_json::Value = serde_json::from_str(&get(&server, "/state").await.1).unwrap();
+    let state = &state["partitions"];
+    assert_eq!(state["offline"], 1);
+    let reason = state["offlineReasons"][0].as_str().unwrap();
+    assert!(reason.starts_with("partition hurt-0: "), "{reason}");
+    assert!(reason.contains("--cut-corrupt-logs"), "{reason}");
+
+    let page = get(&server, "/metrics").await.1;
+    assert_eq!(series(&page, "tidemark_partitions_offline"), "1");
+    assert_eq!(series(&page, "tidemark_partitions"), "2");
+    assert_eq!(series(&page, "tidemark_ready"), "1");
+    let page = get(&server, "/metrics/partitions").await.1;
+    let online = |index: i32| {
+        let name = format!("tidemark_partition_online{{topic=\"hurt\",partition=\"{index}\"}}");
+        series(&page, &name)
+    };
+    assert_eq!((online(0), online(1)), ("0".into(), "1".into()));
+    assert!(line("ERROR", &hurt).unwrap().contains("offline"));
+
+    // A topic that is deleted leaves nothing offline behind.
+    let request = DeleteTopicsRequest {
+        topic_names: vec!["hurt".into()],
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&request, 5).await.responses[0].error_code, 0);
+    let page = get(&server, "/metrics").await.1;
+    assert_eq!(series(&page, "tidemark_partitions_offline"), "0");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_records_are_not_cut_quietly() {
+    logged();
+    let (dir, hurt) = damaged().await;
+    let settings = [
+        ("listeners", "PLAINTEXT://127.0.0.1:0".to_owned()),
+        ("log.dirs", dir.path().display().to_string()),
+    ];
+    let config = ServerConfig {
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        disk: Arc::new(FileDisk::new()),
+        net_threads: 1,
+        cut_corrupt_logs: true,
+    };
+    let server = tidemark_server::start(config).await.unwrap();
+    let mut c = Connection::open(&server).await;
+    assert_eq!(put(&mut c, 0).await, 0, "it is served again");
+    server.shutdown().await;
+    let line = line("ERROR", &hurt).expect("an error about the directory");
+    assert!(line.contains("acknowledged records were cut off"), "{line}");
+    let cut: u64 = line
+        .split_once("cut_bytes=")
+        .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
+        .expect("how many bytes");
+    let kept = std::fs::read_dir(&hurt)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "cut"))
+        .expect("a file with what was cut");
+    assert_eq!(kept.metadata().unwrap().len(), cut);
+    assert!(line.contains(&kept.display().to_string()), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_cut_with_a_warning() {
+    logged();
+    let TestBroker { server, dir } = with_records().await;
+    let hurt = dir.path().join("hurt-0");
+    server.shutdown().await;
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(hurt.join(SEGMENT))
+        .unwrap();
+    file.write_all(&[1; 100]).unwrap();
+    drop(file);
+    start_in(&dir, &[]).await.shutdown().await;
+    let line = line("WARN", &hurt).expect("a warning about the directory");
+    assert!(line.contains("it was being written"), "{line}");
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_used_is_named_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start_in(&dir, &[]).await;
+    let error = |path: PathBuf| async move {
+        let disk = Arc::new(FileDisk::new());
+        let started = try_start(disk, &path, &[]).await;
+        let text = started.expect_err("it is not usable").to_string();
+        let named = text.matches(&path.display().to_string()).count();
+        assert_eq!(named, 1, "{text}");
+        text
+    };
+    let text = error(dir.path().to_owned()).await;
+    assert!(text.contains("is in use by another process"), "{text}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let text = error(file).await;
+    assert!(text.contains("is not a directory"), "{text}");
+    server.shutdown().await;
+}
