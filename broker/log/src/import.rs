@@ -12,6 +12,7 @@ use tidemark_env::disk::{self, Disk, DiskFile, OpenMode};
 use tidemark_records::BatchHeader;
 use tidemark_wire::Uuid;
 
+use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::error::{LogError, OpenError};
 use crate::index::relative;
@@ -375,7 +376,7 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
         on_corruption: OnCorruption::Refuse,
         now_ms: args.now_ms,
     })?;
-    if let Some(start) = kafka_log_start(&*args.disk, &args.source)?
+    if let Some(start) = log_start(&*args.disk, &args.source)?
         && let Some(job) = log.delete_records(start.min(log.durable_offset()))?
     {
         let done = job.run()?;
@@ -396,9 +397,13 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
     Ok(())
 }
 
-/// The partition's log start in Kafka's `log-start-offset-checkpoint`, which lies
-/// beside the partitions' directories.
-fn kafka_log_start(disk: &dyn Disk, source: &Path) -> io::Result<Option<i64>> {
+/// The partition's log start in our checkpoint, if it is a directory of ours, or in
+/// Kafka's `log-start-offset-checkpoint`, which lies beside the partitions' directories.
+fn log_start(disk: &dyn Disk, source: &Path) -> io::Result<Option<i64>> {
+    // One that cannot be read is none: more records are then served, not fewer.
+    if let Ok(Some(ours)) = checkpoint::read(disk, source) {
+        return Ok(Some(ours.log_start));
+    }
     let (Some(parent), Some(name)) = (
         source.parent(),
         source.file_name().and_then(|name| name.to_str()),

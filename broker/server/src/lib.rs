@@ -14,6 +14,7 @@ mod groups;
 mod handlers;
 mod health;
 mod http;
+mod import;
 mod maintenance;
 mod metrics;
 mod net;
@@ -21,5 +22,9 @@ mod partition;
 mod start;
 mod topics;
 
+pub use import::{
+    ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
+    import_partitions,
+};
 pub use partition::RegistryError;
 pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};

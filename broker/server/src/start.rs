@@ -114,7 +114,7 @@ impl std::fmt::Debug for RunningServer {
     }
 }
 
-fn layers(fixed: &ConfigMap) -> BrokerLayers<'_> {
+pub(crate) fn layers(fixed: &ConfigMap) -> BrokerLayers<'_> {
     static NONE: ConfigMap = ConfigMap::new();
     BrokerLayers {
         dynamic: &NONE,

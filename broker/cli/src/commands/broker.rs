@@ -1,6 +1,6 @@
 //! `tidemark broker`: a broker in the foreground.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tidemark_config::ConfigMap;
@@ -69,19 +69,24 @@ fn parse(path: &str, text: &str) -> Result<ConfigMap, Failure> {
         .collect())
 }
 
+/// The settings in a configuration file.
+pub fn read_settings(file: &Path) -> Result<ConfigMap, Failure> {
+    let path = file.display().to_string();
+    let text = crate::input::read_text(file).map_err(|error| Failure::file(&path, &error))?;
+    parse(&path, &text)
+}
+
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
-    let path = args.config.display().to_string();
-    let text =
-        crate::input::read_text(&args.config).map_err(|error| Failure::file(&path, &error))?;
-    let mut settings = parse(&path, &text)?;
+    let mut settings = read_settings(&args.config)?;
     settings.extend(args.set);
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
+    let signals = serve::StopSignals::take()?;
     context
         .out
         .line(&format!("ready  {}", server.bootstrap()))?;
     context.out.flush()?;
-    serve::until_signal(server).await
+    serve::until_signal(server, signals).await
 }
 
 #[cfg(test)]

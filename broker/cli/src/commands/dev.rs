@@ -45,6 +45,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     ]);
     settings.extend(args.set);
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
+    let signals = serve::StopSignals::take()?;
     let bootstrap = server.bootstrap().to_owned();
     context.out.line(&format!("ready  {bootstrap}"))?;
     if let Some(http) = server.http() {
@@ -64,5 +65,5 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         .out
         .line(&format!("       tidemark{flag} consume greetings"))?;
     context.out.flush()?;
-    serve::until_signal(server).await
+    serve::until_signal(server, signals).await
 }

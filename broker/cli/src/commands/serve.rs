@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemark_config::ConfigMap;
 use tidemark_env::disk::FileDisk;
 use tidemark_server::{RunningServer, ServerConfig, StartError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 
@@ -29,14 +29,33 @@ pub async fn start(settings: ConfigMap, cut_corrupt_logs: bool) -> Result<Runnin
     Ok(tidemark_server::start(config).await?)
 }
 
+/// What stops a broker cleanly.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Takes the signals from now on: before anybody is told that the broker is ready, who may
+    /// stop it at once.
+    pub fn take() -> Result<Self, Failure> {
+        let failed = |error| Failure::finding(format!("cannot wait for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+}
+
 /// Serves until SIGTERM or Ctrl-C, then closes logs so that the next start reads none.
-pub async fn until_signal(server: RunningServer) -> Result<Exit, Failure> {
-    let failed = |error| Failure::finding(format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+pub async fn until_signal(
+    server: RunningServer,
+    mut signals: StopSignals,
+) -> Result<Exit, Failure> {
     let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        _ = signals.terminate.recv() => "SIGTERM",
+        _ = signals.interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal = name, "stopping");
     server.shutdown().await;
