@@ -14,6 +14,7 @@ mod doctor;
 mod files;
 mod groups;
 mod harness;
+mod import;
 mod proxy;
 mod records;
 mod serving;
