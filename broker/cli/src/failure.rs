@@ -96,13 +96,26 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Where nobody listens on this machine, a broker can be started; else the doctor looks closer.
+fn after_unreachable(address: &str, reason: &str) -> String {
+    let loopback = ["127.", "localhost:", "[::1]:"];
+    let here = loopback.iter().any(|host| address.starts_with(host)) && !address.contains(',');
+    if here && reason.contains("refused") {
+        return format!("tidemark dev --listen {address}");
+    }
+    "tidemark doctor".to_owned()
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let message = error.to_string();
         match &error {
-            ClientError::Unreachable { .. }
-            | ClientError::Closed { .. }
-            | ClientError::Timeout { .. } => Self::new(Exit::Unreachable, message),
+            ClientError::Unreachable { address, reason } => {
+                Self::new(Exit::Unreachable, message).next(after_unreachable(address, reason))
+            }
+            ClientError::Closed { .. } | ClientError::Timeout { .. } => {
+                Self::new(Exit::Unreachable, message).next("tidemark doctor")
+            }
             ClientError::Invalid(_) => Self::usage(message),
             ClientError::UnknownTopic { .. } => Self::finding(message).next("tidemark topic list"),
             ClientError::UnknownPartition { topic, .. } | ClientError::NoLeader { topic, .. } => {
@@ -135,7 +148,9 @@ mod tests {
             address: "h:1".to_owned(),
             reason: "refused".to_owned(),
         };
-        assert_eq!(Failure::from(unreachable).exit as i32, 3);
+        let failure = Failure::from(unreachable);
+        assert_eq!(failure.exit as i32, 3);
+        assert_eq!(failure.next.as_deref(), Some("tidemark doctor"));
         let unknown = ClientError::UnknownTopic {
             topic: "t".to_owned(),
         };
@@ -147,5 +162,21 @@ mod tests {
             2
         );
         assert!(Failure::output(&io::ErrorKind::BrokenPipe.into()).quiet);
+    }
+
+    #[test]
+    fn a_broker_is_started_only_where_one_can_be() {
+        let refused = "Connection refused (os error 111)";
+        for here in ["127.0.0.1:9092", "localhost:9", "[::1]:9092"] {
+            let next = after_unreachable(here, refused);
+            assert_eq!(next, format!("tidemark dev --listen {here}"));
+        }
+        for (elsewhere, reason) in [
+            ("kafka.example.org:9092", refused),
+            ("127.0.0.1:1,127.0.0.1:2", refused),
+            ("127.0.0.1:9092", "timed out"),
+        ] {
+            assert_eq!(after_unreachable(elsewhere, reason), "tidemark doctor");
+        }
     }
 }

@@ -206,16 +206,25 @@ async fn starts(
     )
     .await?;
     let mut starts = Vec::new();
-    for (tp, located) in located {
-        if located.moved && matches!(place, Place::Offset(_)) {
+    for (tp, place_in) in &located {
+        if place_in.moved && matches!(place, Place::Offset(_)) {
+            let from = args.from.as_deref().unwrap_or_default();
+            let has_it =
+                |other: &&TopicPartition| other.topic == tp.topic && !located[*other].moved;
             return Err(Failure::finding(format!(
-                "{tp} has offsets {} to {}: {} is not among them",
-                located.bounds.start,
-                located.bounds.end,
-                args.from.as_deref().unwrap_or_default()
+                "{tp} has offsets {} to {}: {from} is not among them",
+                place_in.bounds.start, place_in.bounds.end,
             ))
-            .next(format!("tidemark topic describe {}", tp.topic)));
+            .next(match located.keys().find(has_it) {
+                Some(other) => format!(
+                    "tidemark consume {} -p {} --from {from}",
+                    other.topic, other.partition
+                ),
+                None => format!("tidemark topic describe {}", tp.topic),
+            }));
         }
+    }
+    for (tp, located) in located {
         ends.0.insert(tp.clone(), located.bounds.end);
         starts.push((tp, Start::Offset(located.offset)));
     }

@@ -14,6 +14,8 @@ pub mod produce;
 pub mod serve;
 pub mod topic;
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Arguments, Command};
@@ -37,6 +39,12 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
     }
 }
 
+/// Only people at a terminal see colours, and only those who did not turn them off.
+fn colours() -> bool {
+    let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !off && std::io::stderr().is_terminal()
+}
+
 /// Logs to standard error: brokers say what they do, tools only what is worth a warning.
 pub fn logging(arguments: &Arguments) {
     let serves = matches!(arguments.command, Command::Dev(_) | Command::Broker(_));
@@ -49,6 +57,7 @@ pub fn logging(arguments: &Arguments) {
     let filter = EnvFilter::try_from_env("TIDEMARK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colours())
         .with_writer(std::io::stderr);
     if matches!(arguments.command, Command::Broker(_)) {
         builder.json().init();

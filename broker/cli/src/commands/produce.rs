@@ -209,7 +209,7 @@ fn explain(error: tidemark_client::ClientError, topic: &str, failed: u64) -> Fai
     let code = error.code();
     let mut failure = Failure::from(error);
     failure.message = format!(
-        "{} failed, the first because of {}",
+        "{} failed; the first: {}",
         plural(failed as i64, "record"),
         failure.message
     );

@@ -100,7 +100,7 @@ pub async fn run(_args: Args, context: &mut Context) -> Result<Exit, Failure> {
         brokers::advertised(&patient, &context.cluster_options().connection).await;
     checks.push(advertised);
     patient.reachable = reachable;
-    checks.push(replicas::check(&patient));
+    checks.push(replicas::check(&patient).await);
     progress.update(|| "disks".to_owned());
     checks.push(disks::check(&patient).await);
     checks.push(files::check(&patient));

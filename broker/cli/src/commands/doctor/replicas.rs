@@ -11,20 +11,31 @@ use crate::output::{ids, plural};
 const NAMED: usize = 5;
 
 /// Looks at all partitions in the metadata.
-pub fn check(patient: &Patient<'_>) -> Check {
+pub async fn check(patient: &Patient<'_>) -> Check {
     let mut offline = Vec::new();
+    let mut damaged: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     let mut under = Vec::new();
     for topic in patient.info.topics.values() {
         for partition in topic.partitions.values() {
             let name = format!("{}-{}", topic.name, partition.partition);
             if partition.leader.is_none() {
-                offline.push(name);
+                // A broker that is up and yet does not have it cannot use its log.
+                let up = |id: &&i32| patient.reachable.contains(id);
+                match partition.offline.iter().find(up) {
+                    Some(broker) => damaged.entry(*broker).or_default().push(name),
+                    None => offline.push(name),
+                }
             } else if partition.isr.len() < partition.replicas.len() {
                 under.push((name, partition));
             }
         }
     }
     let mut findings = Vec::new();
+    for (broker, names) in &damaged {
+        let dirs = patient.cluster.describe_log_dirs(*broker).await;
+        let dirs = dirs.unwrap_or_default().into_iter().map(|dir| dir.path);
+        findings.push(damaged_finding(*broker, names, &dirs.collect::<Vec<_>>()));
+    }
     findings.extend(offline_finding(&offline));
     findings.extend(under_finding(&under));
     findings.extend(alone(patient));
@@ -68,6 +79,25 @@ fn offline_finding(offline: &[String]) -> Option<Finding> {
         "nothing can be written to or read from them until a broker that holds them is back",
         format!("tidemark topic describe {}", topic_of(first)),
     ))
+}
+
+fn damaged_finding(broker: i32, names: &[String], dirs: &[String]) -> Finding {
+    let first = names.first().map_or("", String::as_str);
+    let log = match dirs {
+        [dir] => format!("{}/{first}", dir.trim_end_matches('/')),
+        _ => format!("{first} in a data directory"),
+    };
+    Finding::new(
+        format!(
+            "{} offline on broker {broker}, which is up: {}",
+            plural(names.len() as i64, "partition"),
+            some_of(names)
+        ),
+        "its log is damaged or its disk failed: nothing of it is given out or taken in; the broker's log and /state say where",
+        format!(
+            "restore {log} of broker {broker} from a copy; or give up what is behind the damage: stop the broker, and start it once with --cut-corrupt-logs"
+        ),
+    )
 }
 
 fn under_finding(under: &[(String, &PartitionInfo)]) -> Option<Finding> {
@@ -138,6 +168,23 @@ mod tests {
         );
         assert_eq!(finding.next, "tidemark topic describe my-topic");
         assert_eq!(offline_finding(&[]), None);
+    }
+
+    #[test]
+    fn a_damaged_log_is_named_with_what_mends_it() {
+        let names = ["my-topic-3".to_owned()];
+        let finding = damaged_finding(4, &names, &["/data/".to_owned()]);
+        assert!(
+            finding.what.starts_with("1 partition offline on broker 4"),
+            "{}",
+            finding.what
+        );
+        assert!(
+            finding.next.contains("/data/my-topic-3")
+                && finding.next.contains("--cut-corrupt-logs"),
+            "{}",
+            finding.next
+        );
     }
 
     #[test]

@@ -39,6 +39,8 @@ struct PartitionReport {
     leader_epoch: i32,
     replicas: Vec<i32>,
     isr: Vec<i32>,
+    /// Replicas that are down, or whose logs cannot be used.
+    offline: Vec<i32>,
     start: Option<i64>,
     end: Option<i64>,
     bytes: Option<i64>,
@@ -62,6 +64,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
                 leader_epoch: p.leader_epoch,
                 replicas: p.replicas.clone(),
                 isr: p.isr.clone(),
+                offline: p.offline.clone(),
                 start: bounds.map(|b| b.0),
                 end: bounds.map(|b| b.1),
                 bytes: sizes.get(&p.partition).copied(),
@@ -114,6 +117,15 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             ]);
         }
         out.table(&table)?;
+        let unled = |p: &&PartitionReport| p.leader.is_none();
+        let leaderless = report.partitions.iter().filter(unled).count();
+        if leaderless > 0 {
+            out.line("")?;
+            out.line(&format!(
+                "{} without a leader: `tidemark doctor` looks for the reason",
+                plural(leaderless as i64, "partition")
+            ))?;
+        }
         if !report.settings.is_empty() {
             out.line("")?;
             out.table(&settings_table(&report.settings))?;
