@@ -1,4 +1,10 @@
 //! A partition whose log was damaged before the start: offline for all to see, and nothing else is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests stand outside of the product: a panic is a failure, and files are real"
+)]
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;

@@ -1,4 +1,10 @@
 //! Errors are counted for every API, and commits of offsets do not wait for ever.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests stand outside of the product: a panic is a failure, and files are real"
+)]
 
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;

@@ -40,11 +40,11 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 #[derive(Clone, Copy, PartialEq)]
 enum Wait {
     /// The next request: a stopping broker ends the connection here.
-    ForRequest,
+    Request,
     /// The rest of a request that holds nothing yet.
-    ForRest,
+    Rest,
     /// The rest of a request whose memory is set aside.
-    ForCounted,
+    Counted,
 }
 
 type Pending = Pin<Box<dyn Future<Output = Result<Answer, FrameError>> + Send>>;
@@ -180,11 +180,11 @@ impl Connection {
             if let Some(length) = frame::length(&self.buffer, limit)? {
                 break length;
             }
-            self.fill(READ_BYTES, Wait::ForRequest).await?;
+            self.fill(READ_BYTES, Wait::Request).await?;
         };
         // Only what has begun to arrive counts against the memory of all: a length is quickly said.
         while self.buffer.len() < (length + 4).min(UNCOUNTED_BYTES) {
-            self.fill(READ_BYTES.min(length + 4), Wait::ForRest).await?;
+            self.fill(READ_BYTES.min(length + 4), Wait::Rest).await?;
         }
         let permit = loop {
             let budget = self.broker.request_memory.clone();
@@ -199,7 +199,7 @@ impl Connection {
             }
         };
         while self.buffer.len() < length + 4 {
-            self.fill(length + 4 - self.buffer.len(), Wait::ForCounted)
+            self.fill(length + 4 - self.buffer.len(), Wait::Counted)
                 .await?;
         }
         let frame = frame::take(&mut self.buffer, length);
@@ -212,7 +212,7 @@ impl Connection {
     /// Reads at least a byte, answering finished requests meanwhile.
     async fn fill(&mut self, room: usize, wait: Wait) -> Result<(), End> {
         let patience = match wait {
-            Wait::ForCounted => self.idle().min(STALLED),
+            Wait::Counted => self.idle().min(STALLED),
             _ => self.idle(),
         };
         self.buffer.reserve(room);
@@ -221,7 +221,7 @@ impl Connection {
                 None => tokio::select! {
                     biased;
                     read = self.stream.read_buf(&mut self.buffer) => read?,
-                    _ = stopped(&mut self.stop), if wait == Wait::ForRequest => return Err(End::Stopping),
+                    _ = stopped(&mut self.stop), if wait == Wait::Request => return Err(End::Stopping),
                     () = clock::sleep(patience) => return Err(End::Idle),
                 },
                 Some(oldest) => tokio::select! {

@@ -272,7 +272,7 @@ impl Registry {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "settings in the metadata cannot be used; the old ones stay in force")
+                tracing::error!(%error, "settings in the metadata cannot be used; the old ones stay in force");
             }
         }
     }
@@ -430,7 +430,7 @@ impl Registry {
             match renamed {
                 Ok(()) => remove_in_background(disk, doomed),
                 Err(error) => {
-                    tracing::error!(dir = %dir.display(), %error, "a deleted topic's files stay")
+                    tracing::error!(dir = %dir.display(), %error, "a deleted topic's files stay");
                 }
             }
         }
