@@ -249,13 +249,13 @@ public final class Driver {
             }
         }
 
-        private void show(KafkaConsumer<byte[], byte[]> consumer, Collection<TopicPartition> without) {
+        private void show(KafkaConsumer<byte[], byte[]> consumer, Collection<TopicPartition> without, boolean revoked) {
             List<TopicPartition> kept = new ArrayList<>(consumer.assignment());
             kept.removeAll(without);
             kept.sort((a, b) -> a.topic().equals(b.topic()) ? a.partition() - b.partition() : a.topic().compareTo(b.topic()));
             List<Object> out = new ArrayList<>();
             for (TopicPartition one : kept) out.add(Arrays.asList(one.topic(), one.partition()));
-            event("ev", "assigned", "partitions", out);
+            event("ev", "assigned", "partitions", out, "revoked", revoked);
         }
 
         private void follow() {
@@ -276,12 +276,12 @@ public final class Driver {
                 consumer.subscribe(topics, new ConsumerRebalanceListener() {
                     @Override
                     public void onPartitionsRevoked(Collection<TopicPartition> gone) {
-                        show(consumer, gone);
+                        show(consumer, gone, !"cooperative-sticky".equals(request.get("assignor")));
                     }
 
                     @Override
                     public void onPartitionsAssigned(Collection<TopicPartition> come) {
-                        show(consumer, Collections.emptyList());
+                        show(consumer, Collections.emptyList(), false);
                     }
                 });
                 while (!stop.get()) {

@@ -8,7 +8,7 @@ import tempfile
 import shutil
 from pathlib import Path
 
-from .paths import CACHE, LAB, PEER, TIDEMARK, free_port, wait_until
+from .paths import LAB, PEER, TIDEMARK, free_port, wait_until
 
 # Short timeouts let tests of crashes end quickly; both brokers take the names.
 COMMON = {

@@ -88,7 +88,7 @@ class AioKafka:
 
         class Listener(ConsumerRebalanceListener):
             async def on_partitions_revoked(self, revoked):
-                event("assigned", partitions=[])
+                event("assigned", partitions=[], revoked=True)
 
             async def on_partitions_assigned(self, assigned):
                 event("assigned", partitions=sorted([t.topic, t.partition] for t in assigned))

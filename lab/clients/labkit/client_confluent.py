@@ -120,8 +120,8 @@ class Confluent:
         consumer = Consumer(config)
         cooperative = request["assignor"] == "cooperative-sticky"
 
-        def show(kept):
-            event("assigned", partitions=sorted([t.topic, t.partition] for t in kept))
+        def show(kept, revoked=False):
+            event("assigned", partitions=sorted([t.topic, t.partition] for t in kept), revoked=revoked)
 
         batch = []
 
@@ -158,7 +158,7 @@ class Confluent:
             else:
                 kept = []
                 c.unassign()
-            show(kept)
+            show(kept, revoked=not cooperative)
 
         consumer.subscribe(request["topics"], on_assign=on_assign, on_revoke=on_revoke,
                            on_lost=lambda c, p: on_revoke(c, p))

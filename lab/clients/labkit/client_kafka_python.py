@@ -89,7 +89,7 @@ class KafkaPython:
 
         class Listener(ConsumerRebalanceListener):
             def on_partitions_revoked(self, revoked):
-                event("assigned", partitions=[])
+                event("assigned", partitions=[], revoked=True)
 
             def on_partitions_assigned(self, assigned):
                 event("assigned", partitions=sorted([t.topic, t.partition] for t in consumer.assignment()))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 
 from .workers import b64, unb64
 

@@ -236,7 +236,7 @@ class OldLibrdkafka:
                 event("assigned", partitions=sorted(
                     [these.elems[i].topic.decode(), these.elems[i].partition] for i in range(these.cnt)))
             else:
-                event("assigned", partitions=[])
+                event("assigned", partitions=[], revoked=True)
                 self.lib.rd_kafka_assign(rk, None)
 
         keep = REBALANCED(on_rebalance)

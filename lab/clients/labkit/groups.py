@@ -82,7 +82,9 @@ class Group:
             state = self.members[event["member"]]
             self.history.append((time.monotonic(), event["member"], event))
             if event["ev"] == "assigned":
-                state["assigned"] = [tuple(p) for p in event["partitions"]]
+                # An eager member that gave up all it had is between two assignments.
+                between = event.get("revoked") and not event["partitions"]
+                state["assigned"] = None if between else [tuple(p) for p in event["partitions"]]
             elif event["ev"] == "records":
                 state["rows"] += len(event["records"])
             elif event["ev"] == "left":

@@ -7,10 +7,12 @@ Operations (the Java and Node workers have the same):
   member_start  member bootstrap group topics assignor instance_id session_timeout_ms commit
   member_stop   member (leaves its group)
   txn      bootstrap transactional_id -> ok only where transactions work; else error, retriable, elapsed_ms
-Events of members: assigned {partitions}, records {records: [[topic, partition, offset, text]]}, left, error.
+Events of members: assigned {partitions, revoked: between two assignments}, records {records: [[topic, partition, offset, text]]}, left, error.
 """
 
+import faulthandler
 import json
+import signal
 import sys
 import threading
 import traceback
@@ -95,6 +97,7 @@ def retriable(error):
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # shows where a client hangs
     kind = sys.argv[1]
     if kind == "confluent":
         from .client_confluent import Confluent as Kind

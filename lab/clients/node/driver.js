@@ -172,7 +172,7 @@ async function memberStart (request) {
     partitions: Object.entries(payload.memberAssignment).flatMap(([t, ps]) => ps.map(p => [t, p]))
       .sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : a[1] - b[1])),
   }))
-  consumer.on(consumer.events.REBALANCING, () => event('assigned', { partitions: [] }))
+  consumer.on(consumer.events.REBALANCING, () => event('assigned', { partitions: [], revoked: true }))
   consumer.on(consumer.events.CRASH, ({ payload }) => {
     if (!payload.restart) event('error', { error: String(payload.error) })
   })
