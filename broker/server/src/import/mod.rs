@@ -6,6 +6,8 @@
 
 mod error;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use error::ImportFailure;
 pub use source::SourceError;
@@ -434,10 +436,13 @@ impl<'a> Import<'a> {
         let placed = copies
             .iter()
             .try_for_each(|copied| self.put_in_place(copied));
-        if let Err(error) = placed.and_then(|()| self.propose(last)) {
+        if let Err(error) = placed {
             self.take_back(&copies);
             return Err(error);
         }
+        // When this fails, the metadata may have the topics all the same: the copies stay, and the
+        // next start sets them aside if it does not.
+        self.propose(last)?;
         let imported = |copied: Copied<'_>| ImportedPartition {
             topic: copied.target.name.clone(),
             partition: copied.index,

@@ -159,7 +159,12 @@ impl Sources {
         }
         for (topic, count) in own {
             self.notes.push(format!(
-                "{topic} is Kafka's own and was passed over ({count} partitions in {})",
+                "{topic} is Kafka's own and was passed over ({count} {} in {})",
+                if count == 1 {
+                    "directory"
+                } else {
+                    "directories"
+                },
                 path.display()
             ));
         }

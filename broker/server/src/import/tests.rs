@@ -1,0 +1,177 @@
+//! Imports that fail or lose power at every step.
+
+use super::*;
+use std::path::PathBuf;
+use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, MemDisk};
+use tidemark_model::Endpoint;
+use tidemark_quorum::decide::{LostDirectories, Registration, register_broker};
+use tidemark_records::{Batch, BatchBuilder, BatchOptions, RecordRef};
+use tidemark_wire::Uuid;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const RECORDS: i64 = 20;
+
+fn batch(sequence: i32) -> Batch {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: 7,
+        producer_epoch: 0,
+        base_sequence: sequence,
+        ..BatchOptions::default()
+    });
+    let record = RecordRef {
+        timestamp_ms: NOW_MS,
+        key: None,
+        value: Some(&[b'v'; 100]),
+        headers: &[],
+    };
+    builder.append(&record).expect("room for one record");
+    let mut bytes = builder.build().expect("a batch");
+    let batch = Batch::split_first(&mut bytes).expect("sound");
+    batch.expect("one")
+}
+
+/// Two partitions of Kafka's in `/kafka`, and a broker's data in `/data`.
+fn disk() -> MemDisk {
+    let disk = MemDisk::new();
+    for index in 0..2 {
+        let (mut log, _) = Log::open(OpenArgs {
+            disk: Arc::new(disk.clone()),
+            dir: PathBuf::from(format!("/kafka/t-{index}")),
+            topic_id: None,
+            config: Arc::new(LogConfig {
+                segment_bytes: 1000,
+                ..LogConfig::default()
+            }),
+            on_corruption: OnCorruption::Refuse,
+            now_ms: NOW_MS,
+        })
+        .expect("an empty log");
+        for sequence in 0..RECORDS as i32 {
+            log.append_as_leader(&batch(sequence), 6, NOW_MS)
+                .expect("an append");
+        }
+        log.close(NOW_MS).expect("a clean close");
+    }
+    let started = start(&disk);
+    let registration = Registration {
+        broker_id: 0,
+        incarnation_id: new_id(),
+        directories: started
+            .directories
+            .iter()
+            .map(|dir| dir.directory_id)
+            .collect(),
+        endpoints: vec![Endpoint {
+            name: "PLAINTEXT".into(),
+            host: "h".into(),
+            port: 9092,
+            security_protocol: 0,
+        }],
+        rack: None,
+    };
+    let decide = |image: &Image| register_broker(image, &registration, LostDirectories::Refuse);
+    let (registered, _) = started.controller.propose(decide).expect("durable");
+    registered.expect("a broker");
+    disk
+}
+
+fn start(disk: &MemDisk) -> tidemark_quorum::Started {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Controller::start(&disk, &[PathBuf::from("/data")], 0, new_id).expect("metadata")
+}
+
+fn import(disk: &MemDisk) -> Result<ImportReport, ImportFailure> {
+    let config = ImportConfig {
+        settings: ConfigMap::from([("log.dirs".into(), "/data".into())]),
+        disk: Arc::new(disk.clone()),
+        sources: vec![PathBuf::from("/kafka")],
+        topic_configs: vec![("retention.ms".into(), "-1".into())],
+    };
+    import_partitions(&config, |_| {})
+}
+
+fn open(disk: &MemDisk, index: i32, topic_id: Uuid) -> Log {
+    let (log, _) = Log::open(OpenArgs {
+        disk: Arc::new(disk.clone()),
+        dir: PathBuf::from(format!("/data/t-{index}")),
+        topic_id: Some(topic_id),
+        config: Arc::new(LogConfig::default()),
+        on_corruption: OnCorruption::Refuse,
+        now_ms: NOW_MS,
+    })
+    .expect("a sound log");
+    log
+}
+
+/// The topic is not there, or is there with everything in it.
+fn whole_or_absent(disk: &MemDisk) -> bool {
+    let image = start(disk).controller.image();
+    let Some(topic) = image.topic("t") else {
+        return false;
+    };
+    assert_eq!(topic.partitions.len(), 2);
+    assert!(image.next_producer_id() > 7, "id 7 must not be given out");
+    for (index, partition) in (0..).zip(&topic.partitions) {
+        let log = open(disk, index, topic.id);
+        assert_eq!(log.end_offset(), RECORDS);
+        assert!(partition.leader_epoch > 6, "{partition:?}");
+    }
+    true
+}
+
+#[test]
+fn an_import_that_fails_anywhere_leaves_no_half_topic_and_can_be_repeated() {
+    let mut failures = 0;
+    for op in [FaultOp::Write, FaultOp::Sync, FaultOp::Name] {
+        // Far more steps of each kind than there are: the last rounds go well.
+        for after in 0..200 {
+            let disk = disk();
+            disk.inject(Fault {
+                op,
+                path_contains: String::new(),
+                after,
+                times: 1,
+                error: FaultError::Eio,
+            });
+            let done = import(&disk);
+            disk.clear_faults();
+            if done.is_err() {
+                failures += 1;
+                // A write to the metadata that failed may have been done.
+                if !whole_or_absent(&disk) {
+                    import(&disk).expect("the second time nothing fails");
+                    assert!(whole_or_absent(&disk), "{op:?} {after}");
+                }
+            } else {
+                assert!(whole_or_absent(&disk), "{op:?} {after}");
+            }
+        }
+    }
+    assert!(failures > 30, "only {failures} faults were met");
+}
+
+#[test]
+fn a_power_cut_after_any_step_leaves_no_half_topic() {
+    for op in [FaultOp::Write, FaultOp::Sync, FaultOp::Name] {
+        for after in 0..200 {
+            let disk = disk();
+            // All that comes after the step fails, the cleaning up too: as if it had stopped there.
+            disk.inject(Fault {
+                op,
+                path_contains: String::new(),
+                after,
+                times: u32::MAX,
+                error: FaultError::Eio,
+            });
+            let done = import(&disk).is_ok();
+            disk.clear_faults();
+            disk.crash_with_seed(u64::from(after));
+            let there = whole_or_absent(&disk);
+            assert!(there || !done, "{op:?} {after}: what was done is lost");
+            if !there {
+                import(&disk).expect("the second time nothing fails");
+                assert!(whole_or_absent(&disk));
+            }
+        }
+    }
+}
