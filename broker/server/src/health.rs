@@ -10,7 +10,7 @@ use crate::net::Budget;
 use crate::start::Advertised;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tidemark_env::clock::{self, Instant};
@@ -239,30 +239,21 @@ impl Health for BrokerHealth {
 }
 
 fn disks(broker: &Broker) -> Vec<DiskSample> {
-    let mut used: BTreeMap<String, u64> = BTreeMap::new();
+    let mut used: BTreeMap<PathBuf, u64> = BTreeMap::new();
     for partition in broker.partitions.all() {
-        let held = partition.with_log(|log, _| {
-            let dir = log
-                .dir()
-                .parent()
-                .map(Path::display)
-                .map(|dir| dir.to_string());
-            (dir.unwrap_or_default(), log.size_bytes())
-        });
-        if let Ok((dir, size_bytes)) = held {
+        if let Ok((dir, size_bytes)) = partition.placed() {
             *used.entry(dir).or_default() += size_bytes;
         }
     }
     let dirs = broker.partitions.dirs().iter();
     dirs.map(|dir| {
-        let directory = dir.display().to_string();
         let space = broker.partitions.disk().space(dir).ok();
         DiskSample {
-            used_bytes: used.get(&directory).copied().unwrap_or(0),
+            used_bytes: used.get(dir).copied().unwrap_or(0),
             capacity_bytes: space.map_or(0, |space| space.total_bytes),
             free_bytes: space.map_or(0, |space| space.free_bytes),
             online: space.is_some(),
-            directory,
+            directory: dir.display().to_string(),
         }
     })
     .collect()

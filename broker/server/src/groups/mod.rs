@@ -56,18 +56,11 @@ impl Groups {
 
     /// Asks every coordinator for its groups.
     pub(crate) async fn list(&self, _: &Arc<Broker>, filter: ListGroups) -> ListGroupsResponse {
-        let shards: Vec<Arc<Shard>> = self
-            .shards
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect();
         let mut all = ListGroupsResponse {
             error: ErrorCode::None,
             groups: Vec::new(),
         };
-        for shard in shards {
+        for shard in self.shards() {
             let request = Request::ListGroups(filter.clone());
             if let Response::ListGroups(mut listed) = shard.ask(self.token(), request).await {
                 if listed.error != ErrorCode::None {
@@ -90,12 +83,7 @@ impl Groups {
     /// Groups by state, over all coordinators.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
-        for shard in self
-            .shards
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for shard in self.shards() {
             for (state, count) in shard.group_counts() {
                 *counts.entry(state).or_default() += count;
             }
@@ -105,6 +93,12 @@ impl Groups {
 
     fn token(&self) -> Token {
         Token(self.tokens.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// All coordinators, with no lock held.
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.values().cloned().collect()
     }
 
     fn shard(&self, index: i32) -> Option<Arc<Shard>> {
@@ -156,12 +150,7 @@ impl Groups {
             })
             .collect();
         if !deleted.is_empty() {
-            for shard in self
-                .shards
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .values()
-            {
+            for shard in self.shards() {
                 shard.topics_deleted(&deleted);
             }
         }
@@ -170,16 +159,9 @@ impl Groups {
     /// Lets deadlines pass until `stop`.
     pub(crate) async fn run_timers(&self, mut stop: watch::Receiver<bool>) {
         loop {
-            let shards: Vec<Arc<Shard>> = self
-                .shards
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .values()
-                .cloned()
-                .collect();
             let now_ms = clock::now_ms();
             let mut next_ms: Option<i64> = None;
-            for shard in shards {
+            for shard in self.shards() {
                 if let Some(deadline_ms) = shard.tick(now_ms) {
                     next_ms = Some(next_ms.map_or(deadline_ms, |other| other.min(deadline_ms)));
                 }
@@ -198,12 +180,7 @@ impl Groups {
 
     /// Stops answering: members look for another coordinator.
     pub(crate) fn resign(&self) {
-        for shard in self
-            .shards
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
+        for shard in self.shards() {
             shard.resign();
         }
     }

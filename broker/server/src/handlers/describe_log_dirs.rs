@@ -2,6 +2,7 @@
 
 use super::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use tidemark_wire::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -18,27 +19,20 @@ pub(crate) async fn handle(
             .flat_map(|t| t.partitions.into_iter().map(move |p| (t.topic.clone(), p)));
         pairs.collect()
     });
-    let mut by_dir: BTreeMap<String, BTreeMap<String, Vec<DescribeLogDirsPartition>>> =
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let mut by_dir: BTreeMap<PathBuf, BTreeMap<String, Vec<DescribeLogDirsPartition>>> =
         BTreeMap::new();
     for partition in broker.partitions.all() {
         let key = (partition.topic.to_string(), partition.index);
         if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&key)) {
             continue;
         }
-        let held = partition.with_log(|log, _| {
-            let dir = log
-                .dir()
-                .parent()
-                .map(|dir| dir.display().to_string())
-                .unwrap_or_default();
-            (dir, i64::try_from(log.size_bytes()).unwrap_or(i64::MAX))
-        });
-        let Ok((dir, partition_size)) = held else {
+        let Ok((dir, size_bytes)) = partition.placed() else {
             continue;
         };
         let described = DescribeLogDirsPartition {
             partition_index: partition.index,
-            partition_size,
+            partition_size: bytes(size_bytes),
             ..Default::default()
         };
         by_dir
@@ -50,19 +44,20 @@ pub(crate) async fn handle(
     }
     let mut results = Vec::new();
     for dir in broker.partitions.dirs() {
-        let log_dir = dir.display().to_string();
-        let topics = by_dir.remove(&log_dir).unwrap_or_default().into_iter().map(
-            |(name, mut partitions)| {
-                partitions.sort_by_key(|p| p.partition_index);
-                DescribeLogDirsTopic {
-                    name,
-                    partitions,
-                    ..Default::default()
-                }
-            },
-        );
+        let topics =
+            by_dir
+                .remove(dir)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, mut partitions)| {
+                    partitions.sort_by_key(|p| p.partition_index);
+                    DescribeLogDirsTopic {
+                        name,
+                        partitions,
+                        ..Default::default()
+                    }
+                });
         let space = broker.partitions.disk().space(dir);
-        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         results.push(DescribeLogDirsResult {
             error_code: if space.is_ok() {
                 0
@@ -72,7 +67,7 @@ pub(crate) async fn handle(
             topics: topics.collect(),
             total_bytes: space.as_ref().map_or(-1, |space| bytes(space.total_bytes)),
             usable_bytes: space.as_ref().map_or(-1, |space| bytes(space.free_bytes)),
-            log_dir,
+            log_dir: dir.display().to_string(),
             ..Default::default()
         });
     }

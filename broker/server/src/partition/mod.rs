@@ -18,6 +18,7 @@ pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 
 use crate::fetch::{Signal, Slot};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
 use tidemark_records::Batch;
@@ -206,6 +207,14 @@ impl Partition {
             ..
         } = &mut *state;
         Ok(use_log(log.as_mut().ok_or(Closed)?, high_watermark))
+    }
+
+    /// The data directory that the log is in, and the bytes that it has there.
+    pub(crate) fn placed(&self) -> Result<(PathBuf, u64), Closed> {
+        self.with_log(|log, _| {
+            let dir = log.dir().parent().map(Path::to_path_buf);
+            (dir.unwrap_or_default(), log.size_bytes())
+        })
     }
 
     /// Counts bytes that a fetch took.

@@ -381,11 +381,9 @@ impl Registry {
             .collect();
         if counts.len() > 1 {
             for partition in self.all() {
-                let dir = partition
-                    .with_log(|log, _| log.dir().parent().map(Path::to_path_buf))
-                    .ok()
-                    .flatten();
-                if let Some(count) = dir.and_then(|dir| counts.get_mut(dir.as_path())) {
+                if let Ok((dir, _)) = partition.placed()
+                    && let Some(count) = counts.get_mut(dir.as_path())
+                {
                     *count += 1;
                 }
             }
