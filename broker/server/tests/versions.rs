@@ -1,5 +1,6 @@
 //! Every API answers every version that it advertises, in that version's layout.
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
 use bytes::Bytes;
@@ -267,7 +268,7 @@ async fn descriptions_and_changes_are_answered_at_every_version() {
                 r.results[0].error_code, 0,
                 "{:?}",
                 r.results[0].error_message
-            )
+            );
         },
     )
     .await;
@@ -291,7 +292,7 @@ async fn descriptions_and_changes_are_answered_at_every_version() {
             }
         },
         |_, r: &DeleteTopicsResponse| {
-            assert_eq!(r.responses[0].error_code, 0, "{:?}", r.responses[0])
+            assert_eq!(r.responses[0].error_code, 0, "{:?}", r.responses[0]);
         },
     )
     .await;

@@ -117,6 +117,7 @@ async fn idle_connections_are_closed_and_waiting_ones_are_not_idle() {
     assert!(parked.answer::<FetchRequest>(BY_NAME, id).await.is_some());
 }
 
+/// Red when `Connection::next_frame` takes memory before it has read `UNCOUNTED_BYTES`.
 #[tokio::test]
 async fn half_frames_hold_nobody_up() {
     let settings = [
@@ -215,6 +216,7 @@ async fn more_consumers_than_the_fetch_memory_holds_all_get_through() {
     }
 }
 
+/// Red without the time limit in `Connection::write`.
 #[tokio::test]
 async fn a_consumer_that_takes_nothing_loses_its_connection_and_not_the_memory_of_all() {
     let settings = [
@@ -308,7 +310,6 @@ async fn parked_polls_and_joins_end_when_the_broker_stops() {
     }
 }
 
-/// Red without the look at `is_stopping` in `Connection::run`.
 #[tokio::test]
 async fn a_producer_that_never_pauses_does_not_keep_the_broker_from_stopping() {
     let broker = broker(&[]).await;
@@ -328,7 +329,7 @@ async fn a_producer_that_never_pauses_does_not_keep_the_broker_from_stopping() {
             let id = sent.pop_front().unwrap();
             match c.answer::<ProduceRequest>(BY_NAME, id).await {
                 Some(response) if first_of(response.clone()).error_code == NONE => {
-                    acknowledged += 1
+                    acknowledged += 1;
                 }
                 Some(response) => panic!("{response:?}"),
                 None => return acknowledged,

@@ -1,6 +1,13 @@
 //! A broker in this process, asked over real sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are helpers of tests"
+)]
+
 mod admin;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
 mod fetch;

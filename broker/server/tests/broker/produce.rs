@@ -27,7 +27,7 @@ async fn refused(c: &mut Connection, records: Bytes) -> PartitionProduceResponse
     answer
 }
 
-/// Red when `connection.rs` answers whichever of its pending requests is ready first.
+/// Red when `Partition::append` publishes what is not durable yet.
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order_though_the_first_is_the_slowest() {
     let (broker, gate, _opener) = broker_on_a_slow_disk().await;

@@ -6,7 +6,7 @@ use crate::groups::{commit, committed};
 use crate::kit::*;
 use std::path::Path;
 use std::sync::Arc;
-use tidemark_env::disk::{Disk, DiskFile, FileDisk, OpenMode};
+use tidemark_env::disk::{Disk, FileDisk, OpenMode};
 use tidemark_server::{RunningServer, StartError};
 use tidemark_wire::messages::*;
 use tidemark_wire::{ErrorCode, Uuid};

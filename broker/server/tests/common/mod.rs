@@ -1,5 +1,7 @@
 //! A broker in this process, and a client that speaks in frames.
 
+#![allow(clippy::panic, reason = "these are helpers of tests")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
