@@ -85,7 +85,8 @@ def test_everything_survives_a_restart(own_broker, worker, how):
     assert settings["retention.ms"].value == "7200000" and settings["max.message.bytes"].value == "7777"
     rows = admin.read_all(at, topic, partitions=2, expect=100)
     assert [int(v) for _, _, v in rows[0]] == list(range(100))
-    assert [o for o, _, _ in admin.read_all(at, cut, expect=60)[0]] == list(range(40, 100))
+    if PEER == "tidemark" or how == "stop":  # Kafka notes a log's start once a minute
+        assert [o for o, _, _ in admin.read_all(at, cut, expect=60)[0]] == list(range(40, 100))
     consumer = Consumer({"bootstrap.servers": at, "group.id": group, "log_level": 2})
 
     def committed():
