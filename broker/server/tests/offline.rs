@@ -111,11 +111,15 @@ async fn with_records() -> TestBroker {
     broker
 }
 
-/// Stops the broker and leaves partition 0 as a crash does, with a bit turned in acknowledged
+/// Stops the broker and leaves a partition (`hurt-0`) as a crash does, with a bit turned in acknowledged
 /// records; gives the data and the partition's directory.
 async fn damaged() -> (TempDir, PathBuf) {
-    let TestBroker { server, dir } = with_records().await;
-    let hurt = dir.path().join("hurt-0");
+    crashed(with_records().await, "hurt-0").await
+}
+
+async fn crashed(broker: TestBroker, partition: &str) -> (TempDir, PathBuf) {
+    let TestBroker { server, dir } = broker;
+    let hurt = dir.path().join(partition);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&hurt).unwrap() {
         let path = entry.unwrap().path();
@@ -227,6 +231,47 @@ async fn a_damaged_partition_is_leaderless_and_the_others_are_served() {
     assert_eq!(c.ask(&request, 5).await.responses[0].error_code, 0);
     let page = get(&server, "/metrics").await.1;
     assert_eq!(series(&page, "tidemark_partitions_offline"), "0");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_in_a_damaged_log_have_no_coordinator() {
+    let one = [("offsets.topic.num.partitions", "1")];
+    let broker = broker(&one).await;
+    let mut c = Connection::open(&broker.server).await;
+    let find = FindCoordinatorRequest {
+        coordinator_keys: vec!["g".into()],
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&find, 4).await.coordinators[0].error_code, 0);
+    let join = JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![join_group_request::JoinGroupRequestProtocol {
+            name: "range".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let joined = c.ask(&join, 3).await;
+    assert_eq!(joined.error_code, 0);
+    let sync = SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id,
+        ..Default::default()
+    };
+    assert_eq!(c.ask(&sync, 2).await.error_code, 0);
+    let (dir, _) = crashed(broker, "__consumer_offsets-0").await;
+    let server = start_in(&dir, &one).await;
+    let mut c = Connection::open(&server).await;
+    let found = c.ask(&find, 4).await;
+    assert_eq!(
+        found.coordinators[0].error_code,
+        ErrorCode::CoordinatorNotAvailable.code()
+    );
     server.shutdown().await;
 }
 

@@ -17,7 +17,7 @@ use tidemark_coordinator::{
     GroupConfig, ListGroups, ListGroupsResponse, Request, Response, Token, partition_for,
 };
 use tidemark_env::{clock, task};
-use tidemark_model::{CONSUMER_OFFSETS, Image, TopicChange};
+use tidemark_model::{CONSUMER_OFFSETS, Image, Topic, TopicChange};
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Notify, watch};
 
@@ -40,8 +40,7 @@ impl Groups {
         let Some(topic) = image.topic(CONSUMER_OFFSETS) else {
             return Response::refusal(&request, ErrorCode::CoordinatorNotAvailable);
         };
-        let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-        let index = partition_for(group_of(&request), count);
+        let index = index_of(topic, group_of(&request));
         let Some(shard) = self.shard(index) else {
             return Response::refusal(&request, ErrorCode::NotCoordinator);
         };
@@ -52,6 +51,15 @@ impl Groups {
         let timeout_ms = broker.settings().offsets_commit_timeout_ms;
         let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         shard.ask_within(timeout, token, request).await
+    }
+
+    /// Whether the log that `group` is kept in cannot be used.
+    pub(crate) fn is_offline(&self, broker: &Broker, group: &str) -> bool {
+        let image = broker.image();
+        let offline = broker.partitions.offline();
+        let kept_in =
+            |topic: &Arc<Topic>| offline.contains_key(&(topic.id, index_of(topic, group)));
+        !offline.is_empty() && image.topic(CONSUMER_OFFSETS).is_some_and(kept_in)
     }
 
     /// Asks every coordinator for its groups.
@@ -184,6 +192,12 @@ impl Groups {
             shard.resign();
         }
     }
+}
+
+/// The partition of `__consumer_offsets` that a group is kept in.
+fn index_of(topic: &Topic, group: &str) -> i32 {
+    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+    partition_for(group, count)
 }
 
 fn group_of(request: &Request) -> &str {

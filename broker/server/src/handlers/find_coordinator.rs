@@ -74,6 +74,13 @@ async fn find(broker: &Arc<Broker>, context: &Context, key_type: i8, key: String
     if let Err(error) = broker.groups.ensure_topic(broker).await {
         return refused(key, ErrorCode::CoordinatorNotAvailable, &error);
     }
+    if broker.groups.is_offline(broker, &key) {
+        return refused(
+            key,
+            ErrorCode::CoordinatorNotAvailable,
+            "the log that the group's offsets are in is damaged: see the broker's log",
+        );
+    }
     let Some((host, port)) = broker.advertised(context) else {
         return refused(
             key,
