@@ -29,7 +29,7 @@ use tidemark_quorum::decide::{self, Context, Decision, MorePartitions, NewTopic,
 use tidemark_quorum::{Controller, DirectoryIdentity, StartError};
 
 /// Copies that are not whole yet are in here, in each data directory.
-const UNFINISHED: &str = ".import";
+pub(crate) const UNFINISHED: &str = ".import";
 /// Kafka counts leader epochs and producer ids up from 0; what is above these never came from it,
 /// and would leave no room to count on.
 const MOST_LEADER_EPOCH: i32 = i32::MAX / 2;

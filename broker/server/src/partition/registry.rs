@@ -1,6 +1,7 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
 use super::{Flusher, Partition, Policy};
+use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -446,7 +447,8 @@ impl Registry {
                 if !entry.is_dir || name.ends_with(STRAY_SUFFIX) {
                     continue;
                 }
-                if name.ends_with(DELETED_SUFFIX) {
+                // Nothing of an import that did not end is in the metadata: it is copied anew.
+                if name.ends_with(DELETED_SUFFIX) || name == UNFINISHED {
                     remove_in_background(Arc::clone(&self.args.disk), dir.join(&name));
                     continue;
                 }

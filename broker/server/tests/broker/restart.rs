@@ -264,3 +264,15 @@ async fn a_damaged_log_is_offline_and_the_others_are_served() {
     assert_eq!(values(&read(&mut c, "t", 1, 0).await).len(), 3);
     assert_eq!(put(&mut c, "t", 1, b"x").await, 3);
 }
+
+#[tokio::test]
+async fn what_an_unfinished_import_left_is_removed_at_the_next_start() {
+    let broker = broker(&[]).await;
+    broker.server.shutdown().await;
+    let disk = FileDisk::new();
+    let left = broker.dir.path().join(".import");
+    disk.create_dir_all(&left.join("orders-0")).unwrap();
+    let server = start_in(&broker.dir, &[]).await;
+    until("the copies are gone", async || !disk.exists(&left).unwrap()).await;
+    server.shutdown().await;
+}
