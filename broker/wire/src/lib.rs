@@ -124,7 +124,10 @@ impl fmt::Display for ApiKey {
 /// Tagged fields that this version of the schema does not know, kept as they came (KIP-482).
 /// Nearly always empty, so one pointer.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(clippy::box_collection, reason = "8 bytes in each of thousands of structs, against 24")]
+#[allow(
+    clippy::box_collection,
+    reason = "8 bytes in each of thousands of structs, against 24"
+)]
 pub struct TaggedFields(Option<Box<Vec<(u32, Bytes)>>>);
 
 impl TaggedFields {
