@@ -103,7 +103,7 @@ fn plan(
         log_start: bounds.log_start,
         ..Found::error(ErrorCode::None)
     };
-    let planned = partition.with_log(|log, high_watermark| {
+    let planned = partition.with_log(|log, _| {
         if wanted.last_fetched_epoch >= 0 {
             match log.end_offset_for_epoch(wanted.last_fetched_epoch) {
                 Some(end)
@@ -117,7 +117,8 @@ fn plan(
             }
         }
         // Past the high watermark and up to the end there is nothing to read yet (CORRECTNESS B9).
-        let upper = *high_watermark;
+        // The bound is the one that the answer tells, not one that was raised meanwhile.
+        let upper = bounds.high_watermark;
         match log.read_plan(wanted.fetch_offset, max_bytes, upper, at_least_one_batch) {
             Ok(plan) => Ok(Ok((plan, wanted.fetch_offset < log.active_segment_base()))),
             Err(error) => Err(code(&error)),
