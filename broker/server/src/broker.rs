@@ -191,7 +191,7 @@ impl Broker {
                 tracing::error!(%error, "broker settings in the metadata cannot be used; the old ones stay in force");
             }
         }
-        self.partitions.apply(after);
+        self.partitions.apply(after, &self.settings());
         self.groups.apply(self, before, after);
         self.partitions.publish(after.index());
     }

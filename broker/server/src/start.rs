@@ -203,7 +203,8 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     ));
     health.started(&broker);
     let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
-    task::blocking(move || opening.open_all(&to_open)).await??;
+    let settings = broker.settings();
+    task::blocking(move || opening.open_all(&to_open, &settings)).await??;
     broker.groups.apply(&broker, &image, &image);
     partitions.publish(image.index());
     let (unfollow, unfollowed) = watch::channel(false);

@@ -174,11 +174,15 @@ impl Registry {
 
     /// Opens everything that `image` places here. Directories that it does not know are set aside.
     /// Blocks.
-    pub(crate) fn open_all(&self, image: &Arc<Image>) -> Result<(), RegistryError> {
+    pub(crate) fn open_all(
+        &self,
+        image: &Arc<Image>,
+        settings: &BrokerSettings,
+    ) -> Result<(), RegistryError> {
         self.set_strays_aside(image)?;
         let mut wanted = Vec::new();
         for topic in image.topics() {
-            let policy = self.policy(image, topic)?;
+            let policy = self.policy(image, topic, settings)?;
             for index in self.placed_here(topic) {
                 wanted.push((Arc::clone(topic), index, Arc::clone(&policy)));
             }
@@ -194,14 +198,14 @@ impl Registry {
     }
 
     /// Brings the partitions in step with a newer image. Blocks.
-    pub(crate) fn apply(&self, image: &Arc<Image>) {
+    pub(crate) fn apply(&self, image: &Arc<Image>, settings: &BrokerSettings) {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = image.changes_since(&applied);
         for change in &changes.topics {
             match change {
                 TopicChange::Deleted(topic) => self.delete(topic),
-                TopicChange::Created(topic) => self.open_missing(image, topic),
-                TopicChange::Changed { after, .. } => self.open_missing(image, after),
+                TopicChange::Created(topic) => self.open_missing(image, topic, settings),
+                TopicChange::Changed { after, .. } => self.open_missing(image, after, settings),
             }
         }
         let broker_changed = changes
@@ -211,13 +215,13 @@ impl Registry {
         if broker_changed {
             image
                 .topics()
-                .for_each(|topic| self.refresh_policy(image, topic));
+                .for_each(|topic| self.refresh_policy(image, topic, settings));
         } else {
             for resource in &changes.configs {
                 if let ConfigResource::Topic(id) = resource
                     && let Some(topic) = image.topic_by_id(*id)
                 {
-                    self.refresh_policy(image, topic);
+                    self.refresh_policy(image, topic, settings);
                 }
             }
         }
@@ -247,7 +251,12 @@ impl Registry {
             .collect()
     }
 
-    fn policy(&self, image: &Image, topic: &Topic) -> Result<Arc<Policy>, RegistryError> {
+    fn policy(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        broker: &BrokerSettings,
+    ) -> Result<Arc<Policy>, RegistryError> {
         let failed = |source| RegistryError::Config {
             topic: topic.name.to_string(),
             source,
@@ -256,15 +265,14 @@ impl Registry {
         let settings =
             TopicSettings::resolve(image.configs(&ConfigResource::Topic(topic.id)), layers)
                 .map_err(failed)?;
-        let broker = BrokerSettings::resolve(layers).map_err(failed)?;
         Ok(Arc::new(Policy::new(
             settings,
             broker.producer_id_expiration_ms,
         )))
     }
 
-    fn refresh_policy(&self, image: &Image, topic: &Topic) {
-        match self.policy(image, topic) {
+    fn refresh_policy(&self, image: &Image, topic: &Topic, settings: &BrokerSettings) {
+        match self.policy(image, topic, settings) {
             Ok(policy) => {
                 for index in self.placed_here(topic) {
                     if let Some(partition) = self.get(topic.id, index) {
@@ -278,8 +286,8 @@ impl Registry {
         }
     }
 
-    fn open_missing(&self, image: &Image, topic: &Topic) {
-        let policy = match self.policy(image, topic) {
+    fn open_missing(&self, image: &Image, topic: &Topic, settings: &BrokerSettings) {
+        let policy = match self.policy(image, topic, settings) {
             Ok(policy) => policy,
             Err(error) => return tracing::error!(%error, "topic is not served"),
         };
