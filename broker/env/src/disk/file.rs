@@ -4,32 +4,93 @@
     reason = "the one place that touches the real file system"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
 
+use super::direct::DirectFile;
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
 
 /// The operating system's file system. Errors name the path that they are about.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FileDisk;
+#[derive(Debug, Clone, Default)]
+pub struct FileDisk {
+    delay: FlushDelay,
+    /// Directories whose file systems were synced: an error of writing back is told to
+    /// descriptors that were open by then, so they stay open.
+    filesystems: Arc<Mutex<BTreeMap<PathBuf, Arc<File>>>>,
+}
 
 impl FileDisk {
     /// The file system of this machine.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The same, on a slower device: whatever makes something durable takes so much
+    /// longer. For measurements.
+    #[must_use]
+    pub fn with_flush_delay(mut self, delay: Duration) -> Self {
+        self.delay = FlushDelay(delay);
+        self
+    }
+
+    fn filesystem(&self, path: &Path) -> io::Result<Arc<File>> {
+        let mut open = self
+            .filesystems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(path) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(path).map_err(about(path))?);
+        open.insert(path.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// How much longer a flush takes than the device makes it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FlushDelay(Duration);
+
+impl FlushDelay {
+    /// Called once for each flush.
+    pub(super) fn pass(self) {
+        if !self.0.is_zero() {
+            std::thread::sleep(self.0);
+        }
     }
 }
 
 /// Says which path an error is about, keeping its kind.
-fn about(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
+pub(super) fn about(path: &Path) -> impl FnOnce(io::Error) -> io::Error + '_ {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// What [`OpenMode`] means to the system.
+pub(super) fn options(mode: OpenMode) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => {}
+        OpenMode::ReadWrite => {
+            options.write(true);
+        }
+        OpenMode::Create => {
+            options.write(true).create(true).truncate(false);
+        }
+        OpenMode::CreateNew => {
+            options.write(true).create_new(true);
+        }
+    }
+    options
 }
 
 impl Disk for FileDisk {
@@ -65,25 +126,25 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::ReadWrite => {
-                options.write(true);
-            }
-            OpenMode::Create => {
-                options.write(true).create(true).truncate(false);
-            }
-            OpenMode::CreateNew => {
-                options.write(true).create_new(true);
-            }
-        }
-        let file = options.open(path).map_err(about(path))?;
+        let file = options(mode).open(path).map_err(about(path))?;
         Ok(Arc::new(RealFile {
             file,
             path: path.to_owned(),
+            delay: self.delay,
         }))
+    }
+
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let file = options(mode).open(path).map_err(about(path))?;
+        let plain = RealFile {
+            file,
+            path: path.to_owned(),
+            delay: self.delay,
+        };
+        if mode == OpenMode::Read {
+            return Ok(Arc::new(plain));
+        }
+        Ok(Arc::new(DirectFile::new(plain, self.delay)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -101,7 +162,16 @@ impl Disk for FileDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)
             .and_then(|directory| directory.sync_all())
-            .map_err(about(path))
+            .map_err(about(path))?;
+        self.delay.pass();
+        Ok(())
+    }
+
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        let directory = self.filesystem(path)?;
+        rustix::fs::syncfs(&*directory).map_err(|errno| about(path)(errno.into()))?;
+        self.delay.pass();
+        Ok(())
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
@@ -143,9 +213,10 @@ impl Disk for FileDisk {
 }
 
 #[derive(Debug)]
-struct RealFile {
-    file: File,
-    path: PathBuf,
+pub(super) struct RealFile {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    delay: FlushDelay,
 }
 
 impl DiskFile for RealFile {
@@ -165,11 +236,15 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(about(&self.path))
+        self.file.sync_data().map_err(about(&self.path))?;
+        self.delay.pass();
+        Ok(())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(about(&self.path))
+        self.file.sync_all().map_err(about(&self.path))?;
+        self.delay.pass();
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -4,6 +4,7 @@
 //! power cut only after [`DiskFile::sync_data`]; a created, renamed or removed name
 //! survives only after [`Disk::sync_dir`] of its directory. All calls block.
 
+mod direct;
 mod file;
 mod mem;
 #[cfg(test)]
@@ -78,6 +79,13 @@ pub trait Disk: Send + Sync + Debug {
     /// Opens a file. A new name needs [`Disk::sync_dir`] to survive a power cut.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file whose durable writes go past the page cache where the file system
+    /// lets them ([`DiskFile::write_durable_at`]): positions, lengths and addresses of
+    /// what is written should be multiples of 4 KiB. Elsewhere it is [`Disk::open`].
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, mode)
+    }
+
     /// Removes a file; open handles keep working.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
@@ -89,6 +97,26 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Makes the names in directory `path` survive a power cut.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes all that was written below directory `path`, names included, survive a
+    /// power cut. A real one syncs the whole file system that holds `path`, and tells
+    /// of failed writes since it was first asked about that path.
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        for entry in self.list(path)? {
+            let child = path.join(&entry.name);
+            if entry.is_dir {
+                self.sync_filesystem(&child)?;
+            } else {
+                match self.open(&child, OpenMode::Read) {
+                    Ok(file) => file.sync_all()?,
+                    // Removed since it was listed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.sync_dir(path)
+    }
 
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
@@ -140,6 +168,13 @@ pub trait DiskFile: Send + Sync + Debug {
             position += slice.len() as u64;
         }
         Ok(())
+    }
+
+    /// Writes all of `slices` one after the other at `offset`; they survive a power cut
+    /// when it returns. Until then any part of them may. The slices are consumed.
+    fn write_durable_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.write_vectored_at(slices, offset)?;
+        self.sync_data()
     }
 
     /// Writes `bytes` at the end and says where they begin. For one writer at a time.

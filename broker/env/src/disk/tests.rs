@@ -194,3 +194,108 @@ fn a_renamed_directory_keeps_what_was_synced_in_it() {
     let found = read_file(&disk, Path::new("/e/f"), 100).unwrap();
     assert_eq!(&found[..], b"synced");
 }
+
+#[test]
+fn durable_writes_survive_and_are_read_back() {
+    on_both(|disk, root| {
+        let file = disk
+            .open_direct(&root.join("ring"), OpenMode::CreateNew)
+            .unwrap();
+        let block = vec![7u8; 3 << 12];
+        // Once as a direct write wants it, once at an address and length of any kind.
+        let aligned = block.as_ptr().align_offset(1 << 12);
+        let aligned = &block[aligned..aligned + (1 << 12)];
+        file.write_durable_at(&mut [IoSlice::new(aligned), IoSlice::new(aligned)], 0)
+            .unwrap();
+        file.write_durable_at(&mut [IoSlice::new(b"odd"), IoSlice::new(b"ly")], 4097)
+            .unwrap();
+        assert_eq!(file.len().unwrap(), 8192);
+        assert_eq!(&file.read_bytes_at(4096, 7).unwrap()[..], b"\x07oddly\x07");
+        file.write_at(b"later", 0).unwrap();
+        assert_eq!(&file.read_bytes_at(0, 6).unwrap()[..], b"later\x07");
+    });
+}
+
+#[test]
+fn a_durable_write_that_returned_is_there_after_a_crash() {
+    let (disk, path) = memory_with_file();
+    let file = disk.open_direct(&path, OpenMode::ReadWrite).unwrap();
+    file.write_durable_at(&mut [IoSlice::new(b" kept")], 6)
+        .unwrap();
+    disk.crash();
+    assert_eq!(&read_file(&disk, &path, 100).unwrap()[..], b"synced kept");
+}
+
+#[test]
+fn a_synced_file_system_survives_whole() {
+    let (disk, path) = memory_with_file();
+    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_at(b" too", 6).unwrap();
+    disk.create_dir_all(Path::new("/d/new")).unwrap();
+    disk.open(Path::new("/d/new/g"), OpenMode::Create)
+        .unwrap()
+        .write_at(b"content", 0)
+        .unwrap();
+    disk.sync_filesystem(Path::new("/d")).unwrap();
+    disk.crash();
+    assert_eq!(&read_file(&disk, &path, 100).unwrap()[..], b"synced too");
+    let found = read_file(&disk, Path::new("/d/new/g"), 100).unwrap();
+    assert_eq!(&found[..], b"content");
+    let real = tempfile::tempdir().unwrap();
+    FileDisk::new().sync_filesystem(real.path()).unwrap();
+}
+
+#[test]
+fn a_torn_crash_keeps_any_blocks_and_repeats_itself() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let contents: Vec<_> = (0..2)
+            .map(|_| {
+                let (disk, path) = memory_with_file();
+                let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+                file.write_at(&[b'.'; 4 << 12], 0).unwrap();
+                file.sync_data().unwrap();
+                file.write_at(&[b'x'; 4 << 12], 0).unwrap();
+                disk.crash_torn(seed);
+                read_file(&disk, &path, 1 << 20).unwrap()
+            })
+            .collect();
+        assert_eq!(contents[0], contents[1]);
+        assert_eq!(contents[0].len(), 4 << 12);
+        for sector in contents[0].chunks(512) {
+            assert!(
+                sector.iter().all(|byte| *byte == sector[0]),
+                "sectors are whole"
+            );
+        }
+        outcomes.insert(contents[0].clone());
+    }
+    let later_without_earlier = outcomes
+        .iter()
+        .any(|content| content.starts_with(b".") && content.ends_with(b"x"));
+    assert!(
+        later_without_earlier && outcomes.len() > 20,
+        "{}",
+        outcomes.len()
+    );
+}
+
+#[test]
+fn a_flush_delay_is_paid_by_whatever_flushes() {
+    let root = tempfile::tempdir().unwrap();
+    let delay = std::time::Duration::from_millis(20);
+    let disk = FileDisk::new().with_flush_delay(delay);
+    let file = disk
+        .open_direct(&root.path().join("f"), OpenMode::CreateNew)
+        .unwrap();
+    for flush in [
+        &(|| file.write_durable_at(&mut [IoSlice::new(b"x")], 0)) as &dyn Fn() -> io::Result<()>,
+        &|| file.sync_data(),
+        &|| disk.sync_dir(root.path()),
+        &|| disk.sync_filesystem(root.path()),
+    ] {
+        let before = crate::clock::monotonic();
+        flush().unwrap();
+        assert!(before.elapsed() >= delay);
+    }
+}

@@ -1,58 +1,19 @@
 //! A file system in memory, for tests: it can crash, run full and fail on demand.
 
+mod crash;
+mod fault;
+mod file;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use self::file::MemFile;
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
 
-/// Which calls a [`Fault`] hits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultOp {
-    /// Reads of file contents.
-    Read,
-    /// Writes and changes of length.
-    Write,
-    /// Syncs of files and directories.
-    Sync,
-    /// Making, renaming and removing names.
-    Name,
-}
-
-/// What a [`Fault`] answers with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultError {
-    /// The device failed.
-    Eio,
-    /// The device is full. A write may have been done in part.
-    Enospc,
-}
-
-impl FaultError {
-    fn error(self) -> io::Error {
-        match self {
-            FaultError::Eio => io::Error::from_raw_os_error(5),
-            FaultError::Enospc => io::Error::from_raw_os_error(28),
-        }
-    }
-}
-
-/// A planned failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Which calls it hits.
-    pub op: FaultOp,
-    /// Only paths that contain this text; empty for all.
-    pub path_contains: String,
-    /// How many matching calls go well first.
-    pub after: u32,
-    /// How many calls fail then; it is used up afterwards.
-    pub times: u32,
-    /// The error.
-    pub error: FaultError,
-}
+pub use fault::{Fault, FaultError, FaultOp};
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -118,6 +79,13 @@ impl Inode {
     fn change(&mut self, change: Change) {
         change.apply(&mut self.current);
         self.pending.push(change);
+    }
+
+    /// All of it is durable.
+    fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            change.apply(&mut self.durable);
+        }
     }
 }
 
@@ -203,97 +171,10 @@ impl State {
     }
 }
 
-/// A small generator, so that a crash is replayable from its seed.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        usize::try_from(z % (bound.max(1) as u64)).unwrap_or(0)
-    }
-}
-
 impl MemDisk {
     /// An empty file system of unlimited size.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Power cut: everything that was not synced is gone, open handles are dead,
-    /// locks are free. Faults and capacity stay.
-    pub fn crash(&self) {
-        self.crash_keeping(|_| 0);
-    }
-
-    /// Power cut that keeps, for each file, some prefix of what was not synced (the
-    /// last change possibly torn), and for each directory its synced or its latest
-    /// names, chosen by `seed`.
-    pub fn crash_with_seed(&self, seed: u64) {
-        let mut random = SplitMix(seed);
-        self.crash_keeping(move |bound| random.below(bound));
-    }
-
-    /// `choose(n)` gives a number in `0..n`; 0 always keeps least.
-    fn crash_keeping(&self, mut choose: impl FnMut(usize) -> usize) {
-        let mut state = lock(&self.state);
-        state.incarnation += 1;
-        state.locked.clear();
-        state.renamed_dirs.clear();
-        let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
-        for path in state.names.keys().chain(state.durable_names.keys()) {
-            if let Some(parent) = path.parent() {
-                dirs.insert(parent.to_owned());
-            }
-        }
-        let mut survivors = BTreeMap::new();
-        for dir in dirs {
-            let source = if choose(2) == 0 {
-                &state.durable_names
-            } else {
-                &state.names
-            };
-            survivors.extend(State::children(source, &dir));
-        }
-        // A name whose directory did not survive is gone with it.
-        let all: BTreeSet<PathBuf> = survivors.keys().cloned().collect();
-        survivors.retain(|path, _| {
-            path.ancestors()
-                .skip(1)
-                .all(|parent| is_root(parent) || all.contains(parent))
-        });
-        for node in survivors.values_mut() {
-            if let Node::File(inode) = node {
-                let old = lock(inode);
-                let mut data = old.durable.clone();
-                let kept = choose(old.pending.len() + 1);
-                for change in &old.pending[..kept] {
-                    change.apply(&mut data);
-                }
-                if let Some(Change::Write { offset, bytes }) = old.pending.get(kept) {
-                    let torn = choose(bytes.len() + 1);
-                    if torn > 0 {
-                        let bytes = bytes[..torn].to_vec();
-                        Change::Write {
-                            offset: *offset,
-                            bytes,
-                        }
-                        .apply(&mut data);
-                    }
-                }
-                drop(old);
-                *inode = Arc::new(Mutex::new(Inode {
-                    current: data.clone(),
-                    durable: data,
-                    pending: Vec::new(),
-                }));
-            }
-        }
-        state.names.clone_from(&survivors);
-        state.durable_names = survivors;
     }
 
     /// Plans a failure.
@@ -534,6 +415,24 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        state.file_syncs += 1;
+        state.check_fault(FaultOp::Sync, path)?;
+        if !state.is_dir(path) && !state.names.contains_key(path) {
+            return Err(not_found(path));
+        }
+        state.renamed_dirs.clear();
+        for node in state.names.values() {
+            if let Node::File(inode) = node {
+                lock(inode).sync();
+            }
+        }
+        state.durable_names.clone_from(&state.names);
+        Ok(())
+    }
+
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let state = lock(&self.state);
         let total_bytes = state.capacity_bytes.unwrap_or(1 << 40);
@@ -575,112 +474,5 @@ impl Drop for MemLock {
         if state.incarnation == self.incarnation {
             state.locked.remove(&self.path);
         }
-    }
-}
-
-#[derive(Debug)]
-struct MemFile {
-    state: Arc<Mutex<State>>,
-    incarnation: u64,
-    inode: InodeRef,
-    path: PathBuf,
-    writable: bool,
-}
-
-impl MemFile {
-    fn checked(&self, op: FaultOp) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = lock(&self.state);
-        if state.incarnation != self.incarnation {
-            return Err(io::Error::other(format!(
-                "{}: opened before the crash",
-                self.path.display()
-            )));
-        }
-        if op == FaultOp::Write && !self.writable {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{}: opened for reading", self.path.display()),
-            ));
-        }
-        state.check_fault(op, &self.path)?;
-        Ok(state)
-    }
-
-    fn change(&self, change: Change, new_len: u64) -> io::Result<()> {
-        let mut state = self.checked(FaultOp::Write)?;
-        state.writes += 1;
-        if let Some(capacity) = state.capacity_bytes {
-            let used = state.used_bytes();
-            let old = lock(&self.inode).current.len() as u64;
-            if new_len > old && used + (new_len - old) > capacity {
-                // As a real one does, it takes what fits.
-                if let Change::Write { offset, bytes } = change {
-                    let room = (old + capacity.saturating_sub(used)).saturating_sub(offset);
-                    let fits = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-                    if fits > 0 {
-                        let bytes = bytes[..fits].to_vec();
-                        lock(&self.inode).change(Change::Write { offset, bytes });
-                    }
-                }
-                return Err(FaultError::Enospc.error());
-            }
-        }
-        lock(&self.inode).change(change);
-        Ok(())
-    }
-}
-
-impl DiskFile for MemFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.checked(FaultOp::Read)?;
-        state.reads += 1;
-        let inode = lock(&self.inode);
-        let Ok(start) = usize::try_from(offset) else {
-            return Ok(0);
-        };
-        let Some(left) = inode.current.get(start..) else {
-            return Ok(0);
-        };
-        let count = left.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&left[..count]);
-        Ok(count)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let len = lock(&self.inode).current.len() as u64;
-        self.change(
-            Change::Write {
-                offset,
-                bytes: bytes.to_vec(),
-            },
-            len.max(offset + bytes.len() as u64),
-        )
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.checked(FaultOp::Sync)?;
-        state.file_syncs += 1;
-        let mut guard = lock(&self.inode);
-        let inode = &mut *guard;
-        for change in inode.pending.drain(..) {
-            change.apply(&mut inode.durable);
-        }
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(lock(&self.inode).current.len() as u64)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(Change::SetLen(len), len)
-    }
-
-    fn write_vectored_at(&self, slices: &mut [io::IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let bytes: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
-        self.write_at(&bytes, offset)
     }
 }
