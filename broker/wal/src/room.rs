@@ -1,0 +1,105 @@
+//! Room: files of the ring, memory, and how much of both is in use.
+
+use std::io;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tidemark_env::clock;
+
+use crate::ring::{self, Ring};
+use crate::types::{Limits, Lsn, Pressure};
+use crate::wal::{Wal, lock};
+
+impl Wal {
+    /// Writes one file of zeros ahead, if fewer than two are spare and the ring may grow.
+    /// Says whether it did. Blocks.
+    ///
+    /// # Errors
+    /// The file could not be made: `StorageFull` when the disk is full.
+    pub fn prepare(&self) -> io::Result<bool> {
+        let (number, file_bytes) = {
+            let mut ring = lock(&self.ring);
+            if ring.ring.spare_files() >= 2 || !ring.ring.may_grow() {
+                return Ok(false);
+            }
+            (ring.ring.begin_file(), ring.ring.file_bytes())
+        };
+        let made = ring::make_file(&*self.disk, &self.dir, number, file_bytes);
+        self.change_ring(|ring| ring.end_file(number, made.is_ok()));
+        made.map(|()| true)
+    }
+
+    /// Groups up to `checkpointed` are safe elsewhere, whatever happens: files with none
+    /// above may be written over.
+    pub fn recycle(&self, checkpointed: Lsn) {
+        let checkpointed = checkpointed.min(self.durable_lsn());
+        self.change_ring(|ring| ring.recycle(checkpointed));
+        self.memory_freed();
+    }
+
+    pub(crate) fn change_ring<T>(&self, change: impl FnOnce(&mut Ring) -> T) {
+        let mut ring = lock(&self.ring);
+        change(&mut ring.ring);
+        ring.changes += 1;
+        drop(ring);
+        self.ring_changed.notify_all();
+    }
+
+    /// How much of memory and ring is in use.
+    pub fn pressure(&self) -> Pressure {
+        let (memory_bytes, allowed, queued_bytes) = {
+            let mut queue = lock(&self.queue);
+            queue.pool.collect();
+            let pool = &queue.pool;
+            (pool.used_bytes(), pool.allowed_bytes(), queue.queued_bytes)
+        };
+        let state = lock(&self.ring);
+        let ring = &state.ring;
+        let ring_bytes = ring.used_bytes();
+        Pressure {
+            memory: memory_bytes as f64 / allowed as f64,
+            ring: ring_bytes as f64 / ring.max_bytes() as f64,
+            oldest_needed_lsn: ring.recycled() + 1,
+            oldest_file_last_lsn: ring.oldest_file_last_lsn(),
+            ring_bytes,
+            memory_bytes,
+            queued_bytes,
+        }
+    }
+
+    /// Waits until memory or ring are used up to one of `limits`, until [`Wal::nudge`],
+    /// the end, or `timeout`; gives the pressure then. For one thread. Blocks.
+    pub fn wait_for_pressure(&self, limits: Limits, timeout: Duration) -> Pressure {
+        let started = clock::monotonic();
+        let mut nudged = lock(&self.nudged);
+        loop {
+            let pressure = self.pressure();
+            let left = timeout.saturating_sub(started.elapsed());
+            if std::mem::take(&mut *nudged)
+                || limits.passed(&pressure)
+                || left.is_zero()
+                || self.ended().is_some()
+            {
+                return pressure;
+            }
+            nudged = self
+                .pressure_changed
+                .wait_timeout(nudged, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Ends a [`Wal::wait_for_pressure`], or the next one.
+    pub fn nudge(&self) {
+        *lock(&self.nudged) = true;
+        self.pressure_changed.notify_all();
+    }
+
+    /// Whoever waits for pressure looks at it again.
+    pub(crate) fn look_at_pressure(&self) {
+        // The lock keeps this from falling between that one's look and its sleep.
+        drop(lock(&self.nudged));
+        self.pressure_changed.notify_all();
+    }
+}

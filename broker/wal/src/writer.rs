@@ -1,0 +1,243 @@
+//! The writer: takes what is queued, writes it as one group, tells everyone.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use tidemark_env::clock;
+use tidemark_env::disk::DiskFile;
+
+use crate::format::{self, Header};
+use crate::pool::aligned;
+use crate::queue::Closed;
+use crate::ring;
+use crate::types::{Failure, GroupWritten};
+use crate::wal::{Wal, lock, wait};
+
+/// The file that is being written.
+pub(crate) struct Current {
+    file: Arc<dyn DiskFile>,
+    number: u64,
+    /// Where the next group goes.
+    position: u64,
+}
+
+/// What belongs to whoever writes.
+pub(crate) struct Writer {
+    pub(crate) current: Option<Current>,
+    pub(crate) previous_crc: u32,
+    /// Header and directory.
+    pub(crate) block: BytesMut,
+}
+
+/// What a step of the writer did.
+pub(crate) enum Step {
+    Wrote,
+    /// Nothing is queued.
+    Idle,
+    /// The ring is full. The number is that of the state in which it was.
+    Full(u64),
+}
+
+impl Wal {
+    pub(crate) fn run(&self) {
+        loop {
+            match self.step() {
+                Step::Wrote => {}
+                Step::Full(changes) => self.wait_for_room(changes),
+                Step::Idle => {
+                    let mut queue = lock(&self.queue);
+                    while queue.is_empty() {
+                        if queue.ended.is_some() {
+                            return;
+                        }
+                        queue.writer_sleeps = true;
+                        queue = wait(&self.queued, queue);
+                    }
+                    queue.writer_sleeps = false;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_room(&self, changes: u64) {
+        tracing::debug!(dir = %self.dir.display(), "the ring is full: waiting for a checkpoint");
+        self.look_at_pressure();
+        let mut ring = lock(&self.ring);
+        while ring.changes == changes {
+            ring = wait(&self.ring_changed, ring);
+        }
+    }
+
+    pub(crate) fn step(&self) -> Step {
+        let mut writer = lock(&self.writer);
+        let Some(mut group) = lock(&self.queue).take() else {
+            return Step::Idle;
+        };
+        let taken = clock::monotonic();
+        let block_bytes = format::header_block_bytes(group.lists.entries.len());
+        let bytes = block_bytes + group.payload.len();
+        match self.place(&mut writer, bytes as u64) {
+            Ok(None) => {}
+            Ok(Some(changes)) => {
+                let mut queue = lock(&self.queue);
+                if let Some(Failure::Disk(_)) = queue.ended {
+                    drop(queue);
+                    self.lost(&group);
+                    return Step::Wrote;
+                }
+                queue.put_back(group);
+                return Step::Full(changes);
+            }
+            Err(error) => {
+                self.give_up(error.to_string());
+                self.lost(&group);
+                return Step::Wrote;
+            }
+        }
+        let writing = clock::monotonic();
+        if let Err(error) = self.write(&mut writer, &group) {
+            self.give_up(error.to_string());
+            self.lost(&group);
+            return Step::Wrote;
+        }
+        let write_latency = writing.elapsed();
+        {
+            let done = lock(&self.done);
+            if let Some(Failure::Disk(_)) = done.ended {
+                drop(done);
+                self.lost(&group);
+                return Step::Wrote;
+            }
+            self.durable.store(group.lsn, Ordering::Release);
+        }
+        let payload = group.payload.slice(..group.payload_bytes);
+        for member in &group.lists.members {
+            Arc::clone(member).durable(group.lsn, &payload);
+        }
+        self.told.store(group.lsn, Ordering::Release);
+        if lock(&self.done).waiting > 0 {
+            self.group_done.notify_all();
+        }
+        self.group_done_async.notify_waiters();
+        let written = GroupWritten {
+            lsn: group.lsn,
+            bytes,
+            payload_bytes: group.payload_bytes,
+            records: group.lists.entries.len(),
+            took: taken.elapsed(),
+            write_latency,
+        };
+        drop(payload);
+        group.lists.entries.clear();
+        group.lists.members.clear();
+        lock(&self.queue).done(group.payload_bytes, group.lists);
+        // Its slices may have been the last ones.
+        drop(group.payload);
+        self.memory_freed();
+        (self.observer)(&written);
+        Step::Wrote
+    }
+
+    /// Makes sure that the current file has room for `bytes`; if there is no file to go
+    /// on with, the state of the ring is given.
+    pub(crate) fn place(&self, writer: &mut Writer, bytes: u64) -> io::Result<Option<u64>> {
+        let mut ring = lock(&self.ring);
+        let file_bytes = ring.ring.file_bytes();
+        if let Some(current) = &writer.current {
+            if current.position == 0 || current.position + bytes <= file_bytes {
+                return Ok(None);
+            }
+            ring.ring.retire_current();
+        }
+        let mut spare = ring.ring.take_spare();
+        if spare.is_none() {
+            // Whoever stops waits for no checkpoint.
+            let stopping = self.stopping.load(Ordering::Acquire);
+            if !ring.ring.may_grow() && !stopping {
+                return Ok(Some(ring.changes));
+            }
+            let number = ring.ring.begin_file();
+            drop(ring);
+            let made = ring::make_file(&*self.disk, &self.dir, number, file_bytes);
+            ring = lock(&self.ring);
+            ring.ring.end_file(number, made.is_ok());
+            match made {
+                Err(error) if error.kind() == ErrorKind::StorageFull && !stopping => {
+                    return Ok(Some(ring.changes));
+                }
+                made => made?,
+            }
+            spare = ring.ring.take_spare();
+        }
+        drop(ring);
+        let spare = spare.expect("a spare file was there or was made");
+        let file = ring::open_spare(&*self.disk, &self.dir, spare, file_bytes)?;
+        writer.current = Some(Current {
+            file,
+            number: spare.number,
+            position: 0,
+        });
+        self.look_at_pressure();
+        Ok(None)
+    }
+
+    /// Writes a group to the current file, which has room.
+    pub(crate) fn write(&self, writer: &mut Writer, group: &Closed) -> io::Result<()> {
+        let current = writer
+            .current
+            .as_mut()
+            .expect("a file was placed before a group is written");
+        let header = Header {
+            ring: self.id,
+            lsn: group.lsn,
+            first_lsn: self.first_lsn,
+            synced_lsn: self.durable_lsn(),
+            previous_crc: writer.previous_crc,
+            payload_bytes: group.payload_bytes as u64,
+            file: current.number,
+            position: current.position,
+        };
+        let entries = &group.lists.entries;
+        let block_bytes = format::header_block_bytes(entries.len());
+        writer.block.clear();
+        if writer.block.capacity() < block_bytes {
+            writer.block = aligned(block_bytes);
+        }
+        let crc = format::encode(&mut writer.block, &header, entries, &group.payload);
+        let mut slices = [IoSlice::new(&writer.block), IoSlice::new(&group.payload)];
+        current
+            .file
+            .write_durable_at(&mut slices, current.position)?;
+        writer.previous_crc = crc;
+        current.position += (block_bytes + group.payload.len()) as u64;
+        lock(&self.ring).ring.wrote(group.lsn, current.position);
+        Ok(())
+    }
+
+    /// Tells those who are touched by a group that it does not become durable.
+    pub(crate) fn lost(&self, group: &Closed) {
+        let failure = self.ended().unwrap_or(Failure::Stopped);
+        for member in &group.lists.members {
+            Arc::clone(member).failed(&failure);
+        }
+    }
+
+    pub(crate) fn give_up(&self, reason: String) {
+        let failure = Failure::Disk(reason.into());
+        let members = {
+            let mut queue = lock(&self.queue);
+            if let Some(Failure::Disk(_)) = queue.ended {
+                return;
+            }
+            queue.give_up(failure.clone())
+        };
+        tracing::error!(dir = %self.dir.display(), %failure, "nothing more becomes durable");
+        lock(&self.done).ended = Some(failure.clone());
+        for member in members {
+            member.failed(&failure);
+        }
+        self.wake_everyone();
+    }
+}
