@@ -86,6 +86,16 @@ pub struct BrokerSettings {
     pub http_listen: Option<String>,
     /// `fetch.memory.max.bytes` (ours): memory that fetch answers being sent may hold.
     pub fetch_memory_max_bytes: i64,
+    /// `wal.dir` (ours): where write-ahead logs are kept; `None` beside the data.
+    pub wal_dir: Option<String>,
+    /// `wal.file.bytes` (ours): size of one file of a write-ahead log.
+    pub wal_file_bytes: i64,
+    /// `wal.max.bytes` (ours): room that a write-ahead log may take.
+    pub wal_max_bytes: i64,
+    /// `wal.memory.bytes` (ours): memory for records that are not in their segments yet.
+    pub wal_memory_bytes: i64,
+    /// `disk.flush.delay.us` (ours): how much longer every flush takes.
+    pub disk_flush_delay_us: i64,
     /// `num.partitions`: of topics created without saying.
     pub num_partitions: i32,
     /// `default.replication.factor`.
@@ -182,6 +192,11 @@ impl BrokerSettings {
             log_dirs: log_dirs(layers)?,
             http_listen: layers.text("http.listen")?,
             fetch_memory_max_bytes: layers.long("fetch.memory.max.bytes")?,
+            wal_dir: layers.text("wal.dir")?,
+            wal_file_bytes: layers.long("wal.file.bytes")?,
+            wal_max_bytes: layers.long("wal.max.bytes")?,
+            wal_memory_bytes: layers.long("wal.memory.bytes")?,
+            disk_flush_delay_us: layers.long("disk.flush.delay.us")?,
             num_partitions: layers.int("num.partitions")?,
             default_replication_factor: short("default.replication.factor")?,
             auto_create_topics_enable: layers.boolean("auto.create.topics.enable")?,

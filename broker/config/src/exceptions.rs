@@ -289,6 +289,7 @@ static BROKER_HONOURED: &[&str] = &[
     "connections.max.idle.ms",
     "default.replication.factor",
     "delete.topic.enable",
+    "disk.flush.delay.us",
     "fetch.max.bytes",
     "fetch.memory.max.bytes",
     "group.initial.rebalance.delay.ms",
@@ -338,6 +339,10 @@ static BROKER_HONOURED: &[&str] = &[
     "queued.max.request.bytes",
     "socket.request.max.bytes",
     "telemetry.max.bytes",
+    "wal.dir",
+    "wal.file.bytes",
+    "wal.max.bytes",
+    "wal.memory.bytes",
 ];
 
 /// Group settings that have an effect; the others are kept. None of the group

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tidemark_env::disk::{self, Disk, DiskFile, OpenMode};
 use tidemark_records::{Batch, BatchHeader, Limits, Record};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{DirCheckpoint, LogCheckpoint};
 use crate::epochs::{EpochEntry, LeaderEpochs};
 use crate::error::OpenError;
 use crate::index::{OFFSET_ENTRY_BYTES, OffsetPosition, TIME_ENTRY_BYTES, TimestampOffset};
@@ -88,8 +88,17 @@ pub enum Row {
     Producer(Box<ProducerEntry>),
     /// A leader epoch.
     Epoch(EpochEntry),
-    /// Our checkpoint.
-    Checkpoint(Checkpoint),
+    /// The write-ahead log that our checkpoint goes with, and whether it was closed cleanly.
+    Ring {
+        /// The ring's id, in hexadecimal digits.
+        ring: String,
+        /// The number of the next group.
+        next_lsn: u64,
+        /// Everything was in the segment files.
+        clean: bool,
+    },
+    /// A log in our checkpoint, with its id in the write-ahead log.
+    Checkpoint(u64, LogCheckpoint),
     /// Something that cannot be read.
     Damage {
         /// Where, in bytes.
@@ -104,7 +113,7 @@ pub enum Row {
 pub enum DumpError {
     /// The name says nothing.
     #[error(
-        "{0} is none of the files of a partition's directory: name a .log, .index, .timeindex, \
+        "{0} is none of the files of a partition's or data directory: name a .log, .index, .timeindex, \
          .txnindex, .snapshot, leader-epoch-checkpoint or tidemark-checkpoint"
     )]
     UnknownKind(PathBuf),
@@ -189,11 +198,20 @@ impl Dump {
                 })
             }
             FileKind::Checkpoint => {
-                let dir = path.parent().unwrap_or(Path::new("."));
-                // Says that there is no such file.
-                drop(disk.open(path, OpenMode::Read)?);
-                let found = checkpoint::read(disk, dir)?;
-                Source::Rows(found.map(Row::Checkpoint).into_iter().collect())
+                let bytes = disk::read_file(disk, path, MAX_SMALL_FILE_BYTES)?;
+                Source::Rows(match DirCheckpoint::decode(&bytes) {
+                    Ok(checkpoint) => {
+                        let ring = Row::Ring {
+                            ring: checkpoint.ring.to_string(),
+                            next_lsn: checkpoint.next_lsn,
+                            clean: checkpoint.clean,
+                        };
+                        let logs = checkpoint.logs.iter();
+                        let logs = logs.map(|(id, log)| Row::Checkpoint(id.0, *log));
+                        std::iter::once(ring).chain(logs).collect()
+                    }
+                    Err(reason) => damage(0, reason),
+                })
             }
         };
         Ok(Dump {

@@ -48,6 +48,9 @@ pub enum LogError {
         /// The first error.
         reason: String,
     },
+    /// It was asked to be cut while records are on their way to the disk.
+    #[error("records of the log are still being written; try again")]
+    Unsettled,
     /// A segment cannot be read.
     #[error("{file} is corrupt at position {position}: {reason}")]
     Corrupt {

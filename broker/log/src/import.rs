@@ -12,14 +12,15 @@ use tidemark_env::disk::{self, Disk, DiskFile, OpenMode};
 use tidemark_records::BatchHeader;
 use tidemark_wire::Uuid;
 
-use crate::checkpoint;
+use crate::checkpoint::{DirCheckpoint, LogCheckpoint};
 use crate::config::LogConfig;
 use crate::error::{LogError, OpenError};
 use crate::index::relative;
 use crate::log::Log;
 use crate::names;
-use crate::recovery::{OnCorruption, OpenArgs};
+use crate::recovery::{OnCorruption, OpenArgs, topic_id_of};
 use crate::scan::{BatchScanner, Step, find_batch_after};
+use crate::sync::sync_parts;
 
 const COPY_BYTES: usize = 1 << 20;
 const MAX_SMALL_FILE_BYTES: usize = 256 << 20;
@@ -35,6 +36,8 @@ pub struct ImportArgs {
     pub target: PathBuf,
     /// Id of the topic that it becomes part of.
     pub topic_id: Uuid,
+    /// The partition that it becomes.
+    pub partition: i32,
     /// The time, in milliseconds since 1970.
     pub now_ms: i64,
     /// Refuse when the first segment has nothing newer than this time in milliseconds:
@@ -60,6 +63,8 @@ pub struct Imported {
     /// The largest producer id in it, or -1: new producers must be given larger ones, as
     /// the log knows this one's sequence numbers.
     pub last_producer_id: i64,
+    /// What the data directory's checkpoint has to say of it.
+    pub checkpoint: LogCheckpoint,
     /// What somebody should know: a torn tail that was left out, an open transaction.
     pub notes: Vec<String>,
 }
@@ -372,15 +377,16 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
         disk: args.disk.clone(),
         dir: staging.to_owned(),
         topic_id: Some(args.topic_id),
+        partition: args.partition,
+        journal: None,
+        known: None,
+        trust_indexes: false,
         config: Arc::new(LogConfig::default()),
         on_corruption: OnCorruption::Refuse,
         now_ms: args.now_ms,
     })?;
-    if let Some(start) = log_start(&*args.disk, &args.source)?
-        && let Some(job) = log.delete_records(start.min(log.durable_offset()))?
-    {
-        let done = job.run()?;
-        log.checkpointed(done);
+    if let Some(start) = log_start(&*args.disk, &args.source)? {
+        log.start_at(start.min(log.durable_offset()));
     }
     imported.log_start_offset = log.log_start_offset();
     imported.end_offset = log.end_offset();
@@ -393,23 +399,31 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
              committed records stop there"
         ));
     }
-    log.close(args.now_ms)?;
+    let part = log.close(0, args.now_ms)?;
+    imported.checkpoint = part.entry;
+    sync_parts(&*args.disk, staging, &[part])?;
     Ok(())
 }
 
-/// The partition's log start in our checkpoint, if it is a directory of ours, or in
-/// Kafka's `log-start-offset-checkpoint`, which lies beside the partitions' directories.
+/// The partition's log start in Kafka's `log-start-offset-checkpoint`, which lies beside
+/// the partitions' directories, or in our own checkpoint there.
 fn log_start(disk: &dyn Disk, source: &Path) -> io::Result<Option<i64>> {
-    // One that cannot be read is none: more records are then served, not fewer.
-    if let Ok(Some(ours)) = checkpoint::read(disk, source) {
-        return Ok(Some(ours.log_start));
-    }
     let (Some(parent), Some(name)) = (
         source.parent(),
         source.file_name().and_then(|name| name.to_str()),
     ) else {
         return Ok(None);
     };
+    // One that cannot be read is none: more records are then served, not fewer.
+    if let Ok(Some(ours)) = DirCheckpoint::read(disk, parent) {
+        let id = topic_id_of(disk, source).unwrap_or(None);
+        let index = name
+            .rsplit_once('-')
+            .and_then(|(_, index)| index.parse().ok());
+        let mut logs = ours.logs.values();
+        let log = logs.find(|log| Some(log.topic_id) == id && Some(log.partition) == index);
+        return Ok(log.map(|log| log.log_start));
+    }
     let path = parent.join("log-start-offset-checkpoint");
     if !disk.exists(&path)? {
         return Ok(None);

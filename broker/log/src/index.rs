@@ -151,3 +151,69 @@ pub(crate) fn last_timestamp(
     file.read_exact_at(&mut entry, last * TIME_ENTRY_BYTES as u64)?;
     Ok(Some(TimestampOffset::decode(base, &entry)))
 }
+
+/// Cuts off the entries at the end of an offset index that point at or behind
+/// `position`, are of records at or above `end`, or do not increase.
+pub(crate) fn trim_offsets(
+    file: &dyn DiskFile,
+    base: i64,
+    position: u32,
+    end: i64,
+) -> io::Result<()> {
+    trim(file, OFFSET_ENTRY_BYTES, |entry, before| {
+        let entry = OffsetPosition::decode(base, entry);
+        let before = before.map(|before| OffsetPosition::decode(base, before));
+        entry.position < position
+            && entry.offset < end
+            && before.is_none_or(|before| {
+                before.offset < entry.offset && before.position < entry.position
+            })
+    })
+}
+
+/// Cuts off the entries at the end of a time index that are of records at or above
+/// `end`, or do not increase.
+pub(crate) fn trim_times(file: &dyn DiskFile, base: i64, end: i64) -> io::Result<()> {
+    trim(file, TIME_ENTRY_BYTES, |entry, before| {
+        let entry = TimestampOffset::decode(base, entry);
+        let before = before.map(|before| TimestampOffset::decode(base, before));
+        entry.offset < end && before.is_none_or(|before| before.timestamp_ms < entry.timestamp_ms)
+    })
+}
+
+/// Cuts entries off the end of a file while `good` does not hold for the last one and
+/// the one before it. A power cut may have left anything there.
+fn trim(
+    file: &dyn DiskFile,
+    entry_bytes: usize,
+    good: impl Fn(&[u8], Option<&[u8]>) -> bool,
+) -> io::Result<()> {
+    let len = file.len()?;
+    let mut count = len / entry_bytes as u64;
+    'blocks: while count > 0 {
+        let from = count.saturating_sub(BLOCK_ENTRIES);
+        // One more in front, to compare with.
+        let first = from.saturating_sub(1);
+        let bytes = usize::try_from(count - first).unwrap_or(0) * entry_bytes;
+        let block = file.read_bytes_at(first * entry_bytes as u64, bytes)?;
+        let entries: Vec<&[u8]> = block.chunks_exact(entry_bytes).collect();
+        while count > from {
+            let at = usize::try_from(count - first - 1).unwrap_or(0);
+            let (Some(entry), before) = (
+                entries.get(at),
+                at.checked_sub(1).and_then(|before| entries.get(before)),
+            ) else {
+                count -= 1;
+                continue;
+            };
+            if good(entry, before.copied()) {
+                break 'blocks;
+            }
+            count -= 1;
+        }
+    }
+    if count * entry_bytes as u64 != len {
+        file.set_len(count * entry_bytes as u64)?;
+    }
+    Ok(())
+}

@@ -1,24 +1,26 @@
 //! The log itself: its state, appending and rolling.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use tidemark_env::disk::OpenMode;
 use tidemark_records::{Batch, BatchHeader, TimestampType};
+use tidemark_wal::{LogId, Lsn, Member, Placed, Record, Wal};
+use tidemark_wire::Uuid;
 
-use crate::checkpoint::CheckpointFile;
+use crate::behind::{Behind, Written, create_files};
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, LeaderEpochs};
 use crate::error::{AppendError, LogError};
 use crate::index::relative;
-use crate::names;
 use crate::producers::{Producers, SequenceCheck};
-use crate::segment::{LogShared, Segment, lock};
+use crate::segment::{LogShared, Segment};
 use crate::snapshot;
 use crate::tail::{NO_TIMESTAMP, Tail};
+
+/// Replayed records are written to their segment when there are so many bytes of them.
+const REPLAY_BYTES: u64 = 4 << 20;
 
 /// What became of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,26 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// The write-ahead log that a log is kept in, and its name there.
+#[derive(Clone)]
+pub struct Journal {
+    /// The write-ahead log of the data directory.
+    pub wal: Arc<Wal>,
+    /// The log's id in it.
+    pub id: LogId,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Journal({})", self.id.0)
+    }
+}
+
+/// Nobody is to be told of a group.
+pub(crate) fn nobody(_: Lsn) -> Option<Arc<dyn Member>> {
+    None
+}
+
 /// A partition's log. See the crate's documentation for who calls what where.
 #[derive(Debug)]
 pub struct Log {
@@ -51,18 +73,26 @@ pub struct Log {
     pub(crate) size_bytes: u64,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) producers: Producers,
+    /// Where it is written ahead; `None` for one that is only looked at.
+    pub(crate) journal: Option<Journal>,
+    /// The topic's id, for checkpoints.
+    pub(crate) topic_id: Uuid,
+    /// The partition's index, for checkpoints.
+    pub(crate) partition: i32,
+    /// What waits to be written; `None` when nothing does.
+    pub(crate) behind: Option<Box<Behind>>,
+    /// Where the segment files end.
+    pub(crate) written: Written,
+    /// Segments from this base offset on have been written to since the last checkpoint.
+    pub(crate) unsynced_from: i64,
+    /// Names in the directory have changed since the last checkpoint.
+    pub(crate) names_dirty: bool,
     /// Offset of the newest producer snapshot on disk.
     pub(crate) snapshot_offset: Option<i64>,
+    /// Bytes appended since then.
+    pub(crate) since_snapshot_bytes: u64,
     /// Whether `leader-epoch-checkpoint` lags behind.
     pub(crate) epochs_dirty: bool,
-    /// Counts changes of names in the directory, and those known synced.
-    pub(crate) names_changed: u64,
-    pub(crate) names_synced: u64,
-    /// Opened without a scan: whoever ran before may have died before it had synced
-    /// the names, which matters as soon as something new is to be durable.
-    pub(crate) names_unsure: bool,
-    /// Base offsets of segments sealed since the last checkpoint.
-    pub(crate) sealed_since_checkpoint: u32,
     pub(crate) doomed: Vec<crate::retention::Doomed>,
     pub(crate) failed: Option<String>,
     /// When it was opened: the age of records without timestamps.
@@ -178,41 +208,52 @@ impl Log {
         }
     }
 
-    /// Begins `epoch` at the end of the log, durably, when it is newer than all that
-    /// the log knows. Does file I/O: call it when a leader is elected, not per append.
+    /// Begins `epoch` at the end of the log when it is newer than all that the log knows.
+    /// It may be acted on when the returned group is durable; `None` when there is
+    /// nothing to wait for.
     ///
     /// # Errors
-    /// The disk failed; the log is out of use then.
-    pub fn start_epoch(&mut self, epoch: i32) -> Result<(), LogError> {
+    /// The disk failed, now or earlier.
+    pub fn start_epoch(&mut self, epoch: i32) -> Result<Option<Lsn>, LogError> {
         self.check_usable()?;
         if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
-            return Ok(());
+            return Ok(None);
         }
-        if self.epochs.assign(epoch, self.end) {
-            self.epochs_dirty = true;
-        }
-        self.write_epochs().inspect_err(|error| {
-            self.failed = Some(error.to_string());
+        let lsn = self.journal(&Record::Epoch {
+            leader_epoch: epoch,
+            start_offset: self.end,
         })?;
-        Ok(())
+        self.assign_epoch(epoch, self.end);
+        Ok(Some(lsn))
     }
 
-    pub(crate) fn write_epochs(&mut self) -> io::Result<()> {
-        if self.epochs_dirty {
-            tidemark_env::disk::write_file_atomic(
-                &*self.shared.disk,
-                &self.shared.dir.join(names::EPOCHS),
-                self.epochs.to_text().as_bytes(),
-            )?;
-            self.epochs_dirty = false;
+    pub(crate) fn assign_epoch(&mut self, epoch: i32, start_offset: i64) {
+        if self.epochs.assign(epoch, start_offset) {
+            self.epochs_dirty = true;
         }
-        Ok(())
+    }
+
+    /// Puts a record without records of its own into the write-ahead log.
+    pub(crate) fn journal(&self, record: &Record<'_>) -> Result<Lsn, LogError> {
+        let Some(journal) = &self.journal else {
+            return Err(LogError::Failed {
+                reason: "it was opened to be looked at".to_owned(),
+            });
+        };
+        match journal.wal.append(journal.id, record, nobody) {
+            Ok(placed) => Ok(placed.lsn),
+            Err(failure) => Err(LogError::Failed {
+                reason: failure.to_string(),
+            }),
+        }
     }
 
     /// Appends a client's batch, which `tidemark_records::validate_produce` accepted:
-    /// gives it offsets and the leader's epoch. Its bytes are written, not copied.
+    /// gives it offsets and the leader's epoch, and copies its bytes into the
+    /// write-ahead log. `touched` names who is to be told when the group is durable,
+    /// unless it is registered in that group already: it then calls [`Log::durable`].
     ///
-    /// Advances the end; [`Log::flush_target`] makes it durable.
+    /// Advances the end. No I/O is done.
     ///
     /// # Errors
     /// See [`AppendError`]; the log is unchanged then.
@@ -221,6 +262,7 @@ impl Log {
         batch: &Batch,
         leader_epoch: i32,
         now_ms: i64,
+        touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
     ) -> Result<Appended, AppendError> {
         self.check_usable()?;
         if let Some(current) = self.epochs.latest()
@@ -276,7 +318,7 @@ impl Log {
         prefix[8..12].copy_from_slice(&header.length_bytes.to_be_bytes());
         prefix[12..].copy_from_slice(&leader_epoch.to_be_bytes());
         let rest = batch.bytes.get(16..).unwrap_or_default();
-        self.write(&mut [IoSlice::new(&prefix), IoSlice::new(rest)], size_bytes)?;
+        self.write_ahead(&header, header.next_offset(), &[&prefix, rest], touched)?;
         self.note_appended(&header, now_ms);
         Ok(Appended {
             base_offset: header.base_offset,
@@ -288,7 +330,8 @@ impl Log {
     }
 
     /// Appends batches as another leader wrote them: offsets and epochs are in them,
-    /// CRCs have been checked. They must be whole and continue the log.
+    /// CRCs have been checked. They must be whole and continue the log. `touched` is as
+    /// for [`Log::append_as_leader`].
     ///
     /// # Errors
     /// See [`AppendError`]; the log is unchanged then.
@@ -296,6 +339,7 @@ impl Log {
         &mut self,
         bytes: &Bytes,
         now_ms: i64,
+        mut touched: impl FnMut(Lsn) -> Option<Arc<dyn Member>>,
     ) -> Result<Appended, AppendError> {
         self.check_usable()?;
         let mut headers = Vec::new();
@@ -351,35 +395,75 @@ impl Log {
             appended.last_offset,
             now_ms,
         )?;
-        self.write(&mut [IoSlice::new(bytes)], bytes.len())?;
+        // A record each: a read or a truncation finds every batch by its offsets.
+        let mut at = 0;
         for header in &headers {
+            let batch = &bytes[at..at + header.size_bytes()];
+            self.write_ahead(header, header.next_offset(), &[batch], &mut touched)?;
             self.note_appended(header, now_ms);
+            at += header.size_bytes();
         }
         Ok(appended)
     }
 
-    /// Writes at the end of the active segment; on an error nothing is left of it.
-    fn write(&mut self, slices: &mut [IoSlice<'_>], size_bytes: usize) -> Result<(), AppendError> {
-        let position = u64::from(self.active().size_bytes);
-        let file = match self.active().files.log(&self.shared) {
-            Ok(file) => file,
-            Err(error) => return Err(LogError::Io(error).into()),
+    /// Puts a batch into the write-ahead log, to be written at the end of the active
+    /// segment once it is durable.
+    fn write_ahead(
+        &mut self,
+        header: &BatchHeader,
+        next_offset: i64,
+        parts: &[&[u8]],
+        touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
+    ) -> Result<(), AppendError> {
+        let Some(journal) = &self.journal else {
+            let reason = "it was opened to be looked at".to_owned();
+            return Err(LogError::Failed { reason }.into());
         };
-        debug_assert!(position + size_bytes as u64 <= u64::from(u32::MAX));
-        let Err(error) = file.write_vectored_at(slices, position) else {
-            return Ok(());
+        let record = Record::Batches {
+            base_offset: header.base_offset,
+            next_offset,
+            leader_epoch: header.partition_leader_epoch,
+            parts,
         };
-        // Part of it may be there: whoever reads the file must not find it.
-        let undone = file.set_len(position);
-        if error.kind() == io::ErrorKind::StorageFull && undone.is_ok() {
-            return Err(AppendError::DiskFull(error));
-        }
-        self.fail(error.to_string());
-        Err(LogError::Io(error).into())
+        let placed = journal
+            .wal
+            .append(journal.id, &record, touched)
+            .map_err(|failure| LogError::Failed {
+                reason: failure.to_string(),
+            })?;
+        self.note_unwritten(
+            placed,
+            (header.base_offset, next_offset),
+            header.max_timestamp_ms,
+            header.size_bytes(),
+        );
+        Ok(())
     }
 
-    /// Takes note of a batch that has been written at the end of the active segment.
-    fn note_appended(&mut self, header: &BatchHeader, now_ms: i64) {
+    /// Appends a batch that the write-ahead log holds durably in group `lsn`, at start.
+    pub(crate) fn replay_batch(&mut self, lsn: Lsn, bytes: &Bytes, now_ms: i64) -> io::Result<()> {
+        let header = BatchHeader::parse(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.roll_if_due(
+            bytes.len(),
+            header.max_timestamp_ms,
+            header.last_offset(),
+            now_ms,
+        )
+        .map_err(io::Error::other)?;
+        let placed = Placed { lsn, position: 0 };
+        let offsets = (header.base_offset, header.next_offset());
+        self.note_unwritten(placed, offsets, header.max_timestamp_ms, bytes.len());
+        self.note_appended(&header, now_ms);
+        self.durable(lsn, bytes);
+        if self.unwritten_bytes() >= REPLAY_BYTES {
+            self.settle().map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a batch at the end of the active segment.
+    pub(crate) fn note_appended(&mut self, header: &BatchHeader, now_ms: i64) {
         debug_assert_eq!(header.base_offset, self.end, "offsets are contiguous");
         let position = self.active().size_bytes;
         let size = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
@@ -392,51 +476,27 @@ impl Log {
         active.max_timestamp = None;
         self.size_bytes += u64::from(size);
         self.producers.record(header, now_ms);
-        if self
-            .epochs
-            .assign(header.partition_leader_epoch, header.base_offset)
-        {
-            self.epochs_dirty = true;
-        }
+        self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
         debug_assert!(self.log_start <= self.durable && self.durable <= self.end);
     }
 
     /// Makes the tail's bookkeeping available, and a new segment where one is due.
-    fn roll_if_due(
+    pub(crate) fn roll_if_due(
         &mut self,
         size_bytes: usize,
         newest_ms: i64,
         last_offset: i64,
         now_ms: i64,
-    ) -> Result<(), AppendError> {
-        let due = self
-            .tail(now_ms)
-            .map(|_| ())
-            .map(|()| self.roll_due(size_bytes, newest_ms, last_offset, now_ms));
-        let rolled = due.and_then(|due| {
-            if due {
-                return self.roll(now_ms);
-            }
-            // A full batch of index entries is written now and then, not each time.
-            if let Some(tail) = &mut self.tail
-                && tail.wants_write()
-            {
-                let files = self.segments.last().map(|segment| segment.files.clone());
-                if let Some(files) = files {
-                    tail.write_entries(&self.shared, &files)?;
-                }
-            }
-            Ok(())
-        });
-        rolled.map_err(|error| {
-            if error.kind() == io::ErrorKind::StorageFull {
-                AppendError::DiskFull(error)
-            } else {
-                self.fail(error.to_string());
-                LogError::Io(error).into()
-            }
-        })
+    ) -> Result<(), LogError> {
+        if let Err(error) = self.tail(now_ms) {
+            self.fail(error.to_string());
+            return Err(error.into());
+        }
+        if self.roll_due(size_bytes, newest_ms, last_offset, now_ms) {
+            self.roll(now_ms)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn tail(&mut self, now_ms: i64) -> io::Result<&mut Tail> {
@@ -493,74 +553,41 @@ impl Log {
         i64::try_from(hash % bound.unsigned_abs()).unwrap_or(0)
     }
 
-    /// Seals the active segment and begins a new one at the end of the log.
+    /// Seals the active segment and begins a new one at the end of the log. Its files
+    /// are made when it is their turn to be written.
     ///
-    /// On an error the log is as before.
-    pub(crate) fn roll(&mut self, now_ms: i64) -> io::Result<()> {
+    /// # Errors
+    /// The tail's bookkeeping could not be read; the log is as before.
+    pub(crate) fn roll(&mut self, now_ms: i64) -> Result<(), LogError> {
         debug_assert!(
             self.active().size_bytes > 0,
             "an empty segment is not rolled"
         );
-        self.seal_indexes(now_ms)?;
-        self.write_snapshot()?;
-        self.create_segment(self.end)?;
-        if let Some(sealed) = self.segments.iter().rev().nth(1) {
-            sealed.files.release_unused();
-        }
-        self.tail = Some(Box::new(Tail::new(self.end, now_ms)));
-        self.sealed_since_checkpoint += 1;
-        Ok(())
-    }
-
-    /// Writes what the index files of the active segment lack, its last timestamp too.
-    pub(crate) fn seal_indexes(&mut self, now_ms: i64) -> io::Result<()> {
-        let files = self.active().files.clone();
-        let shared = self.shared.clone();
         let tail = self.tail(now_ms)?;
         tail.add_time_entry();
-        tail.write_entries(&shared, &files)?;
+        let entries = tail.take_all_entries();
         let max_timestamp = tail.max_timestamp;
-        crate::tail::open_indexes(&shared, &files)?;
         self.active_mut().max_timestamp = Some(max_timestamp);
-        Ok(())
-    }
-
-    /// Writes the producers' snapshot at the end of the log unless it is there.
-    pub(crate) fn write_snapshot(&mut self) -> io::Result<()> {
-        if self.snapshot_offset == Some(self.end) {
-            return Ok(());
-        }
-        let path = self.shared.path(self.end, names::SNAPSHOT);
-        let bytes = snapshot::encode(&self.producers);
-        let file = self.shared.disk.open(&path, OpenMode::Create)?;
-        file.set_len(0)?;
-        file.write_at(&bytes, 0)?;
-        self.names_changed += 1;
-        self.snapshot_offset = Some(self.end);
+        let sealed = self.active().files.clone();
+        let segment = Segment::new(self.end, 0);
+        let snapshot = snapshot::encode(&self.producers);
+        self.note_roll(sealed, entries, snapshot, segment.files.clone());
+        self.segments.push(segment);
+        self.tail = Some(Box::new(Tail::new(self.end, now_ms)));
         Ok(())
     }
 
     /// Adds an empty segment with its files.
     pub(crate) fn create_segment(&mut self, base_offset: i64) -> io::Result<()> {
         let segment = Segment::new(base_offset, 0);
-        let file = self
-            .shared
-            .disk
-            .open(&segment.files.log_path(&self.shared), OpenMode::Create)?;
-        if !file.is_empty()? {
-            // What a failed attempt of before left.
-            file.set_len(0)?;
-        }
-        segment.files.set_log(file);
-        for index in [names::INDEX, names::TIME_INDEX] {
-            let path = self.shared.path(base_offset, index);
-            let file = self.shared.disk.open(&path, OpenMode::Create)?;
-            if !file.is_empty()? {
-                file.set_len(0)?;
-            }
-        }
-        self.names_changed += 1;
+        create_files(&self.shared, &segment.files)?;
+        self.names_dirty = true;
         self.segments.push(segment);
+        self.written = Written {
+            end: base_offset,
+            segment_base: base_offset,
+            position: 0,
+        };
         Ok(())
     }
 
@@ -568,7 +595,7 @@ impl Log {
     /// bookkeeping of a log that nobody has appended to since. Call it now and then,
     /// every minute say; everything opens again when it is needed.
     pub fn release_idle(&mut self) {
-        let idle = self.durable == self.end && self.end == self.idle_end;
+        let idle = self.is_settled() && self.end == self.idle_end;
         self.idle_end = self.end;
         let last = self.segments.len() - 1;
         for (index, segment) in self.segments.iter().enumerate() {
@@ -576,32 +603,22 @@ impl Log {
                 segment.files.release_unused();
             }
         }
-        if !idle {
-            return;
+        if idle {
+            self.forget_settled();
+            // All entries are in the files: a settled log has none that wait.
+            self.tail = None;
+            self.segments.shrink_to_fit();
         }
-        lock(&self.shared.checkpoint).release();
-        let files = self.active().files.clone();
-        if let Some(tail) = &mut self.tail {
-            match tail.write_entries(&self.shared, &files) {
-                Ok(()) => self.tail = None,
-                // Recovery makes them again; until then they are better kept.
-                Err(error) => tracing::warn!(%error, "index entries stay in memory"),
-            }
-        }
-        self.segments.shrink_to_fit();
     }
 
     pub(crate) fn new_shared(
         disk: Arc<dyn tidemark_env::disk::Disk>,
         dir: std::path::PathBuf,
-        checkpoint: CheckpointFile,
     ) -> Arc<LogShared> {
-        let generation = checkpoint.current().generation;
         Arc::new(LogShared {
             disk,
             dir,
-            generation: AtomicU64::new(generation),
-            checkpoint: Mutex::new(checkpoint),
+            generation: AtomicU64::new(1),
         })
     }
 }

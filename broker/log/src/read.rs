@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tidemark_env::disk::DiskFile;
 use tidemark_records::{BATCH_OVERHEAD_BYTES, BatchHeader};
 
@@ -35,6 +35,15 @@ pub struct ReadPlan {
     at_least_one_batch: bool,
     first: Option<SegmentView>,
     next: Option<SegmentView>,
+    memory: Vec<MemoryBatch>,
+}
+
+/// A batch of the tail in memory.
+#[derive(Debug, Clone)]
+struct MemoryBatch {
+    base_offset: i64,
+    next_offset: i64,
+    bytes: Bytes,
 }
 
 /// Records that were read.
@@ -74,7 +83,8 @@ impl Log {
             });
         }
         let mut views = (None, None);
-        if offset < upper.min(self.end) {
+        let upper = upper.min(self.durable);
+        if offset < upper.min(self.written.end) {
             let holding = self
                 .segments
                 .partition_point(|segment| segment.base_offset() <= offset)
@@ -84,15 +94,35 @@ impl Log {
                 .map(|index| self.view(index, offset))
                 .find(|view| view.size_bytes > 0);
         }
+        // One more than fits, to know that there is more.
+        let mut before = 0;
+        let memory = self
+            .in_memory(offset)
+            .take_while(|batch| batch.next_offset <= upper && offset < upper)
+            .enumerate()
+            .map_while(|(index, batch)| {
+                if index > 1 && before > max_bytes {
+                    return None;
+                }
+                let bytes = batch.bytes.clone()?;
+                before += bytes.len();
+                Some(MemoryBatch {
+                    base_offset: batch.base_offset,
+                    next_offset: batch.next_offset,
+                    bytes,
+                })
+            })
+            .collect();
         Ok(ReadPlan {
             shared: self.shared.clone(),
             generation: self.generation(),
             offset,
             max_bytes,
-            upper: upper.min(self.end),
+            upper,
             at_least_one_batch,
             first: views.0,
             next: views.1,
+            memory,
         })
     }
 
@@ -102,7 +132,7 @@ impl Log {
         let tail = self.tail.as_ref().filter(|_| active);
         SegmentView {
             files: segment.files.clone(),
-            size_bytes: segment.size_bytes,
+            size_bytes: self.written_bytes(index),
             exact: tail.and_then(|tail| tail.exact(offset)),
             hint: tail.and_then(|tail| tail.floor(offset)),
         }
@@ -194,7 +224,7 @@ impl Found {
 impl ReadPlan {
     /// Whether there is nothing to read below the upper bound.
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.first.is_none() && self.memory.is_empty()
     }
 
     /// The offset that was asked for.
@@ -234,7 +264,45 @@ impl ReadPlan {
         if self.shared.generation() != self.generation {
             return Err(ReadError::Stale);
         }
+        if !outcome.more {
+            self.add_memory(&mut outcome);
+        }
         Ok(outcome)
+    }
+
+    /// Goes on with what is in memory, where the files end.
+    fn add_memory(&self, outcome: &mut ReadRecords) {
+        let mut taken: Vec<&Bytes> = Vec::new();
+        let mut size = outcome.records.len();
+        for batch in &self.memory {
+            if batch.next_offset <= outcome.next_offset {
+                continue;
+            }
+            if !outcome.records.is_empty() && batch.base_offset > outcome.next_offset {
+                // Files go on in between.
+                outcome.more = true;
+                break;
+            }
+            let first = size == 0 && self.at_least_one_batch;
+            if size + batch.bytes.len() > self.max_bytes && !first {
+                outcome.more = true;
+                break;
+            }
+            outcome.first_offset.get_or_insert(batch.base_offset);
+            outcome.next_offset = batch.next_offset;
+            size += batch.bytes.len();
+            taken.push(&batch.bytes);
+        }
+        if let ([only], true) = (&taken[..], outcome.records.is_empty()) {
+            outcome.records = (*only).clone();
+        } else if !taken.is_empty() {
+            let mut whole = BytesMut::with_capacity(size);
+            whole.extend_from_slice(&outcome.records);
+            taken
+                .iter()
+                .for_each(|bytes| whole.extend_from_slice(bytes));
+            outcome.records = whole.freeze();
+        }
     }
 
     fn read_segment(&self, view: &SegmentView) -> Result<Found, ReadError> {

@@ -1,28 +1,30 @@
 //! What leaves a log at its beginning: by age, by size, by DeleteRecords.
 //!
 //! Whole segments go, oldest first, and only below the high watermark; the log start
-//! moves to what is left. Their files are renamed (`.deleted`) at once and removed
-//! after `file.delete.delay.ms`.
+//! moves to what is left. Their files are removed after `file.delete.delay.ms`, when
+//! the write-ahead log says durably that they are below the log start.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidemark_env::disk::Disk;
+use tidemark_wal::{Lsn, Record};
 
 use crate::error::LogError;
-use crate::flush::CheckpointJob;
 use crate::index;
 use crate::log::Log;
 use crate::names;
 use crate::recovery::ensure_snapshot;
 use crate::tail::NO_TIMESTAMP;
 
-/// A file that was renamed away and waits for its removal.
+/// A file of a segment that is no longer part of the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Doomed {
     pub(crate) path: PathBuf,
-    pub(crate) due_ms: i64,
+    due_ms: i64,
+    /// The group that says so: before it is durable the file stays.
+    lsn: Lsn,
 }
 
 impl Doomed {
@@ -95,6 +97,8 @@ impl Log {
             }
             if count == self.segments.len() {
                 self.roll(now_ms)?;
+                self.settle()?;
+                debug_assert!(self.is_settled(), "it was before the roll");
             }
             let before = self.size_bytes;
             let deleted = self.delete_first(count, now_ms);
@@ -118,6 +122,15 @@ impl Log {
         for index in 0..self.segments.len() {
             let size = u64::from(self.segments[index].size_bytes);
             let next_base = self.segments.get(index + 1).map(|next| next.base_offset());
+            let base = self.segments[index].base_offset();
+            let written = match next_base {
+                Some(_) => base < self.written.segment_base,
+                None => self.is_settled(),
+            };
+            if !written {
+                // Its files are still being written: it goes with a later round.
+                return Ok(index);
+            }
             let upper = next_base.unwrap_or(self.end);
             let last_and_empty = next_base.is_none() && size == 0;
             if last_and_empty || upper > high_watermark || upper > self.durable {
@@ -166,62 +179,52 @@ impl Log {
         })
     }
 
-    /// Takes the first `count` segments out of the log. At least one stays.
+    /// Takes the first `count` segments out of the log. At least one stays. Their files
+    /// go later ([`Log::take_due_deletions`]).
     fn delete_first(&mut self, count: usize, now_ms: i64) -> Result<usize, LogError> {
-        let mut deleted = 0;
-        let mut failure = None;
         let count = count.min(self.segments.len() - 1);
+        if count == 0 {
+            return Ok(0);
+        }
         ensure_snapshot(&self.shared, &self.segments, count, now_ms)?;
-        for _ in 0..count {
-            let base = self.segments[0].base_offset();
-            // The log file goes first: without it the others are orphans.
-            if let Err(error) = self.doom(base, names::LOG, now_ms) {
-                failure = Some(error);
-                break;
-            }
-            let segment = self.segments.remove(0);
+        let log_start = self.log_start.max(self.segments[count].base_offset());
+        let lsn = self.journal(&Record::LogStart { offset: log_start })?;
+        self.log_start = log_start;
+        self.epochs_dirty |= self.epochs.truncate_from_start(log_start);
+        let due_ms = now_ms.saturating_add(self.config.file_delete_delay_ms);
+        for segment in self.segments.drain(..count) {
             segment.files.release();
             self.size_bytes -= u64::from(segment.size_bytes);
-            deleted += 1;
+            // The log file goes first: without it the others are orphans.
             for extension in [
+                names::LOG,
                 names::INDEX,
                 names::TIME_INDEX,
                 names::TXN_INDEX,
                 names::SNAPSHOT,
             ] {
-                match self.doom(base, extension, now_ms) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        tracing::warn!(%error, "a deleted segment's file stays behind");
-                    }
-                    _ => {}
-                }
+                self.doomed.push(Doomed {
+                    path: self.shared.path(segment.base_offset(), extension),
+                    due_ms,
+                    lsn,
+                });
             }
         }
-        if deleted > 0 {
-            self.log_start = self.log_start.max(self.segments[0].base_offset());
-            self.epochs_dirty |= self.epochs.truncate_from_start(self.log_start);
-        }
+        self.names_dirty = true;
         debug_assert!(self.log_start <= self.durable);
-        failure.map_or(Ok(deleted), |error| Err(error.into()))
-    }
-
-    fn doom(&mut self, base: i64, extension: &str, now_ms: i64) -> io::Result<()> {
-        let from = self.shared.path(base, extension);
-        let path = names::with_suffix(&from, names::DELETED_SUFFIX);
-        self.shared.disk.rename(&from, &path)?;
-        self.names_changed += 1;
-        self.doomed.push(Doomed {
-            path,
-            due_ms: now_ms.saturating_add(self.config.file_delete_delay_ms),
-        });
-        Ok(())
+        Ok(count)
     }
 
     /// Files of deleted segments whose delay is over.
     pub fn take_due_deletions(&mut self, now_ms: i64) -> Option<Deletions> {
+        let durable = self
+            .journal
+            .as_ref()
+            .map(|journal| journal.wal.durable_lsn());
+        let said = |doomed: &mut Doomed| durable.is_none_or(|durable| doomed.lsn <= durable);
         let due: Vec<Doomed> = self
             .doomed
-            .extract_if(.., |doomed| doomed.due_ms <= now_ms)
+            .extract_if(.., |doomed| doomed.due_ms <= now_ms && said(doomed))
             .collect();
         (!due.is_empty()).then(|| Deletions {
             disk: self.shared.disk.clone(),
@@ -230,14 +233,14 @@ impl Log {
     }
 
     /// Moves the log start up to `offset` (DeleteRecords, KIP-107; followers with
-    /// their leader). Readers see it at once; answer when the job has run, which
-    /// makes it durable. `None` when the log starts there or above already. The
-    /// segments below go with the next [`Log::apply_retention`].
+    /// their leader). Readers see it at once; answer when the returned group is durable.
+    /// `None` when the log starts there or above already. The segments below go with the
+    /// next [`Log::apply_retention`].
     ///
     /// # Errors
     /// `OffsetOutOfRange` above what is durable; the caller also refuses offsets
     /// above the high watermark.
-    pub fn delete_records(&mut self, offset: i64) -> Result<Option<CheckpointJob>, LogError> {
+    pub fn delete_records(&mut self, offset: i64) -> Result<Option<Lsn>, LogError> {
         self.check_usable()?;
         if offset > self.durable {
             return Err(LogError::OffsetOutOfRange {
@@ -249,8 +252,17 @@ impl Log {
         if offset <= self.log_start {
             return Ok(None);
         }
+        let lsn = self.journal(&Record::LogStart { offset })?;
         self.log_start = offset;
         self.epochs_dirty |= self.epochs.truncate_from_start(offset);
-        Ok(Some(self.log_start_job()))
+        Ok(Some(lsn))
+    }
+
+    /// Lets a log that is being prepared begin at `offset`.
+    pub(crate) fn start_at(&mut self, offset: i64) {
+        if offset > self.log_start {
+            self.log_start = offset;
+            self.epochs_dirty |= self.epochs.truncate_from_start(offset);
+        }
     }
 }

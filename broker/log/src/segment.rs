@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemark_env::disk::{Disk, DiskFile, OpenMode};
 
-use crate::checkpoint::CheckpointFile;
 use crate::index::TimestampOffset;
 use crate::names;
 
@@ -25,7 +24,6 @@ pub(crate) struct LogShared {
     /// Bumped before a truncation touches any file: a read that saw two values
     /// may have seen half of each log.
     pub(crate) generation: AtomicU64,
-    pub(crate) checkpoint: Mutex<CheckpointFile>,
 }
 
 impl LogShared {

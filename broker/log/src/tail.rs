@@ -224,6 +224,42 @@ impl Tail {
         self.pending_offsets.len() >= MAX_PENDING_ENTRIES
     }
 
+    /// Takes the entries of batches that begin below `position`, of records below
+    /// `offset`: what is in the segment's file. `None` when there are none.
+    pub(crate) fn take_entries(&mut self, position: u32, offset: i64) -> Option<IndexEntries> {
+        let offsets = self
+            .pending_offsets
+            .partition_point(|entry| entry.position < position);
+        let times = self
+            .pending_times
+            .partition_point(|entry| entry.offset < offset);
+        if offsets == 0 && times == 0 {
+            return None;
+        }
+        let entries = IndexEntries {
+            offsets_at: u64::from(self.written_offsets) * OFFSET_ENTRY_BYTES as u64,
+            offsets: self.pending_offsets[..offsets]
+                .iter()
+                .flat_map(|entry| entry.encode(self.base_offset))
+                .collect(),
+            times_at: u64::from(self.written_times) * TIME_ENTRY_BYTES as u64,
+            times: self.pending_times[..times]
+                .iter()
+                .flat_map(|entry| entry.encode(self.base_offset))
+                .collect(),
+        };
+        self.pending_offsets.drain(..offsets);
+        self.pending_times.drain(..times);
+        self.written_offsets += u32::try_from(offsets).unwrap_or(0);
+        self.written_times += u32::try_from(times).unwrap_or(0);
+        Some(entries)
+    }
+
+    /// Takes all entries.
+    pub(crate) fn take_all_entries(&mut self) -> IndexEntries {
+        self.take_entries(u32::MAX, i64::MAX).unwrap_or_default()
+    }
+
     /// Writes the entries that were kept back.
     pub(crate) fn write_entries(
         &mut self,
@@ -231,31 +267,31 @@ impl Tail {
         files: &SegmentFiles,
     ) -> io::Result<()> {
         debug_assert_eq!(files.base_offset, self.base_offset);
-        if self.pending_offsets.is_empty() && self.pending_times.is_empty() {
+        self.take_all_entries().write(shared, files)
+    }
+}
+
+/// Index entries on their way to the files.
+#[derive(Debug, Default)]
+pub(crate) struct IndexEntries {
+    offsets_at: u64,
+    offsets: Vec<u8>,
+    times_at: u64,
+    times: Vec<u8>,
+}
+
+impl IndexEntries {
+    /// Writes them where they belong. May be done again.
+    pub(crate) fn write(&self, shared: &LogShared, files: &SegmentFiles) -> io::Result<()> {
+        if self.offsets.is_empty() && self.times.is_empty() {
             return Ok(());
         }
         let (offset_index, time_index) = open_indexes(shared, files)?;
-        if !self.pending_offsets.is_empty() {
-            let bytes: Vec<u8> = self
-                .pending_offsets
-                .iter()
-                .flat_map(|entry| entry.encode(self.base_offset))
-                .collect();
-            let at = u64::from(self.written_offsets) * OFFSET_ENTRY_BYTES as u64;
-            offset_index.write_at(&bytes, at)?;
-            self.written_offsets += u32::try_from(self.pending_offsets.len()).unwrap_or(0);
-            self.pending_offsets.clear();
+        if !self.offsets.is_empty() {
+            offset_index.write_at(&self.offsets, self.offsets_at)?;
         }
-        if !self.pending_times.is_empty() {
-            let bytes: Vec<u8> = self
-                .pending_times
-                .iter()
-                .flat_map(|entry| entry.encode(self.base_offset))
-                .collect();
-            let at = u64::from(self.written_times) * TIME_ENTRY_BYTES as u64;
-            time_index.write_at(&bytes, at)?;
-            self.written_times += u32::try_from(self.pending_times.len()).unwrap_or(0);
-            self.pending_times.clear();
+        if !self.times.is_empty() {
+            time_index.write_at(&self.times, self.times_at)?;
         }
         Ok(())
     }

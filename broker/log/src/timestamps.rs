@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tidemark_records::{Batch, BatchHeader, Limits};
 
 use crate::error::ReadError;
@@ -52,6 +53,8 @@ pub struct TimestampPlan {
     log_start: i64,
     upper: i64,
     views: Vec<TimeView>,
+    /// Batches that are not in the files yet.
+    memory: Vec<Bytes>,
 }
 
 impl Log {
@@ -63,28 +66,43 @@ impl Log {
             .segments
             .iter()
             .enumerate()
-            .filter(|(_, segment)| segment.size_bytes > 0)
-            .map(|(index, segment)| TimeView {
-                view: SegmentView {
-                    files: segment.files.clone(),
-                    size_bytes: segment.size_bytes,
-                    exact: None,
-                    hint: None,
-                },
-                max: match &self.tail {
-                    Some(tail) if index == last => Some(tail.max_timestamp),
-                    _ => segment.max_timestamp,
-                },
-                sealed: index < last,
+            .map(|(index, segment)| (index, segment, self.written_bytes(index)))
+            .filter(|(_, _, written)| *written > 0)
+            .map(|(index, segment, written)| {
+                // What is known of a segment counts when all of it is in the file.
+                let whole = written == segment.size_bytes;
+                TimeView {
+                    view: SegmentView {
+                        files: segment.files.clone(),
+                        size_bytes: written,
+                        exact: None,
+                        hint: None,
+                    },
+                    max: match &self.tail {
+                        _ if !whole => None,
+                        Some(tail) if index == last => Some(tail.max_timestamp),
+                        _ => segment.max_timestamp,
+                    },
+                    sealed: segment.base_offset() < self.written.segment_base,
+                }
             })
+            .collect();
+        let memory = self
+            .in_memory(self.log_start)
+            .filter(|batch| match target {
+                TimestampTarget::AtOrAfter(target_ms) => batch.max_timestamp_ms >= target_ms,
+                TimestampTarget::Max => true,
+            })
+            .filter_map(|batch| batch.bytes.clone())
             .collect();
         TimestampPlan {
             shared: self.shared.clone(),
             generation: self.generation(),
             target,
             log_start: self.log_start,
-            upper: upper.min(self.end),
+            upper: upper.min(self.durable),
             views,
+            memory,
         }
     }
 }
@@ -121,7 +139,78 @@ impl TimestampPlan {
                 return Ok(Some(found));
             }
         }
+        self.first_in_memory(target_ms, |header| header.max_timestamp_ms >= target_ms)
+    }
+
+    fn first_in_memory(
+        &self,
+        target_ms: i64,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<FoundTimestamp>, ReadError> {
+        let damaged = |error: tidemark_records::BatchError| ReadError::Corrupt {
+            file: self.shared.dir.clone(),
+            position: 0,
+            reason: format!("a batch in memory: {error}"),
+        };
+        for bytes in &self.memory {
+            let header = BatchHeader::parse(bytes).map_err(damaged)?;
+            if header.base_offset >= self.upper {
+                break;
+            }
+            if header.last_offset() < self.log_start || !wanted(&header) {
+                continue;
+            }
+            let batch = Batch {
+                header,
+                bytes: bytes.clone(),
+            };
+            if let Some(found) = self.first_of_batch(&batch, target_ms).map_err(damaged)? {
+                return Ok(Some(found));
+            }
+        }
         Ok(None)
+    }
+
+    /// The first record of a batch with a timestamp of `target_ms` or later.
+    fn first_of_batch(
+        &self,
+        batch: &Batch,
+        target_ms: i64,
+    ) -> Result<Option<FoundTimestamp>, tidemark_records::BatchError> {
+        for record in batch.records(Limits::default())? {
+            let record = record?;
+            if record.timestamp_ms >= target_ms && record.offset >= self.log_start {
+                return Ok(Some(FoundTimestamp {
+                    offset: record.offset,
+                    timestamp_ms: record.timestamp_ms,
+                    leader_epoch: batch.header.partition_leader_epoch,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The largest timestamp of the batches in memory, with the last offset of its batch.
+    fn max_in_memory(&self) -> Option<TimestampOffset> {
+        let headers = self
+            .memory
+            .iter()
+            .filter_map(|bytes| BatchHeader::parse(bytes).ok());
+        headers
+            .filter(|header| header.last_offset() >= self.log_start)
+            .filter(|header| header.next_offset() <= self.upper)
+            .map(|header| TimestampOffset {
+                timestamp_ms: header.max_timestamp_ms,
+                offset: header.last_offset(),
+            })
+            .filter(|max| max.timestamp_ms > NO_TIMESTAMP)
+            .reduce(|best, max| {
+                if max.timestamp_ms > best.timestamp_ms {
+                    max
+                } else {
+                    best
+                }
+            })
     }
 
     fn max(&self) -> Result<Option<FoundTimestamp>, ReadError> {
@@ -133,6 +222,14 @@ impl TimestampPlan {
             if best.is_none_or(|(_, best)| max.timestamp_ms > best.timestamp_ms) {
                 best = Some((view, max));
             }
+        }
+        let newer = self.max_in_memory();
+        if let Some(newer) = newer
+            && best.is_none_or(|(_, best)| newer.timestamp_ms > best.timestamp_ms)
+        {
+            return self.first_in_memory(newer.timestamp_ms, |header| {
+                header.last_offset() >= newer.offset
+            });
         }
         let Some((view, max)) = best else {
             return Ok(None);
@@ -229,15 +326,8 @@ impl TimestampPlan {
             let corrupt = |error: tidemark_records::BatchError| {
                 view.view.corrupt(&self.shared, position, error.to_string())
             };
-            for record in batch.records(Limits::default()).map_err(corrupt)? {
-                let record = record.map_err(corrupt)?;
-                if record.timestamp_ms >= target_ms && record.offset >= self.log_start {
-                    return Ok(Some(FoundTimestamp {
-                        offset: record.offset,
-                        timestamp_ms: record.timestamp_ms,
-                        leader_epoch: header.partition_leader_epoch,
-                    }));
-                }
+            if let Some(found) = self.first_of_batch(&batch, target_ms).map_err(corrupt)? {
+                return Ok(Some(found));
             }
         }
     }

@@ -3,19 +3,20 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use tidemark_wal::{Lsn, Record};
+
+use crate::behind::Written;
 use crate::error::LogError;
-use crate::flush::sync_names;
 use crate::log::Log;
 use crate::names;
 use crate::recovery::{load_producers, snapshot_offsets};
-use crate::segment::lock;
-use crate::tail::{Tail, open_indexes};
+use crate::tail::Tail;
 
 /// Where a log is cut.
-struct Cut {
-    segment: usize,
-    position: u32,
-    end: i64,
+pub(crate) struct Cut {
+    pub(crate) segment: usize,
+    pub(crate) position: u32,
+    pub(crate) end: i64,
 }
 
 impl Log {
@@ -23,8 +24,10 @@ impl Log {
     /// holds it: batches go whole. Returns the new end. Offsets below the log start
     /// reset the log to begin there.
     ///
-    /// Begins a new generation, rolls producers and epochs back, and syncs. Blocks;
-    /// the caller sees to it that nobody appends meanwhile.
+    /// The write-ahead log knows of it, durably, before a file changes. Begins a new
+    /// generation and rolls producers and epochs back. Blocks until all that was
+    /// appended is written; the caller sees to it that nobody appends, and that no
+    /// [`crate::WriteJob`] is under way, meanwhile.
     ///
     /// # Errors
     /// The disk failed or the segment is damaged; the log is out of use then if
@@ -37,11 +40,16 @@ impl Log {
         if offset < self.log_start {
             return self.truncate_fully(offset, now_ms);
         }
+        self.settle_for_truncation()?;
         let cut = self.find_cut(offset)?;
         if cut.end < self.log_start {
             // The batch that goes holds the log start: nothing is left to keep.
             return self.truncate_fully(self.log_start, now_ms);
         }
+        let lsn = self.journal(&Record::Truncate {
+            end_offset: cut.end,
+        })?;
+        self.wait_journaled(lsn)?;
         let done = self.cut(&cut, now_ms);
         self.failing(done)?;
         debug_assert!(self.log_start <= self.end && self.durable <= self.end);
@@ -55,16 +63,40 @@ impl Log {
     /// The disk failed; the log is out of use then.
     pub fn truncate_fully(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {
         self.check_usable()?;
-        let done = self.reset(offset.max(0), now_ms);
+        self.settle_for_truncation()?;
+        let start_offset = offset.max(0);
+        let lsn = self.journal(&Record::Reset { start_offset })?;
+        self.wait_journaled(lsn)?;
+        let done = self.reset(start_offset, now_ms);
         self.failing(done)?;
         Ok(self.end)
+    }
+
+    fn wait_journaled(&self, lsn: Lsn) -> Result<(), LogError> {
+        let waited = match &self.journal {
+            Some(journal) => journal.wal.wait_durable(lsn),
+            None => Ok(()),
+        };
+        waited.map_err(|failure| LogError::Failed {
+            reason: failure.to_string(),
+        })
+    }
+
+    /// Writes out what is durable. What is not yet is dropped: it is about to be cut off,
+    /// or its sender sends it again.
+    fn settle_for_truncation(&mut self) -> Result<(), LogError> {
+        self.settle()?;
+        if !self.is_settled() {
+            return Err(LogError::Unsettled);
+        }
+        Ok(())
     }
 
     fn failing<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
         result.inspect_err(|error| self.fail(error.to_string()))
     }
 
-    fn find_cut(&self, offset: i64) -> Result<Cut, LogError> {
+    pub(crate) fn find_cut(&self, offset: i64) -> Result<Cut, LogError> {
         let holding = self
             .segments
             .partition_point(|segment| segment.base_offset() <= offset)
@@ -87,24 +119,15 @@ impl Log {
         })
     }
 
-    fn cut(&mut self, cut: &Cut, now_ms: i64) -> Result<(), LogError> {
+    pub(crate) fn cut(&mut self, cut: &Cut, now_ms: i64) -> Result<(), LogError> {
         self.tail = None;
-        let segment_base = self.segments[cut.segment].base_offset();
-        self.begin_generation(|next| {
-            if next.recovery_point > cut.end {
-                next.recovery_point = cut.end;
-                next.segment_base = segment_base;
-                next.position = u64::from(cut.position);
-            }
-            next.durable_end = next.durable_end.min(cut.end);
-        })?;
+        self.begin_generation();
         while self.segments.len() > cut.segment + 1 {
             self.remove_last_segment()?;
         }
         let segment = &mut self.segments[cut.segment];
         let file = segment.files.log(&self.shared)?;
         file.set_len(u64::from(cut.position))?;
-        file.sync_data()?;
         segment.size_bytes = cut.position;
         segment.max_timestamp = None;
         let files = segment.files.clone();
@@ -116,27 +139,24 @@ impl Log {
             now_ms,
         )?;
         self.tail = Some(Box::new(tail));
-        // The checkpoint may claim them up to here.
-        let (offsets, times) = open_indexes(&self.shared, &files)?;
-        offsets.sync_data()?;
-        times.sync_data()?;
         self.end = cut.end;
+        self.written = Written {
+            end: cut.end,
+            segment_base: files.base_offset,
+            position: cut.position,
+        };
+        self.unsynced_from = self.unsynced_from.min(files.base_offset);
         self.after_cut(now_ms)
     }
 
-    fn reset(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> {
+    pub(crate) fn reset(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> {
         self.tail = None;
-        let first_base = self.segments[0].base_offset();
-        // First nothing is claimed, then it all goes, then the new beginning counts.
-        self.begin_generation(|next| {
-            next.recovery_point = first_base;
-            next.segment_base = first_base;
-            next.position = 0;
-            next.durable_end = first_base.min(next.log_start);
-            next.log_start = next.log_start.min(offset);
-        })?;
+        self.begin_generation();
         while !self.segments.is_empty() {
             self.remove_last_segment()?;
+        }
+        for doomed in self.doomed.drain(..) {
+            doomed.remove(&*self.shared.disk);
         }
         // What they know of is gone, whatever offset it had.
         for snapshot in snapshot_offsets(&self.shared)? {
@@ -144,14 +164,7 @@ impl Log {
             self.shared.disk.remove(&path)?;
         }
         self.create_segment(offset)?;
-        sync_names(&self.shared)?;
-        lock(&self.shared.checkpoint).update(&*self.shared.disk, |next| {
-            next.log_start = offset;
-            next.recovery_point = offset;
-            next.segment_base = offset;
-            next.position = 0;
-            next.durable_end = offset;
-        })?;
+        self.unsynced_from = offset;
         self.tail = Some(Box::new(Tail::new(offset, now_ms)));
         self.log_start = offset;
         self.durable = offset;
@@ -161,19 +174,9 @@ impl Log {
         self.after_cut(now_ms)
     }
 
-    /// From here on reads and flushes of before count for nothing. The checkpoint is
-    /// lowered, durably, before any file changes.
-    fn begin_generation(
-        &mut self,
-        lower: impl FnOnce(&mut crate::checkpoint::Checkpoint),
-    ) -> io::Result<()> {
-        let mut checkpoint = lock(&self.shared.checkpoint);
-        let generation = self.shared.generation() + 1;
-        self.shared.generation.store(generation, Ordering::Release);
-        checkpoint.update(&*self.shared.disk, |next| {
-            lower(next);
-            next.generation = generation;
-        })
+    /// From here on reads of before count for nothing.
+    fn begin_generation(&self) {
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     fn remove_last_segment(&mut self) -> io::Result<()> {
@@ -181,7 +184,7 @@ impl Log {
             return Ok(());
         };
         segment.files.release();
-        self.names_changed += 1;
+        self.names_dirty = true;
         let base = segment.base_offset();
         self.shared
             .disk
@@ -204,7 +207,6 @@ impl Log {
             .map(|segment| u64::from(segment.size_bytes))
             .sum();
         self.epochs_dirty |= self.epochs.truncate_from_end(self.end);
-        self.write_epochs()?;
         let snapshots = snapshot_offsets(&self.shared)?;
         let (producers, snapshot_offset) = load_producers(
             &self.shared,
@@ -216,8 +218,7 @@ impl Log {
         )?;
         self.producers = producers;
         self.snapshot_offset = snapshot_offset;
-        sync_names(&self.shared)?;
-        self.names_synced = self.names_changed;
+        self.names_dirty = true;
         Ok(())
     }
 }

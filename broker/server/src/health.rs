@@ -26,6 +26,8 @@ pub(crate) struct BrokerHealth {
     metrics: Arc<Metrics>,
     listeners: Vec<Advertised>,
     identity: OnceLock<Value>,
+    /// Why nothing is served, where a data directory is marked as failed.
+    failed: OnceLock<String>,
     broker: OnceLock<Arc<Broker>>,
     watchdog: OnceLock<Arc<Watchdog>>,
 }
@@ -37,6 +39,7 @@ impl BrokerHealth {
             metrics,
             listeners: listeners.to_vec(),
             identity: OnceLock::new(),
+            failed: OnceLock::new(),
             broker: OnceLock::new(),
             watchdog: OnceLock::new(),
         }
@@ -56,6 +59,11 @@ impl BrokerHealth {
         });
         // Called once, at start.
         drop(self.identity.set(identity));
+    }
+
+    /// A data directory is marked as failed: nothing is served.
+    pub(crate) fn directory_failed(&self, reason: String) {
+        drop(self.failed.set(reason));
     }
 
     /// The broker is there, and opens its logs.
@@ -130,6 +138,9 @@ impl Health for BrokerHealth {
     }
 
     fn ready(&self) -> Result<(), String> {
+        if let Some(reason) = self.failed.get() {
+            return Err(reason.clone());
+        }
         let Some(broker) = self.broker.get() else {
             return Err("reading its metadata".into());
         };
@@ -163,6 +174,9 @@ impl Health for BrokerHealth {
             "listeners": listeners,
             "lifecycle": {"state": "Starting"},
         });
+        if let Some(reason) = self.failed.get() {
+            state["lifecycle"] = json!({"state": "DirectoryFailed", "reason": reason});
+        }
         let Some(broker) = self.broker.get() else {
             return state;
         };
@@ -216,9 +230,18 @@ impl Health for BrokerHealth {
                 used_bytes: bytes(of.used_bytes()),
                 limit_bytes: bytes(of.total_bytes()),
             };
+            let dirs = broker.partitions.log_dirs();
+            let tails = dirs.iter().map(|dir| bytes(dir.pressure().memory_bytes));
+            let settings = broker.settings();
+            let tails_limit = u64::try_from(settings.wal_memory_bytes).unwrap_or(0);
             snapshot.memory = vec![
                 memory("requests", &broker.request_memory),
                 memory("fetch", &broker.fetch_memory),
+                MemorySample {
+                    budget: "wal",
+                    used_bytes: tails.sum(),
+                    limit_bytes: tails_limit * dirs.len() as u64,
+                },
             ];
             snapshot.groups = broker
                 .groups
@@ -245,16 +268,21 @@ fn disks(broker: &Broker) -> Vec<DiskSample> {
             *used.entry(dir).or_default() += size_bytes;
         }
     }
-    let dirs = broker.partitions.dirs().iter();
-    dirs.map(|dir| {
-        let space = broker.partitions.disk().space(dir).ok();
-        DiskSample {
-            used_bytes: used.get(dir).copied().unwrap_or(0),
-            capacity_bytes: space.map_or(0, |space| space.total_bytes),
-            free_bytes: space.map_or(0, |space| space.free_bytes),
-            online: space.is_some(),
-            directory: dir.display().to_string(),
-        }
-    })
-    .collect()
+    let dirs = broker.partitions.log_dirs();
+    dirs.iter()
+        .map(|dir| {
+            let space = broker.partitions.disk().space(&dir.path).ok();
+            let pressure = dir.pressure();
+            DiskSample {
+                used_bytes: used.get(&dir.path).copied().unwrap_or(0),
+                capacity_bytes: space.map_or(0, |space| space.total_bytes),
+                free_bytes: space.map_or(0, |space| space.free_bytes),
+                online: space.is_some() && dir.failure().is_none(),
+                read_only: dir.is_full(),
+                wal_queued_bytes: bytes(pressure.queued_bytes),
+                wal_held_bytes: pressure.ring_bytes,
+                directory: dir.path.display().to_string(),
+            }
+        })
+        .collect()
 }

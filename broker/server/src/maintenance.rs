@@ -1,5 +1,5 @@
-//! Work that goes on beside the data path: retention, removal of deleted files, checkpoints,
-//! forgetting silent producers. One partition at a time, on a thread of its own.
+//! Work that goes on beside the data path: retention, removal of deleted files, forgetting silent
+//! producers. One partition at a time, on a thread of its own.
 
 use crate::broker::Broker;
 use crate::partition::Partition;
@@ -12,25 +12,17 @@ use tokio::sync::watch;
 /// Files of deleted segments are looked at this often at least: their delay is a minute by default.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Logs that changed are checkpointed this often, so that a recovery reads no more than this much.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Starts the task. Retention runs every `log.retention.check.interval.ms`.
 pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let broker = Arc::clone(broker);
     drop(task::spawn("maintenance", async move {
         let mut last_retention = clock::monotonic();
-        let mut last_checkpoint = clock::monotonic();
         loop {
             let interval_ms = broker.settings().log_retention_check_interval_ms;
             let interval = Duration::from_millis(u64::try_from(interval_ms).unwrap_or(1).max(1));
             tokio::select! {
                 () = clock::sleep(interval.min(LONGEST_PAUSE)) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
-            }
-            let checkpoint = last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL;
-            if checkpoint {
-                last_checkpoint = clock::monotonic();
             }
             let retention = last_retention.elapsed() >= interval;
             if retention {
@@ -39,10 +31,10 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
             let partitions = broker.partitions.all();
             let round = task::blocking(move || {
                 for partition in partitions {
-                    if let Err(error) = tend(&partition, retention, checkpoint) {
+                    if let Err(error) = tend(&partition, retention) {
                         tracing::error!(
                             topic = %partition.topic, partition = partition.index, %error,
-                            "retention or a checkpoint failed"
+                            "retention failed"
                         );
                     }
                 }
@@ -55,8 +47,12 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
 }
 
 /// Tends one partition. Blocks.
-fn tend(partition: &Partition, retention: bool, checkpoint: bool) -> Result<(), LogError> {
+fn tend(partition: &Arc<Partition>, retention: bool) -> Result<(), LogError> {
     let now_ms = clock::now_ms();
+    // Retention deletes what is in files.
+    if retention && partition.with_log(|log, _| log.has_unwritten_segments()) == Ok(true) {
+        partition.write_behind().map_err(LogError::Io)?;
+    }
     let planned = partition.with_log(|log, high_watermark| {
         let mut deleted = 0;
         if retention {
@@ -72,35 +68,16 @@ fn tend(partition: &Partition, retention: bool, checkpoint: bool) -> Result<(), 
             }
         }
         let due = log.take_due_deletions(now_ms);
-        let job = match checkpoint || log.wants_checkpoint() || deleted > 0 {
-            true => log.checkpoint_job()?,
-            false => None,
-        };
         // An idle partition holds no file open.
         log.release_idle();
-        Ok::<_, LogError>((deleted, due, job))
+        Ok::<_, LogError>((deleted, due))
     });
     // Closed meanwhile: there is nothing left to tend.
     let Ok(planned) = planned else { return Ok(()) };
-    let (deleted, due, job) = planned?;
+    let (deleted, due) = planned?;
     if deleted > 0 {
         partition.log_start_moved();
     }
     due.into_iter().for_each(Deletions::run);
-    if let Some(job) = job {
-        let done = job.run();
-        let noted = partition.with_log(|log, _| match done {
-            Ok(done) => {
-                log.checkpointed(done);
-                Ok(())
-            }
-            // A failed sync says that the page cache cannot be trusted any more.
-            Err(error) => {
-                log.fail(error.to_string());
-                Err(LogError::Io(error))
-            }
-        });
-        return noted.unwrap_or(Ok(()));
-    }
     Ok(())
 }

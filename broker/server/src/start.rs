@@ -4,7 +4,7 @@ use crate::broker::{Broker, Lifecycle, new_id};
 use crate::health::BrokerHealth;
 use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
-use crate::partition::{Registry, RegistryArgs};
+use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
 use crate::{RegistryError, groups, http, maintenance};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -96,14 +96,31 @@ pub struct Advertised {
 
 /// A running broker. Dropping it without [`RunningServer::shutdown`] leaves logs to be recovered.
 pub struct RunningServer {
-    broker: Arc<Broker>,
-    threads: Arc<NetThreads>,
+    /// `None` where a data directory is marked as failed: then only health is served.
+    broker: Option<Arc<Broker>>,
+    threads: Option<Arc<NetThreads>>,
+    marked_failed: Option<String>,
     stop: watch::Sender<bool>,
+    /// Says when a data directory's disk has failed.
+    failing: watch::Receiver<Option<String>>,
     /// Ends the task that keeps in step with the metadata: last, as requests wait for it.
     unfollow: watch::Sender<bool>,
     listeners: Vec<Advertised>,
     http: Option<SocketAddr>,
+    abandon: Abandon,
     locks: Vec<DirLock>,
+}
+
+/// Ends the threads of the data directories of a server that is dropped.
+#[derive(Default)]
+struct Abandon(Option<Arc<Registry>>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        for dir in self.0.iter().flat_map(|partitions| partitions.log_dirs()) {
+            dir.abandon();
+        }
+    }
 }
 
 impl std::fmt::Debug for RunningServer {
@@ -170,6 +187,31 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         }
     };
 
+    let (failed, failing) = watch::channel(None);
+    let (unfollow, unfollowed) = watch::channel(false);
+    // An earlier process met an error of the disk: what its page cache made of the files since
+    // is not known, so nothing of them is given out until the disk is replaced.
+    if let Some((dir, reason)) = marked(&*config.disk, &dirs) {
+        let reason = format!("data directory {} failed: {reason}", dir.display());
+        tracing::error!(
+            reason,
+            "nothing is served. Replace the disk, then start with an empty directory in its place; \
+             or, where the disk is known to be sound, remove the file tidemark-failed from it"
+        );
+        health.directory_failed(reason.clone());
+        return Ok(RunningServer {
+            broker: None,
+            threads: None,
+            marked_failed: Some(reason),
+            stop,
+            failing,
+            unfollow,
+            listeners,
+            http,
+            abandon: Abandon::default(),
+            locks,
+        });
+    }
     let (disk, directories, node_id) = (Arc::clone(&config.disk), dirs.clone(), settings.node_id);
     let started: Started =
         task::blocking(move || Controller::start(&disk, &directories, node_id, new_id)).await??;
@@ -178,6 +220,8 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     let image = started.controller.image();
     // The metadata may hold settings that the file does not.
     let partitions = Arc::new(Registry::new(RegistryArgs {
+        wal: wal_settings(&settings),
+        failed,
         broker_id: settings.node_id,
         disk: Arc::clone(&config.disk),
         dirs,
@@ -188,7 +232,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
             OnCorruption::Refuse
         },
         metrics: Arc::clone(&metrics),
-    })?);
+    }));
     let settings = BrokerSettings::resolve(partitions.layers(&image))?;
     let mut warned = BTreeSet::new();
     warn_of_unhonoured(partitions.layers(&image), &mut warned);
@@ -207,7 +251,6 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     task::blocking(move || opening.open_all(&to_open, &settings)).await??;
     broker.groups.apply(&broker, &image, &image);
     partitions.publish(image.index());
-    let (unfollow, unfollowed) = watch::channel(false);
     follow(&broker, image, warned, unfollowed);
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
@@ -228,14 +271,33 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         );
     }
     Ok(RunningServer {
-        broker,
-        threads,
+        broker: Some(broker),
+        threads: Some(threads),
+        marked_failed: None,
         stop,
+        failing,
         unfollow,
         listeners,
         http,
+        abandon: Abandon(Some(partitions)),
         locks,
     })
+}
+
+/// The first data directory that is marked as failed, and why.
+fn marked<'a>(disk: &dyn Disk, dirs: &'a [PathBuf]) -> Option<(&'a PathBuf, String)> {
+    dirs.iter()
+        .find_map(|dir| Some((dir, failed_mark(disk, dir)?)))
+}
+
+pub(crate) fn wal_settings(settings: &BrokerSettings) -> WalSettings {
+    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+    WalSettings {
+        dir: settings.wal_dir.as_ref().map(PathBuf::from),
+        file_bytes: unsigned(settings.wal_file_bytes),
+        max_bytes: unsigned(settings.wal_max_bytes),
+        memory_bytes: usize::try_from(settings.wal_memory_bytes).unwrap_or(0),
+    }
 }
 
 async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
@@ -373,31 +435,53 @@ impl RunningServer {
         &self.listeners
     }
 
+    /// Waits until the disk of a data directory has failed; gives what is to be said of it. What
+    /// its page cache holds cannot be trusted then: the process should end.
+    pub async fn failed(&self) -> String {
+        let mut failing = self.failing.clone();
+        match failing.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // Nobody is left who could say so.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Where health and metrics are served, if they are.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
     }
 
+    /// Why nothing but health is served: a data directory is marked as failed.
+    pub fn marked_failed(&self) -> Option<&str> {
+        self.marked_failed.as_deref()
+    }
+
     /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
     pub async fn shutdown(self) {
-        self.broker.set_lifecycle(Lifecycle::Stopping);
+        if let Some(broker) = &self.broker {
+            broker.set_lifecycle(Lifecycle::Stopping);
+        }
         self.stop.send_replace(true);
-        self.broker.groups.resign();
+        if let Some(broker) = &self.broker {
+            broker.groups.resign();
+        }
         // Every connection and task holds a receiver until it ends.
         if clock::timeout(GRACE, self.stop.closed()).await.is_err() {
             tracing::warn!("connections are still busy and are cut off");
         }
         self.unfollow.send_replace(true);
         self.unfollow.closed().await;
-        let partitions = Arc::clone(&self.broker.partitions);
-        if let Err(error) = task::blocking(move || partitions.close()).await {
-            tracing::error!(%error, "logs were not closed cleanly; the next start recovers them");
+        if let Some(broker) = self.broker {
+            let partitions = Arc::clone(&broker.partitions);
+            if let Err(error) = task::blocking(move || partitions.close()).await {
+                tracing::error!(%error, "logs were not closed cleanly; the next start recovers them");
+            }
         }
-        if let Some(threads) = Arc::into_inner(self.threads)
+        if let Some(threads) = self.threads.and_then(Arc::into_inner)
             && let Err(error) = task::blocking(move || threads.shutdown()).await
         {
             tracing::error!(%error, "net threads did not stop");
         }
-        drop(self.locks);
+        drop((self.abandon, self.locks));
     }
 }

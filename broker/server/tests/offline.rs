@@ -9,18 +9,16 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod common;
 
-use common::{Connection, TestBroker, broker, start_in, try_start};
+use common::{Connection, TestBroker, broker, get, series, start_in, try_start};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 use tidemark_env::disk::FileDisk;
-use tidemark_env::net;
 use tidemark_records::{BatchBuilder, BatchOptions, RecordRef};
-use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_server::ServerConfig;
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
@@ -111,53 +109,37 @@ async fn with_records() -> TestBroker {
     broker
 }
 
-/// Stops the broker and leaves a partition (`hurt-0`) as a crash does, with a bit turned in acknowledged
-/// records; gives the data and the partition's directory.
+/// Stops the broker and takes the last bytes of partition `hurt-0`'s segment, which hold
+/// acknowledged records; gives the data and the partition's directory.
 async fn damaged() -> (TempDir, PathBuf) {
-    crashed(with_records().await, "hurt-0").await
+    shortened(with_records().await, "hurt-0").await
 }
 
-async fn crashed(broker: TestBroker, partition: &str) -> (TempDir, PathBuf) {
+async fn shortened(broker: TestBroker, partition: &str) -> (TempDir, PathBuf) {
     let TestBroker { server, dir } = broker;
     let hurt = dir.path().join(partition);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&hurt).unwrap() {
-        let path = entry.unwrap().path();
-        files.push((path.clone(), std::fs::read(path).unwrap()));
-    }
     server.shutdown().await;
-    // A clean close is believed without a look: back to what was there before it.
-    std::fs::remove_dir_all(&hurt).unwrap();
-    std::fs::create_dir(&hurt).unwrap();
-    for (path, mut bytes) in files {
-        if path.ends_with(SEGMENT) {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0x10;
-        }
-        std::fs::write(path, bytes).unwrap();
-    }
+    let segment = std::fs::OpenOptions::new()
+        .write(true)
+        .open(hurt.join(SEGMENT))
+        .unwrap();
+    let len = segment.metadata().unwrap().len();
+    segment.set_len(len - 40).unwrap();
     (dir, hurt)
 }
 
-async fn get(server: &RunningServer, path: &str) -> (String, String) {
-    let address = server.http().unwrap().to_string();
-    let mut stream = net::connect(&address, common::PATIENCE).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
-}
-
-/// The value of one series of a page of metrics.
-fn series(page: &str, name: &str) -> String {
-    let line = page.lines().find(|line| {
-        line.rsplit_once(' ')
-            .is_some_and(|(found, _)| found == name)
-    });
-    let line = line.unwrap_or_else(|| panic!("no {name} in {page}"));
-    line.rsplit_once(' ').unwrap().1.to_owned()
+/// A copy of what a running broker has in its directories: what a kill leaves.
+fn killed(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            killed(&path, &copy);
+        } else if path.file_name().is_some_and(|name| name != ".lock") {
+            std::fs::copy(&path, &copy).unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +246,7 @@ async fn groups_in_a_damaged_log_have_no_coordinator() {
         ..Default::default()
     };
     assert_eq!(c.ask(&sync, 2).await.error_code, 0);
-    let (dir, _) = crashed(broker, "__consumer_offsets-0").await;
+    let (dir, _) = shortened(broker, "__consumer_offsets-0").await;
     let server = start_in(&dir, &one).await;
     let mut c = Connection::open(&server).await;
     let found = c.ask(&find, 4).await;
@@ -297,33 +279,38 @@ async fn acknowledged_records_are_not_cut_quietly() {
     server.shutdown().await;
     let line = line("ERROR", &hurt).expect("an error about the directory");
     assert!(line.contains("acknowledged records were cut off"), "{line}");
-    let cut: u64 = line
-        .split_once("cut_bytes=")
-        .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
-        .expect("how many bytes");
-    let kept = std::fs::read_dir(&hurt)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|e| e == "cut"))
-        .expect("a file with what was cut");
-    assert_eq!(kept.metadata().unwrap().len(), cut);
-    assert!(line.contains(&kept.display().to_string()), "{line}");
+    // Half a batch is left of what was cut, which is worth nothing to anybody.
+    assert!(line.contains("nowhere: no whole batch"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_is_cut_with_a_warning() {
     logged();
     let TestBroker { server, dir } = with_records().await;
-    let hurt = dir.path().join("hurt-0");
+    let copy = tempfile::tempdir().unwrap();
+    killed(dir.path(), copy.path());
     server.shutdown().await;
-    let mut file = std::fs::OpenOptions::new()
-        .append(true)
-        .open(hurt.join(SEGMENT))
-        .unwrap();
-    file.write_all(&[1; 100]).unwrap();
-    drop(file);
-    start_in(&dir, &[]).await.shutdown().await;
-    let line = line("WARN", &hurt).expect("a warning about the directory");
+    // The last byte that was written to the write-ahead log.
+    let ring = std::fs::read_dir(copy.path().join("wal")).unwrap().next();
+    let ring = std::fs::read_dir(ring.unwrap().unwrap().path()).unwrap();
+    let file = ring.map(|file| file.unwrap().path()).min().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let server = start_in(&copy, &[]).await;
+    let page = get(&server, "/metrics/partitions").await.1;
+    let end = |index: i32| {
+        let name = format!("tidemark_partition_end_offset{{topic=\"hurt\",partition=\"{index}\"}}");
+        series(&page, &name)
+    };
+    assert_eq!(
+        (end(0), end(1)),
+        ("3".into(), "2".into()),
+        "the torn one is gone"
+    );
+    server.shutdown().await;
+    let line = line("WARN", copy.path()).expect("a warning about the directory");
     assert!(line.contains("it was being written"), "{line}");
 }
 

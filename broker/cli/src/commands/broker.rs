@@ -82,9 +82,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     settings.extend(args.set);
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
     let signals = serve::StopSignals::take()?;
-    context
-        .out
-        .line(&format!("ready  {}", server.bootstrap()))?;
+    context.out.line(&serve::greeting(&server))?;
     context.out.flush()?;
     serve::until_signal(server, signals).await
 }

@@ -47,7 +47,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let server = serve::start(settings, args.cut_corrupt_logs).await?;
     let signals = serve::StopSignals::take()?;
     let bootstrap = server.bootstrap().to_owned();
-    context.out.line(&format!("ready  {bootstrap}"))?;
+    context.out.line(&serve::greeting(&server))?;
     if let Some(http) = server.http() {
         context
             .out

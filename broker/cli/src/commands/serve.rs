@@ -1,6 +1,7 @@
 //! What `dev` and `broker` share: start, say where, serve until a signal, stop cleanly.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemark_config::ConfigMap;
 use tidemark_env::disk::FileDisk;
@@ -20,13 +21,24 @@ impl From<StartError> for Failure {
 
 /// Starts a broker with these settings.
 pub async fn start(settings: ConfigMap, cut_corrupt_logs: bool) -> Result<RunningServer, Failure> {
+    let delay_us = settings.get("disk.flush.delay.us");
+    let delay_us = delay_us.and_then(|delay| delay.parse().ok()).unwrap_or(0);
+    let disk = FileDisk::new().with_flush_delay(Duration::from_micros(delay_us));
     let config = ServerConfig {
         settings,
-        disk: Arc::new(FileDisk::new()),
+        disk: Arc::new(disk),
         net_threads: 0,
         cut_corrupt_logs,
     };
     Ok(tidemark_server::start(config).await?)
+}
+
+/// What to print when a broker is up: that it is ready, or why it is not.
+pub fn greeting(server: &RunningServer) -> String {
+    match server.marked_failed() {
+        None => format!("ready  {}", server.bootstrap()),
+        Some(reason) => format!("not ready: {reason}"),
+    }
 }
 
 /// What stops a broker cleanly.
@@ -56,6 +68,10 @@ pub async fn until_signal(
     let name = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
+        reason = server.failed() => {
+            return Err(Failure::finding(format!("a disk failed: {reason}"))
+                .next("replace the disk, then start again with an empty directory in its place"));
+        }
     };
     tracing::info!(signal = name, "stopping");
     server.shutdown().await;

@@ -78,7 +78,7 @@ fn the_small_files_are_shown_and_others_are_not() {
     let broker = a_stopped_broker_with_records();
     for name in [
         "leader-epoch-checkpoint",
-        "tidemark-checkpoint",
+        "../tidemark-checkpoint",
         "00000000000000000000.index",
     ] {
         dump(&file(&broker, name), &[]).ok();

@@ -9,12 +9,12 @@ use tidemark_wire::Uuid;
 
 use super::{Opening, Scanned};
 use crate::error::OpenError;
-use crate::flush::sync_if_there;
 use crate::names;
 use crate::producers::Producers;
 use crate::scan::{BatchScanner, Step};
 use crate::segment::{LogShared, Segment};
 use crate::snapshot;
+use crate::sync::sync_if_there;
 
 /// A producer snapshot longer than this is not one (over a million producers).
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
@@ -70,16 +70,10 @@ impl Opening {
             .filter(|(_, extension)| *extension == names::SNAPSHOT)
             .map(|(offset, _)| offset)
             .collect();
-        let checkpoint = &scanned.checkpoint;
-        let rolled = scanned
-            .segments
-            .last()
-            .is_some_and(|last| last.base_offset() != checkpoint.segment_base);
-        let unsure_above = match (scanned.known, rolled) {
-            (false, _) => i64::MIN,
-            // A segment may have been begun just where the checkpoint is.
-            (true, true) => checkpoint.recovery_point - 1,
-            (true, false) => checkpoint.recovery_point,
+        // Those at or below the trusted end were synced before it was noted.
+        let unsure_above = match scanned.known {
+            false => i64::MIN,
+            true => scanned.trusted.end,
         };
         load_producers(
             shared,
@@ -120,7 +114,7 @@ pub(crate) fn load_producers(
         match snapshot::decode(&bytes, now_ms) {
             Ok(producers) => {
                 if unsure {
-                    sync_if_there(shared, offset, names::SNAPSHOT)?;
+                    sync_if_there(&*shared.disk, &path)?;
                 }
                 found.get_or_insert((producers, offset));
             }
@@ -189,7 +183,7 @@ pub(crate) fn ensure_snapshot(
             load_producers(shared, offsets, i64::MAX, &segments[..index], base, now_ms)?;
         disk::write_file_atomic(&*shared.disk, &path, &snapshot::encode(&producers))?;
     }
-    sync_if_there(shared, base, names::SNAPSHOT)?;
+    sync_if_there(&*shared.disk, &path)?;
     shared.disk.sync_dir(&shared.dir)
 }
 

@@ -1,14 +1,19 @@
 //! Opening a log: finding its segments, checking what a crash may have left, and
 //! putting the state together again.
 //!
-//! The log is trusted up to the recovery point of its checkpoint and scanned, CRCs
-//! checked, from there. Bad bytes above what was known durable are a torn tail and
-//! cut off; bad bytes below are damage, which is reported and not repaired unasked.
-//! Opening twice gives what opening once gives.
+//! A log that the checkpoint knows is trusted up to where the checkpoint says that its
+//! files end. What lies behind is cut off and the write-ahead log's later records are
+//! applied, so opening twice gives what opening once gives. Fewer bytes than the
+//! checkpoint says are damage, which is reported and not repaired unasked.
+//!
+//! A log that nobody knows was written by another program: all of it is scanned, CRCs
+//! checked, and bad bytes at its end are a torn tail and cut off.
 
+mod dir;
 mod files;
 mod segments;
 
+pub use dir::{KeptTail, RecoveredDir};
 pub use files::topic_id_of;
 pub(crate) use files::{ensure_snapshot, load_producers, read_topic_id, snapshot_offsets};
 
@@ -16,19 +21,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tidemark_env::disk::{self, DirEntry, Disk, OpenMode};
+use tidemark_wal::{Entry, EntryKind, Scan};
 use tidemark_wire::Uuid;
 
-use crate::checkpoint::{Checkpoint, CheckpointFile};
+use crate::behind::Written;
+use crate::checkpoint::LogCheckpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::OpenError;
-use crate::log::Log;
+use crate::log::{Journal, Log};
 use crate::names;
-use crate::segment::{Segment, lock};
-use crate::tail::{Tail, open_indexes};
+use crate::segment::{LogShared, Segment};
+use crate::tail::Tail;
 
 /// A checkpoint file of epochs longer than this is not one.
 const MAX_SMALL_FILE_BYTES: usize = 16 << 20;
@@ -44,6 +50,19 @@ pub enum OnCorruption {
     Truncate,
 }
 
+/// What is known of a log before it is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What the checkpoint says of it.
+    pub checkpoint: LogCheckpoint,
+    /// The write-ahead log's later records of it, in order.
+    pub replay: Vec<Entry>,
+    /// Where their bytes are.
+    pub scan: Option<Arc<Scan>>,
+    /// What is damaged of them, if anything: it is to be found where they end.
+    pub damage: Option<String>,
+}
+
 /// How to open a log.
 #[derive(Debug)]
 pub struct OpenArgs {
@@ -54,6 +73,15 @@ pub struct OpenArgs {
     /// The topic's id: written to a new directory's `partition.metadata`, compared
     /// with that of an existing one. `None` takes what is there.
     pub topic_id: Option<Uuid>,
+    /// The partition's index.
+    pub partition: i32,
+    /// Where it is written ahead; `None` to look at it, or to prepare it.
+    pub journal: Option<Journal>,
+    /// What the checkpoint and the write-ahead log know of it; `None` for a new log, or
+    /// one that another program wrote.
+    pub known: Option<Known>,
+    /// Whether index files need no look: the directory was closed cleanly.
+    pub trust_indexes: bool,
     /// Settings.
     pub config: Arc<LogConfig>,
     /// What to do about damage.
@@ -71,6 +99,10 @@ pub struct Recovery {
     pub clean: bool,
     /// Bytes whose CRCs were checked.
     pub scanned_bytes: u64,
+    /// Bytes that lay behind the trusted end and were cut off.
+    pub untrusted_bytes: u64,
+    /// Bytes of records that came from the write-ahead log.
+    pub replayed_bytes: u64,
     /// Bytes cut off the end.
     pub cut_bytes: u64,
     /// Why they were cut, and where.
@@ -107,7 +139,8 @@ struct Opening {
 
 /// The segments while they are gone through, and in the end what they gave.
 struct Scanned {
-    checkpoint: Checkpoint,
+    /// Where the trusted part of the files ends.
+    trusted: Trusted,
     /// Whether there was a checkpoint: otherwise another program wrote the log, and
     /// compaction may have left gaps in it.
     known: bool,
@@ -115,6 +148,15 @@ struct Scanned {
     segments: Vec<Segment>,
     end: i64,
     tail: Option<Box<Tail>>,
+}
+
+/// Up to where a log's files are trusted.
+#[derive(Debug, Clone, Copy)]
+struct Trusted {
+    log_start: i64,
+    end: i64,
+    segment_base: i64,
+    position: u64,
 }
 
 impl Opening {
@@ -145,7 +187,7 @@ impl Opening {
             .filter(|(_, extension)| *extension == names::LOG)
             .map(|(base, _)| base)
             .collect();
-        recovery.created = bases.is_empty() && !files.contains_key(names::CHECKPOINT);
+        recovery.created = bases.is_empty() && args.known.is_none();
         Ok(Self {
             args,
             files,
@@ -165,143 +207,231 @@ impl Opening {
     fn run(mut self) -> Result<(Log, Recovery), OpenError> {
         self.topic_id()?;
         self.remove_orphans()?;
-        let first_base = self.bases.first().copied().unwrap_or(0);
-        let nothing_known = Checkpoint {
-            generation: 1,
-            log_start: first_base,
-            recovery_point: first_base,
-            segment_base: first_base,
-            position: 0,
-            durable_end: first_base,
-        };
-        let file = CheckpointFile::read(self.disk(), &self.args.dir, nothing_known)?;
-        let known = file.as_ref().map(CheckpointFile::current);
-        let checkpoint = known.unwrap_or(nothing_known);
-        let file = file.unwrap_or_else(|| CheckpointFile::new(&self.args.dir, checkpoint));
-        let shared = Log::new_shared(self.args.disk.clone(), self.args.dir.clone(), file);
+        let shared = Log::new_shared(self.args.disk.clone(), self.args.dir.clone());
+        let known = self.args.known.take();
+        let (trusted, replay_from) = self.trusted(&shared, known.as_ref())?;
         let epochs_before = self.read_epochs(known.is_none())?;
         let mut scanned = Scanned {
-            checkpoint,
+            trusted,
             known: known.is_some(),
             epochs: epochs_before.clone(),
             segments: Vec::with_capacity(self.bases.len()),
-            end: checkpoint.recovery_point,
+            end: trusted.end,
             tail: None,
         };
         self.scan(&shared, &mut scanned)?;
         let end = scanned.end;
         let first_base = scanned.segments.first().map_or(end, Segment::base_offset);
-        let log_start = checkpoint.log_start.max(first_base).min(end);
         let mut epochs = std::mem::take(&mut scanned.epochs);
         // One that begins at the end has no records yet: its leader said so durably.
         epochs.truncate_from_end(end + 1);
-        epochs.truncate_from_start(log_start);
         let (producers, snapshot_offset) = self.producers(&shared, &scanned)?;
         let size_bytes = scanned
             .segments
             .iter()
             .map(|segment| u64::from(segment.size_bytes))
             .sum();
+        let last = scanned.segments.last();
+        let written = Written {
+            end,
+            segment_base: last.map_or(end, Segment::base_offset),
+            position: last.map_or(0, |segment| segment.size_bytes),
+        };
         let mut log = Log {
             config: self.args.config.clone(),
             segments: scanned.segments,
             tail: scanned.tail,
-            log_start,
+            log_start: first_base.min(end),
             end,
             durable: end,
             size_bytes,
+            journal: self.args.journal.take(),
+            topic_id: self.recovery.topic_id.unwrap_or_default(),
+            partition: self.args.partition,
+            behind: None,
+            written,
+            unsynced_from: i64::MAX,
+            names_dirty: false,
             epochs_dirty: epochs != epochs_before,
             epochs,
             producers,
             snapshot_offset,
-            names_changed: 0,
-            names_synced: 0,
-            names_unsure: true,
-            sealed_since_checkpoint: 0,
+            since_snapshot_bytes: 0,
             doomed: Vec::new(),
             failed: None,
             opened_ms: self.args.now_ms,
             idle_end: end,
             shared,
         };
-        self.finish(&mut log, &checkpoint, known.is_some())?;
-        Ok((log, self.recovery))
-    }
-
-    /// Makes durable what was found, so that the log may say so.
-    fn finish(
-        &mut self,
-        log: &mut Log,
-        checkpoint: &Checkpoint,
-        known: bool,
-    ) -> Result<(), OpenError> {
         if log.segments.is_empty() {
             log.create_segment(log.end)?;
         }
-        if self.recovery.created {
-            // Nothing to keep yet; the first flush syncs the names.
-            self.recovery.clean = true;
-            log.names_changed += 1;
-            lock(&log.shared.checkpoint).write(self.disk(), |_| {})?;
-            return Ok(());
+        if let Some(known) = &known {
+            self.replay(&mut log, known, replay_from)?;
         }
-        let active = log.active();
-        let clean = known
-            && self.recovery.cut_bytes == 0
+        let log_start = trusted.log_start.max(log.log_start).min(log.end);
+        log.log_start = log_start;
+        log.epochs_dirty |= log.epochs.truncate_from_start(log_start);
+        self.finish(&mut log, known.as_ref());
+        Ok((log, self.recovery))
+    }
+
+    /// Up to where the files are trusted, and which of the records to be applied is the
+    /// first: a truncation lowers the one and skips the records before it.
+    fn trusted(
+        &mut self,
+        shared: &Arc<LogShared>,
+        known: Option<&Known>,
+    ) -> Result<(Trusted, usize), OpenError> {
+        let Some(known) = known else {
+            let first_base = self.bases.first().copied().unwrap_or(0);
+            let nothing = Trusted {
+                log_start: first_base,
+                end: first_base,
+                segment_base: first_base,
+                position: 0,
+            };
+            return Ok((nothing, 0));
+        };
+        let checkpoint = &known.checkpoint;
+        let mut trusted = Trusted {
+            log_start: checkpoint.log_start,
+            end: checkpoint.end,
+            segment_base: checkpoint.segment_base,
+            position: checkpoint.position,
+        };
+        let (mut from, mut reset) = (0, false);
+        for (index, entry) in known.replay.iter().enumerate() {
+            match entry.kind {
+                EntryKind::LogStart { offset } => trusted.log_start = trusted.log_start.max(offset),
+                EntryKind::Reset { start_offset } => {
+                    reset = true;
+                    trusted = Trusted {
+                        log_start: start_offset,
+                        end: start_offset,
+                        segment_base: start_offset,
+                        position: 0,
+                    };
+                    from = index + 1;
+                }
+                EntryKind::Truncate { end_offset } if end_offset <= trusted.end => {
+                    trusted.end = end_offset;
+                    from = index + 1;
+                }
+                _ => {}
+            }
+        }
+        if reset {
+            for base in std::mem::take(&mut self.bases) {
+                self.remove_segment(base)?;
+            }
+            // What they know of is gone, whatever offset they have.
+            let snapshots = self.files.keys().filter(|name| {
+                names::parse(name).is_some_and(|(_, extension)| extension == names::SNAPSHOT)
+            });
+            for name in snapshots.cloned().collect::<Vec<_>>() {
+                self.disk().remove(&self.path(&name))?;
+                self.files.remove(&name);
+            }
+        } else if trusted.end < checkpoint.end {
+            (trusted.segment_base, trusted.position) = self.locate(shared, trusted.end)?;
+        }
+        Ok((trusted, from))
+    }
+
+    /// Applies the write-ahead log's records from index `from` on.
+    fn replay(&mut self, log: &mut Log, known: &Known, from: usize) -> Result<(), OpenError> {
+        self.replay_kept(log)?;
+        for entry in &known.replay[from.min(known.replay.len())..] {
+            match entry.kind {
+                EntryKind::Batches { base_offset, .. } => {
+                    let Some(scan) = &known.scan else {
+                        return Err(self.bad_wal("its records' bytes are not at hand".to_owned()));
+                    };
+                    let bytes = scan.read(entry)?;
+                    if base_offset != log.end {
+                        return Err(self.bad_wal(format!(
+                            "records at offset {base_offset} follow a log that ends at {}",
+                            log.end
+                        )));
+                    }
+                    self.recovery.replayed_bytes += bytes.len() as u64;
+                    log.replay_batch(entry.lsn, &bytes, self.args.now_ms)?;
+                }
+                EntryKind::Truncate { end_offset } => {
+                    log.settle().map_err(io::Error::other)?;
+                    let cut = log.find_cut(end_offset).map_err(io::Error::other)?;
+                    log.cut(&cut, self.args.now_ms).map_err(io::Error::other)?;
+                }
+                EntryKind::Epoch {
+                    leader_epoch,
+                    start_offset,
+                } => log.assign_epoch(leader_epoch, start_offset),
+                EntryKind::LogStart { offset } => {
+                    log.log_start = log.log_start.max(offset);
+                }
+                EntryKind::Create { .. } | EntryKind::Delete | EntryKind::Reset { .. } => {}
+            }
+        }
+        log.settle().map_err(io::Error::other)?;
+        debug_assert!(log.is_settled());
+        match &known.damage {
+            Some(reason) if self.args.on_corruption == OnCorruption::Refuse => {
+                Err(OpenError::Corrupt {
+                    file: PathBuf::from("the write-ahead log"),
+                    position: 0,
+                    offset: log.end,
+                    reason: reason.clone(),
+                })
+            }
+            Some(reason) => {
+                self.recovery.lost_durable = true;
+                self.recovery.cut_reason = Some(reason.clone());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn bad_wal(&self, reason: String) -> OpenError {
+        OpenError::BadFile {
+            file: self.args.dir.clone(),
+            reason: format!(
+                "the write-ahead log does not continue it: {reason}. Restore the directory from a copy"
+            ),
+        }
+    }
+
+    /// Marks what has to be synced before the log's end may be called durable: all that
+    /// was relied on, since what the page cache holds is not durable.
+    fn finish(&mut self, log: &mut Log, known: Option<&Known>) {
+        if self.recovery.created {
+            self.recovery.clean = true;
+            log.names_dirty = true;
+            log.unsynced_from = 0;
+            return;
+        }
+        let untouched = self.recovery.cut_bytes == 0
             && self.recovery.scanned_bytes == 0
+            && self.recovery.replayed_bytes == 0
+            && self.recovery.untrusted_bytes == 0
             && self.recovery.rebuilt_indexes == 0
             && self.recovery.segments_set_aside == 0
-            && checkpoint.recovery_point == log.end
-            && checkpoint.segment_base == active.base_offset()
-            && !log.epochs_dirty
-            && log.names_changed == 0;
-        self.recovery.clean = clean;
-        if clean {
-            return Ok(());
+            && !log.names_dirty;
+        let as_noted = known.is_some_and(|known| {
+            known.checkpoint.end == log.end
+                && known.checkpoint.segment_base == log.active().base_offset()
+        });
+        self.recovery.clean = untouched && as_noted && !log.epochs_dirty;
+        if self.recovery.clean {
+            return;
         }
-        // What the page cache holds is not durable: sync all that was relied on
-        // before the end is reported as durable.
-        log.write_epochs()?;
-        let position = u64::from(log.active().size_bytes);
-        let segment_base = log.active().base_offset();
-        for segment in &log.segments {
-            if segment.base_offset() >= checkpoint.segment_base || !known {
-                segment.files.log(&log.shared)?.sync_data()?;
-            }
-        }
-        for segment in &log.segments {
-            if segment.base_offset() >= checkpoint.segment_base || self.recovery.rebuilt_indexes > 0
-            {
-                let (offsets, times) = open_indexes(&log.shared, &segment.files)?;
-                offsets.sync_data()?;
-                times.sync_data()?;
-            }
-        }
-        let (log_start, end) = (log.log_start, log.end);
-        // Hints of before a cut must not be believed after it.
-        let cut = self.recovery.cut_bytes > 0 || self.recovery.segments_set_aside > 0;
-        let generation = log.generation() + u64::from(cut);
-        log.shared.generation.store(generation, Ordering::Release);
-        lock(&log.shared.checkpoint).update(&*log.shared.disk, |next| {
-            next.generation = generation;
-            next.log_start = log_start;
-            next.recovery_point = end;
-            next.segment_base = segment_base;
-            next.position = position;
-            next.durable_end = end;
-        })?;
-        self.disk().sync_dir(&self.args.dir)?;
-        if let Some(parent) = self
-            .args
-            .dir
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty())
-        {
-            self.disk().sync_dir(parent)?;
-        }
-        log.names_synced = log.names_changed;
-        log.names_unsure = false;
-        Ok(())
+        log.names_dirty = true;
+        let from = match known {
+            Some(known) if self.recovery.rebuilt_indexes == 0 => known.checkpoint.segment_base,
+            _ => 0,
+        };
+        log.unsynced_from = log.unsynced_from.min(from);
     }
 
     fn topic_id(&mut self) -> Result<(), OpenError> {
@@ -310,9 +440,6 @@ impl Opening {
             if let Some(id) = self.args.topic_id {
                 let file = self.disk().open(&path, OpenMode::Create)?;
                 file.write_at(format!("version: 0\ntopic_id: {id}").as_bytes(), 0)?;
-                if !self.recovery.created {
-                    file.sync_data()?;
-                }
             }
             self.recovery.topic_id = self.args.topic_id;
             return Ok(());
@@ -367,10 +494,7 @@ impl Opening {
             Err(_) if foreign => Ok(LeaderEpochs::default()),
             Err(reason) => Err(OpenError::BadFile {
                 file: path,
-                reason: format!(
-                    "{reason}. Remove {} as well as this file to have the log scanned",
-                    names::CHECKPOINT
-                ),
+                reason: format!("{reason}. Restore it from a copy"),
             }),
         }
     }

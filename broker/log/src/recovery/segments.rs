@@ -8,7 +8,7 @@ use tidemark_records::BatchHeader;
 
 use super::{OnCorruption, Opening, Scanned};
 use crate::error::OpenError;
-use crate::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
+use crate::index::{self, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::names;
 use crate::scan::{BatchScanner, Step, find_batch_after};
 use crate::segment::{LogShared, Segment};
@@ -55,7 +55,7 @@ impl Opening {
     /// Damage below what was known durable is refused, unless a person said
     /// otherwise; above, it is a torn tail and nobody was promised anything.
     fn judge(&mut self, scanned: &Scanned, damage: &Damage) -> Result<(), OpenError> {
-        let promised = scanned.known && scanned.end < scanned.checkpoint.durable_end;
+        let promised = scanned.known && scanned.end < scanned.trusted.end;
         if promised && self.args.on_corruption == OnCorruption::Refuse {
             return Err(OpenError::Corrupt {
                 file: damage.file.clone(),
@@ -78,21 +78,20 @@ impl Opening {
         scanned: &mut Scanned,
     ) -> Result<(), OpenError> {
         let bases = self.bases.clone();
-        let checkpoint = scanned.checkpoint;
-        // The segment of the recovery point may have gone by retention, but never
-        // without all that is before it.
-        let has_checkpointed = scanned.known && bases.contains(&checkpoint.segment_base);
-        if !has_checkpointed {
-            scanned.end = bases.first().copied().unwrap_or(checkpoint.log_start);
+        let trusted = scanned.trusted;
+        let has_trusted = bases.contains(&trusted.segment_base);
+        // Nothing is lost with a file that held nothing below the trusted end, or only
+        // what retention has taken since.
+        let whole = has_trusted || trusted.position == 0 || trusted.log_start >= trusted.end;
+        if scanned.known && !whole {
+            scanned.end = bases.first().copied().unwrap_or(trusted.log_start);
             let missing = Damage {
-                file: self.log_path(checkpoint.segment_base),
+                file: self.log_path(trusted.segment_base),
                 position: 0,
-                offset: checkpoint.segment_base,
+                offset: trusted.segment_base,
                 reason: "the file is missing".to_owned(),
             };
-            if checkpoint.recovery_point > scanned.end || bases.is_empty() {
-                self.judge(scanned, &missing)?;
-            }
+            self.judge(scanned, &missing)?;
         }
         for (index, base) in bases.iter().copied().enumerate() {
             let len = self.file_len(base, names::LOG).unwrap_or(0);
@@ -101,18 +100,29 @@ impl Opening {
                 reason: format!("{len} bytes are more than a segment can have"),
             })?;
             let last = index + 1 == bases.len();
-            if has_checkpointed && base < checkpoint.segment_base {
-                let segment = Segment::new(base, size);
-                if !self.indexes_sane(base, size) {
-                    self.rebuild_indexes(shared, &segment)?;
+            if scanned.known && whole {
+                if base < trusted.segment_base {
+                    let segment = Segment::new(base, size);
+                    if !self.indexes_sane(base, size) {
+                        self.rebuild_indexes(shared, &segment)?;
+                    }
+                    scanned.segments.push(segment);
+                    continue;
                 }
-                scanned.segments.push(segment);
-                continue;
+                if base > trusted.segment_base || !has_trusted {
+                    // All of it is in the write-ahead log.
+                    self.remove_segment(base)?;
+                    continue;
+                }
+                if len >= trusted.position {
+                    self.cut_untrusted(shared, scanned, base, size)?;
+                    continue;
+                }
             }
-            let holds_recovery_point = has_checkpointed && base == checkpoint.segment_base;
-            if holds_recovery_point {
+            let holds_end = scanned.known && has_trusted && base == trusted.segment_base;
+            if holds_end {
                 scanned.end = base;
-            } else if base != scanned.end && (scanned.known || base < scanned.end) {
+            } else if base < scanned.end || (scanned.known && base != scanned.end) {
                 let damage = Damage {
                     file: self.log_path(base),
                     position: 0,
@@ -126,17 +136,7 @@ impl Opening {
             } else {
                 scanned.end = base;
             }
-            let from = if holds_recovery_point {
-                checkpoint.position
-            } else {
-                0
-            };
-            if from == len && holds_recovery_point && self.indexes_sane(base, size) {
-                scanned.end = checkpoint.recovery_point;
-                scanned.segments.push(Segment::new(base, size));
-                scanned.tail = None;
-                continue;
-            }
+            let from = if holds_end { trusted.position } else { 0 };
             if self.scan_segment(shared, scanned, base, size, from, last)? {
                 self.set_aside(&bases[index + 1..])?;
                 break;
@@ -149,10 +149,84 @@ impl Opening {
                 offset: scanned.end,
                 reason: format!(
                     "the log ends at offset {} and had been synced up to {}",
-                    scanned.end, checkpoint.durable_end
+                    scanned.end, trusted.end
                 ),
             };
             self.judge(scanned, &lost)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what lies behind the trusted end in its segment, in the indexes too.
+    fn cut_untrusted(
+        &mut self,
+        shared: &Arc<LogShared>,
+        scanned: &mut Scanned,
+        base: i64,
+        size: u32,
+    ) -> Result<(), OpenError> {
+        let trusted = scanned.trusted;
+        let position = u32::try_from(trusted.position).unwrap_or(u32::MAX);
+        let segment = Segment::new(base, position);
+        if size > position {
+            segment.files.log(shared)?.set_len(trusted.position)?;
+            self.recovery.untrusted_bytes += u64::from(size - position);
+        }
+        let sane = self.indexes_sane(base, size);
+        if sane && (self.args.trust_indexes || position == 0) && size == position {
+            // Closed cleanly, or empty: nothing can lie behind.
+        } else if sane {
+            let (offsets, times) = crate::tail::open_indexes(shared, &segment.files)?;
+            index::trim_offsets(&*offsets, base, position, trusted.end)?;
+            index::trim_times(&*times, base, trusted.end)?;
+        } else {
+            self.rebuild_indexes(shared, &segment)?;
+        }
+        scanned.end = trusted.end;
+        scanned.segments.push(segment);
+        scanned.tail = None;
+        Ok(())
+    }
+
+    /// Where `end` lies: the base of its segment, and the position in it.
+    pub(super) fn locate(
+        &self,
+        shared: &Arc<LogShared>,
+        end: i64,
+    ) -> Result<(i64, u64), OpenError> {
+        let holding = self.bases.iter().rev().find(|base| **base < end);
+        let Some(base) = holding.or(self.bases.first()).copied() else {
+            return Ok((end, 0));
+        };
+        if base >= end {
+            return Ok((base, 0));
+        }
+        let len = self.file_len(base, names::LOG).unwrap_or(0);
+        let file = Segment::new(base, 0).files.log(shared)?;
+        let mut scanner = BatchScanner::headers(file, 0, len);
+        let mut position = 0;
+        while let Step::Batch { header, .. } = scanner.step()? {
+            if header.base_offset >= end {
+                break;
+            }
+            position = scanner.position();
+        }
+        Ok((base, position))
+    }
+
+    /// Removes a segment that the write-ahead log holds all of.
+    pub(super) fn remove_segment(&mut self, base: i64) -> Result<(), OpenError> {
+        for extension in [
+            names::LOG,
+            names::INDEX,
+            names::TIME_INDEX,
+            names::TXN_INDEX,
+        ] {
+            if let Some(len) = self.file_len(base, extension) {
+                self.recovery.untrusted_bytes += len;
+                self.disk()
+                    .remove(&names::path(&self.args.dir, base, extension))?;
+            }
         }
         Ok(())
     }
@@ -229,7 +303,7 @@ impl Opening {
                     bad = Some((len, format!("it has {len} bytes where {from} were synced")));
                 } else {
                     // Records that compaction took from the end still count.
-                    scanned.end = scanned.end.max(scanned.checkpoint.recovery_point);
+                    scanned.end = scanned.end.max(scanned.trusted.end);
                 }
             }
         }

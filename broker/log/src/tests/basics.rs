@@ -66,6 +66,9 @@ fn appended_batches_are_read_back_with_their_offsets_and_epochs() {
     assert_eq!((first.base_offset, first.last_offset), (0, 2));
     assert_eq!((second.base_offset, second.last_offset), (3, 4));
     assert_eq!((log.end_offset(), log.durable_offset()), (5, 0));
+    assert!(read_all(&log, 0).is_empty(), "nothing is durable yet");
+    flush(&mut log);
+    assert_eq!(log.durable_offset(), 5);
     let batches = read_all(&log, 0);
     assert_eq!(batches.len(), 2);
     assert_eq!(batches[1].header.base_offset, 3);
@@ -73,21 +76,31 @@ fn appended_batches_are_read_back_with_their_offsets_and_epochs() {
     assert_eq!(log.end_offset_for_epoch(0).unwrap().end_offset, 3);
     assert_eq!(log.end_offset_for_epoch(4).unwrap().end_offset, 5);
     assert!(log.end_offset_for_epoch(5).is_none());
-    flush(&mut log);
-    assert_eq!(log.durable_offset(), 5);
-    assert!(log.flush_target().is_none());
+    assert!(!log.wal.write_next(), "nothing is left to be flushed");
 }
 
 #[test]
-fn an_append_is_one_write() {
+fn an_append_touches_no_file_and_a_flush_is_one_write() {
     let disk = memory_disk();
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
     log.append_as_leader(&records(1), 0, NOW_MS).unwrap();
+    flush(&mut log);
     let before = (disk.writes(), disk.reads());
     for _ in 0..100 {
         log.append_as_leader(&records(10), 0, NOW_MS).unwrap();
     }
-    assert_eq!((disk.writes(), disk.reads()), (before.0 + 100, before.1));
+    assert_eq!((disk.writes(), disk.reads()), before);
+    flush(&mut log);
+    assert_eq!((disk.writes(), disk.reads()), (before.0 + 1, before.1));
+    // They are read from memory, and their segment gets them in one write.
+    assert_eq!(read_all(&log, 0).len(), 101);
+    assert_eq!((disk.writes(), disk.reads()), (before.0 + 1, before.1));
+    let job = log.write_job().unwrap();
+    job.run().unwrap();
+    log.written(job);
+    assert_eq!(disk.writes(), before.0 + 2 + 2, "and two indexes");
+    assert!(log.is_settled());
+    assert_eq!(read_all(&log, 0).len(), 101);
 }
 
 #[test]
@@ -97,6 +110,16 @@ fn a_read_from_inside_a_batch_gives_the_whole_batch() {
     for _ in 0..3 {
         log.append_as_leader(&records(5), 0, NOW_MS).unwrap();
     }
+    for written in [false, true] {
+        flush(&mut log);
+        if written {
+            log.settle().unwrap();
+        }
+        reads_whole_batches(&log);
+    }
+}
+
+fn reads_whole_batches(log: &Log) {
     let read = |offset, max_bytes, upper, whole| {
         log.read_plan(offset, max_bytes, upper, whole)
             .unwrap()
@@ -153,6 +176,7 @@ fn a_clean_close_is_opened_without_a_scan() {
         };
         log.append_as_leader(&batch(&spec), 2, NOW_MS).unwrap();
     }
+    flush(&mut log);
     let before = (
         read_all(&log, 0),
         log.producers().clone(),
@@ -190,24 +214,32 @@ fn what_was_flushed_survives_a_crash_and_the_rest_may_not() {
 }
 
 #[test]
-fn a_full_disk_refuses_and_then_goes_on() {
+fn a_full_disk_keeps_records_in_memory_until_there_is_room() {
     let disk = memory_disk();
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
     log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    flush(&mut log);
+    log.settle().unwrap();
+    log.append_as_leader(&records(30), 0, NOW_MS).unwrap();
+    flush(&mut log);
     let used = (1 << 40) - disk.free_bytes(&dir()).unwrap();
     disk.set_capacity(Some(used + 50));
-    let error = log.append_as_leader(&records(30), 0, NOW_MS).unwrap_err();
-    assert!(matches!(error, AppendError::DiskFull(_)), "{error}");
-    assert_eq!(log.end_offset(), 3);
-    let file = log.active().files.log(&log.shared).unwrap();
-    assert_eq!(
-        file.len().unwrap(),
-        log.size_bytes(),
-        "half a batch is left to nobody"
-    );
+    for _ in 0..2 {
+        let error = log.settle().unwrap_err();
+        let LogError::Io(error) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(read_all(&log, 0).len(), 2, "from file and memory");
+    }
+    assert!(log.failure().is_none());
     disk.set_capacity(None);
     log.append_as_leader(&records(30), 0, NOW_MS).unwrap();
-    assert_eq!(read_all(&log, 0).len(), 2);
+    flush(&mut log);
+    log.settle().unwrap();
+    assert_eq!(read_all(&log, 0).len(), 3);
+    let file = log.active().files.log(&log.shared).unwrap();
+    assert_eq!(file.len().unwrap(), log.size_bytes());
 }
 
 #[test]

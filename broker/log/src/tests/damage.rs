@@ -9,22 +9,34 @@ fn log_path(base: i64) -> PathBuf {
     dir().join(format!("{base:020}.log"))
 }
 
-fn filled(disk: &MemDisk, config: &LogConfig, batches: usize) -> Log {
+fn filled(disk: &MemDisk, config: &LogConfig, batches: usize) -> TestLog {
     let (mut log, _) = open(disk, config).unwrap();
     for _ in 0..batches {
         log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
     }
+    flush(&mut log);
     log
 }
 
+fn cutting() -> With {
+    With {
+        on_corruption: OnCorruption::Truncate,
+        ..With::default()
+    }
+}
+
 #[test]
-fn damage_below_what_was_durable_is_refused_by_name_and_place() {
+fn a_segment_that_lost_bytes_is_refused_by_name_and_place_and_cut_when_asked() {
     let disk = memory_disk();
     let size = records(2).bytes.len() as u64;
     let mut log = filled(&disk, &LogConfig::default(), 5);
+    log.checkpoint();
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
     flush(&mut log);
     drop(log);
-    disk.corrupt(&log_path(0), 2 * size + 70, 1).unwrap();
+    // Half of the third batch is gone, and all behind it.
+    let file = disk.open(&log_path(0), OpenMode::ReadWrite).unwrap();
+    file.set_len(2 * size + 70).unwrap();
     for _ in 0..2 {
         let error = open(&disk, &LogConfig::default()).unwrap_err();
         let OpenError::Corrupt {
@@ -43,50 +55,76 @@ fn damage_below_what_was_durable_is_refused_by_name_and_place() {
             "{text}"
         );
     }
-    let (log, recovery) = Log::open(OpenArgs {
-        disk: Arc::new(disk.clone()),
-        dir: dir(),
-        topic_id: None,
-        config: Arc::default(),
-        on_corruption: OnCorruption::Truncate,
-        now_ms: NOW_MS,
-    })
+    let disk_of = Arc::new(disk.clone());
+    let error = open_with(disk_of, dir(), &LogConfig::default(), &cutting());
+    // What the write-ahead log holds does not continue what is left.
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("offset 10 follow a log that ends at 4"),
+        "{error}"
+    );
+}
+
+#[test]
+fn damage_in_the_write_ahead_log_is_refused_and_cut_when_asked() {
+    let disk = memory_disk();
+    let mut log = filled(&disk, &LogConfig::default(), 3);
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    flush(&mut log);
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    flush(&mut log);
+    drop(log);
+    let ring = ring_dir(&disk, &PathBuf::from("/data"));
+    let file = disk.list(&ring).unwrap()[0].name.clone();
+    // Three groups with a head and a payload of a block each; the second one's payload.
+    disk.corrupt(&ring.join(file), 3 * 4096 + 65, 1).unwrap();
+    let error = open(&disk, &LogConfig::default()).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Corrupt { offset: 6, .. }),
+        "{error}"
+    );
+    let (log, recovery) = open_with(
+        Arc::new(disk.clone()),
+        dir(),
+        &LogConfig::default(),
+        &cutting(),
+    )
     .unwrap();
-    assert_eq!(log.end_offset(), 4);
-    assert_eq!(recovery.cut_bytes, 3 * size);
-    assert!(recovery.lost_durable, "what was flushed is gone");
-    let kept = recovery.cut_kept_in;
-    assert_eq!(kept.len(), 1, "the batches behind the damage are kept");
+    assert!(recovery.lost_durable);
     assert_eq!(
-        disk.open(&kept[0], OpenMode::Read).unwrap().len().unwrap(),
-        3 * size
+        log.end_offset(),
+        6,
+        "up to the damage, and nothing behind it"
     );
     drop(log);
     let (log, _) = open(&disk, &LogConfig::default()).unwrap();
     assert_eq!(
         log.end_offset(),
-        4,
+        6,
         "and then it opens without being asked twice"
     );
 }
 
 #[test]
-fn a_torn_tail_is_cut_without_a_question() {
+fn a_torn_group_is_cut_without_a_question() {
     let disk = memory_disk();
     let mut log = filled(&disk, &LogConfig::default(), 3);
-    flush(&mut log);
     log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
-    let end = u64::from(log.active().size_bytes);
+    flush(&mut log);
     drop(log);
-    disk.corrupt(&log_path(0), end - 1, 1).unwrap();
+    let ring = ring_dir(&disk, &PathBuf::from("/data"));
+    let file = disk.list(&ring).unwrap()[0].name.clone();
+    disk.corrupt(&ring.join(file), 3 * 4096 + 65, 1).unwrap();
     let (log, recovery) = open(&disk, &LogConfig::default()).unwrap();
     assert_eq!((log.end_offset(), log.durable_offset()), (6, 6));
-    assert!(!recovery.lost_durable, "nobody was promised anything");
-    assert!(recovery.cut_reason.unwrap().contains("CRC"));
-    assert!(recovery.cut_kept_in.is_empty());
+    assert!(
+        !recovery.lost_durable,
+        "nothing says that it was acknowledged"
+    );
     drop(log);
-    let (_, recovery) = open(&disk, &LogConfig::default()).unwrap();
-    assert!(recovery.clean, "{recovery:?}");
+    let (log, recovery) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(recovery.replayed_bytes, 0, "a checkpoint has it");
+    assert_eq!(log.end_offset(), 6);
 }
 
 #[test]
@@ -209,57 +247,51 @@ fn damage_is_found_when_it_is_read() {
 }
 
 #[test]
-fn a_failed_write_or_sync_puts_the_log_out_of_use() {
-    let fault = |op, path: &str| Fault {
-        op,
-        path_contains: path.into(),
+fn a_failed_write_ahead_log_refuses_and_what_was_there_is_still_read() {
+    let disk = memory_disk();
+    let mut log = filled(&disk, &LogConfig::default(), 1);
+    disk.inject(Fault {
+        op: FaultOp::Write,
+        path_contains: ".wal".into(),
         after: 0,
         times: 1,
         error: FaultError::Eio,
-    };
-    let disk = memory_disk();
-    let mut log = filled(&disk, &LogConfig::default(), 1);
-    disk.inject(fault(FaultOp::Write, ".log"));
-    assert!(log.append_as_leader(&records(2), 0, NOW_MS).is_err());
+    });
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    flush(&mut log);
+    assert_eq!(
+        log.durable_offset(),
+        2,
+        "what was not written is not durable"
+    );
     let error = log.append_as_leader(&records(2), 0, NOW_MS).unwrap_err();
     assert!(
         matches!(error, crate::AppendError::Log(LogError::Failed { .. })),
         "{error}"
     );
-    assert_eq!(read_all(&log, 0).len(), 1, "what was there is still read");
-
-    let disk = memory_disk();
-    let mut log = filled(&disk, &LogConfig::default(), 1);
-    disk.inject(fault(FaultOp::Sync, ".log"));
-    let ticket = log.flush_target().unwrap();
-    log.fail(ticket.run().unwrap_err().to_string());
-    assert_eq!(log.durable_offset(), 0);
-    assert!(log.flush_target().is_none());
-    assert!(log.failure().is_some());
+    assert_eq!(read_all(&log, 0).len(), 1);
+    drop(log);
+    let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(log.end_offset(), 2);
 }
 
 #[test]
-fn a_flush_from_before_a_truncation_counts_for_nothing() {
+fn what_was_appended_before_a_truncation_stays_away() {
     let disk = memory_disk();
     let mut log = filled(&disk, &LogConfig::default(), 1);
-    flush(&mut log);
     for _ in 0..3 {
         log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
     }
-    let ticket = log.flush_target().unwrap();
-    let job = log.checkpoint_job().unwrap().unwrap();
+    flush(&mut log);
+    log.settle().unwrap();
     let plan = log.read_plan(6, 1000, 8, true).unwrap();
     log.truncate_to(2, NOW_MS).unwrap();
     log.append_as_leader(&records(3), 1, NOW_MS).unwrap();
-    let done = ticket.run().unwrap();
-    assert_eq!(log.flushed(done), 2);
-    let done = job.run().unwrap();
-    assert_eq!(log.checkpointed(done), 2);
+    flush(&mut log);
+    assert_eq!(log.durable_offset(), 5);
     assert!(matches!(plan.run(), Err(ReadError::Stale)));
     drop(log);
     disk.crash();
-    // The ticket did sync the file: more survives than was reported, and it is the new
-    // history.
     let (log, _) = open(&disk, &LogConfig::default()).unwrap();
     let epochs: Vec<i32> = read_all(&log, 0)
         .iter()
@@ -273,20 +305,15 @@ fn a_newer_checkpoint_or_another_topic_is_refused() {
     let disk = memory_disk();
     let id = tidemark_wire::Uuid([7; 16]);
     let open_as = |topic_id| {
-        Log::open(OpenArgs {
-            disk: Arc::new(disk.clone()),
-            dir: dir(),
+        let with = With {
             topic_id,
-            config: Arc::default(),
-            on_corruption: OnCorruption::Refuse,
-            now_ms: NOW_MS,
-        })
+            ..With::default()
+        };
+        open_with(Arc::new(disk.clone()), dir(), &LogConfig::default(), &with)
     };
     let (mut log, _) = open_as(Some(id)).unwrap();
     log.append_as_leader(&records(1), 0, NOW_MS).unwrap();
     log.close(NOW_MS).unwrap();
-    let (_, recovery) = open_as(None).unwrap();
-    assert_eq!(recovery.topic_id, Some(id));
     assert_eq!(crate::topic_id_of(&disk, &dir()).unwrap(), Some(id));
     let error = open_as(Some(tidemark_wire::Uuid([8; 16]))).unwrap_err();
     assert!(error.to_string().contains(&id.to_string()), "{error}");
@@ -314,7 +341,8 @@ fn old_segments_go_by_age_and_the_active_one_rolls_first() {
     }
     assert_eq!(log.segment_count(), 4, "one for each segment.ms");
     flush(&mut log);
-    let retain = |log: &mut Log, now_ms, high_watermark| {
+    log.settle().unwrap();
+    let retain = |log: &mut TestLog, now_ms, high_watermark| {
         log.apply_retention(now_ms, high_watermark)
             .unwrap()
             .deleted_segments
@@ -337,17 +365,22 @@ fn old_segments_go_by_age_and_the_active_one_rolls_first() {
     );
     assert_eq!(log.size_bytes(), 0);
     assert_eq!(retain(&mut log, NOW_MS + 600_000, 4), 0);
-    let deleted = |disk: &MemDisk| {
+    let segments = |disk: &MemDisk| {
         disk.list(&dir())
             .unwrap()
             .iter()
-            .filter(|entry| entry.name.ends_with(".deleted"))
+            .filter(|entry| entry.name.ends_with(".log"))
             .count()
     };
-    assert!(deleted(&disk) >= 12);
+    assert_eq!(segments(&disk), 5);
     assert!(log.take_due_deletions(NOW_MS).is_none());
+    assert!(
+        log.take_due_deletions(NOW_MS + 600_000).is_none(),
+        "not before the write-ahead log says that they are below the log start"
+    );
+    flush(&mut log);
     log.take_due_deletions(NOW_MS + 60_100).unwrap().run();
-    assert_eq!(deleted(&disk), 0);
+    assert_eq!(segments(&disk), 1);
     log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
     log.close(NOW_MS).unwrap();
     let (log, recovery) = open(&disk, &config).unwrap();

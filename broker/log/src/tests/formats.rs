@@ -11,7 +11,11 @@ use tidemark_env::disk::{OpenMode, read_file};
 use tidemark_records::{BatchHeader, Limits, crc32c};
 
 fn rows(disk: &MemDisk, name: &str) -> Vec<Row> {
-    Dump::open(disk, &dir().join(name))
+    rows_of(disk, dir().join(name))
+}
+
+fn rows_of(disk: &MemDisk, path: impl AsRef<Path>) -> Vec<Row> {
+    Dump::open(disk, path.as_ref())
         .unwrap()
         .map(|row| row.unwrap())
         .collect()
@@ -125,8 +129,11 @@ fn records_and_small_files_are_dumped() {
         matches!(&sealed[..], [Row::Producer(entry)] if entry.last_sequence() == 9),
         "one is written with every new segment: {sealed:?}"
     );
-    let checkpoint = rows(&disk, "tidemark-checkpoint");
-    assert!(matches!(checkpoint[..], [Row::Checkpoint(found)] if found.recovery_point == 20));
+    let checkpoint = rows_of(&disk, "/data/tidemark-checkpoint");
+    assert!(
+        matches!(&checkpoint[..], [Row::Ring { clean: true, .. }, Row::Checkpoint(1, found)] if found.end == 20),
+        "{checkpoint:?}"
+    );
 }
 
 #[test]
@@ -356,6 +363,7 @@ fn a_log_at_rest_holds_no_files_open() {
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
     log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
     flush(&mut log);
+    log.settle().unwrap();
     for _ in 0..3 {
         log.release_idle();
     }
@@ -367,5 +375,6 @@ fn a_log_at_rest_holds_no_files_open() {
         std::mem::size_of::<Log>()
     );
     log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    flush(&mut log);
     assert_eq!(read_all(&log, 0).len(), 2);
 }

@@ -26,9 +26,12 @@ fn kafka_directory(disk: &MemDisk) -> Vec<Batch> {
         };
         log.append_as_leader(&batch(&spec), 6, NOW_MS).unwrap();
     }
+    flush(&mut log);
     let batches = read_all(&log, 0);
     log.close(NOW_MS).unwrap();
-    disk.remove(&source().join("tidemark-checkpoint")).unwrap();
+    let kafka = source().parent().unwrap().to_path_buf();
+    disk.remove(&kafka.join("tidemark-checkpoint")).unwrap();
+    disk.remove_dir_all(&kafka.join("wal")).unwrap();
     batches
 }
 
@@ -44,6 +47,7 @@ fn import_unless_expired(
         disk: Arc::new(disk.clone()),
         source: source(),
         target: dir(),
+        partition: 0,
         topic_id: Uuid([3; 16]),
         now_ms: NOW_MS,
         expired_before_ms,
@@ -78,7 +82,20 @@ fn a_partition_is_imported_with_its_offsets_producers_and_log_start() {
         Err(ImportError::TargetNotEmpty { .. })
     ));
     disk.crash();
-    let (mut log, recovery) = open(&disk, &LogConfig::default()).unwrap();
+    let checkpoint = DirCheckpoint {
+        ring: RingId([0; 16]),
+        clean: true,
+        next_lsn: 1,
+        next_log_id: 2,
+        logs: BTreeMap::from([(LogId(1), imported.checkpoint)]),
+    };
+    checkpoint.write(&disk, dir().parent().unwrap()).unwrap();
+    let with = With {
+        topic_id: Some(Uuid([3; 16])),
+        ..With::default()
+    };
+    let (mut log, recovery) =
+        open_with(Arc::new(disk.clone()), dir(), &LogConfig::default(), &with).unwrap();
     assert!(recovery.clean, "{recovery:?}");
     assert_eq!(recovery.topic_id, Some(Uuid([3; 16])));
     assert_eq!(read_all(&log, 7), batches[7..]);

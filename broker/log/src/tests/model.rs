@@ -30,6 +30,7 @@ enum Op {
     },
     Flush,
     Checkpoint,
+    Settle,
     ReleaseIdle,
     Read {
         offset: u64,
@@ -67,6 +68,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u8..3).prop_map(|producer| Op::Gap { producer }),
         4 => Just(Op::Flush),
         2 => Just(Op::Checkpoint),
+        3 => Just(Op::Settle),
         1 => Just(Op::ReleaseIdle),
         4 => (any::<u64>(), 0usize..3000, any::<u64>()).prop_map(|(offset, max_bytes, upper)| Op::Read { offset, max_bytes, upper }),
         2 => (0i64..5000).prop_map(|late_ms| Op::ByTime { late_ms }),
@@ -135,14 +137,14 @@ struct World {
     memory: Option<MemDisk>,
     dir: PathBuf,
     config: LogConfig,
-    log: Option<Log>,
+    log: Option<TestLog>,
     model: Model,
     sequences: BTreeMap<u8, i32>,
     epoch: i32,
 }
 
 impl World {
-    fn log(&mut self) -> &mut Log {
+    fn log(&mut self) -> &mut TestLog {
         self.log.as_mut().unwrap()
     }
 
@@ -205,7 +207,12 @@ impl World {
         assert!(log.log_start_offset() <= log.durable_offset());
         assert!(log.durable_offset() <= log.end_offset());
         let found = read_all(log, model.log_start);
-        let expected: Vec<Batch> = model.live().cloned().collect();
+        let durable = log.durable_offset();
+        let expected: Vec<Batch> = model
+            .live()
+            .filter(|batch| batch.header.next_offset() <= durable)
+            .cloned()
+            .collect();
         assert_eq!(found, expected);
         let mut epoch = i32::MIN;
         for batch in &found {
@@ -299,7 +306,8 @@ impl World {
                 flush(self.log());
                 assert_eq!(self.log().durable_offset(), self.model.end);
             }
-            Op::Checkpoint => checkpoint(self.log()),
+            Op::Checkpoint => self.log().checkpoint(),
+            Op::Settle => self.log().settle().unwrap(),
             Op::ReleaseIdle => self.log().release_idle(),
             Op::Read {
                 offset,
@@ -308,7 +316,7 @@ impl World {
             } => self.read(offset, max_bytes, upper),
             Op::ByTime { late_ms } => {
                 let target = NOW_MS - late_ms;
-                let end = self.model.end;
+                let end = self.log().durable_offset();
                 let found = self
                     .log()
                     .timestamp_plan(TimestampTarget::AtOrAfter(target), end)
@@ -320,7 +328,7 @@ impl World {
                 );
             }
             Op::MaxTime => {
-                let end = self.model.end;
+                let end = self.log().durable_offset();
                 let found = self
                     .log()
                     .timestamp_plan(TimestampTarget::Max, end)
@@ -329,6 +337,7 @@ impl World {
                 let max = self
                     .model
                     .live()
+                    .filter(|batch| batch.header.next_offset() <= end)
                     .map(|batch| batch.header.max_timestamp_ms)
                     .max();
                 let expected = max.and_then(|max| self.model.first_at(max, end));
@@ -341,13 +350,11 @@ impl World {
                 let durable = self.log().durable_offset();
                 let start = self.model.log_start;
                 let offset = start + (offset % ((durable - start) as u64 + 1)) as i64;
-                if let Some(job) = self.log().delete_records(offset).unwrap() {
-                    let done = job.run().unwrap();
-                    self.log().checkpointed(done);
-                }
+                self.log().delete_records(offset).unwrap();
                 self.model.log_start = offset;
             }
             Op::Retain { bytes } => {
+                self.log().settle().unwrap();
                 let mut config = self.config.clone();
                 config.retention_bytes = bytes as i64;
                 self.log().set_config(Arc::new(config));
@@ -393,11 +400,11 @@ impl World {
             }
             Op::Kill => {
                 // kill -9: nothing written is lost.
+                let durable = self.log().durable_offset();
                 self.log = None;
-                let end = self.model.end;
                 self.reopen();
-                assert_eq!(self.log().end_offset(), end);
-                self.after_crash(end);
+                assert_eq!(self.log().end_offset(), durable);
+                self.after_crash(durable);
             }
             Op::PowerCut { seed } => {
                 let Some(memory) = self.memory.clone() else {
@@ -430,7 +437,7 @@ impl World {
         let (start, end) = (self.model.log_start, self.model.end);
         let span = (end - start) as u64 + 1;
         let offset = start + (offset % span) as i64;
-        let upper = start + (upper % span) as i64;
+        let upper = (start + (upper % span) as i64).min(self.log().durable_offset());
         let read = self
             .log()
             .read_plan(offset, max_bytes, upper, true)

@@ -14,6 +14,7 @@ fn leader_bytes(disk: &MemDisk) -> Bytes {
     for epoch in [0, 0, 2] {
         leader.append_as_leader(&records(2), epoch, NOW_MS).unwrap();
     }
+    flush(&mut leader);
     leader
         .read_plan(0, 1 << 20, 6, true)
         .unwrap()
@@ -29,6 +30,7 @@ fn a_follower_takes_what_its_leader_has_and_nothing_else() {
     let (mut follower, _) = open(&disk, &LogConfig::default()).unwrap();
     let appended = follower.append_as_follower(&bytes, NOW_MS).unwrap();
     assert_eq!((appended.base_offset, appended.last_offset), (0, 5));
+    flush(&mut follower);
     let read = follower
         .read_plan(0, 1 << 20, 6, true)
         .unwrap()
@@ -66,22 +68,19 @@ fn an_epoch_begins_durably_before_it_has_records() {
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
     log.append_as_leader(&records(2), 3, NOW_MS).unwrap();
     flush(&mut log);
-    log.start_epoch(5).unwrap();
+    let lsn = log.start_epoch(5).unwrap().unwrap();
+    log.wal.wait_durable(lsn).unwrap();
     drop(log);
     disk.crash();
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
     assert_eq!(log.epochs().latest(), Some(5));
     assert_eq!(log.end_offset_for_epoch(3).unwrap().end_offset, 2);
-    let before = disk.file_syncs();
-    log.start_epoch(4).unwrap();
-    assert_eq!(
-        (log.epochs().latest(), disk.file_syncs()),
-        (Some(5), before)
-    );
+    assert_eq!(log.start_epoch(4).unwrap(), None);
+    assert_eq!(log.epochs().latest(), Some(5));
 }
 
 #[test]
-fn a_batch_larger_than_a_segment_is_refused_and_a_roll_on_a_full_disk_undone() {
+fn a_batch_larger_than_a_segment_is_refused_and_a_roll_on_a_full_disk_waits() {
     let disk = memory_disk();
     let config = LogConfig {
         segment_bytes: 300,
@@ -100,16 +99,22 @@ fn a_batch_larger_than_a_segment_is_refused_and_a_roll_on_a_full_disk_undone() {
     for _ in 0..3 {
         log.append_as_leader(&records(1), 0, NOW_MS).unwrap();
     }
+    flush(&mut log);
+    log.settle().unwrap();
     let used = (1 << 40) - disk.free_bytes(&dir()).unwrap();
+    log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
+    flush(&mut log);
     disk.set_capacity(Some(used));
     for _ in 0..3 {
-        let error = log.append_as_leader(&records(3), 0, NOW_MS).unwrap_err();
-        assert!(matches!(error, AppendError::DiskFull(_)), "{error}");
+        assert!(
+            log.settle().is_err(),
+            "there is no room for the new segment"
+        );
     }
-    assert_eq!(log.segment_count(), 1);
-    disk.set_capacity(None);
-    log.append_as_leader(&records(3), 0, NOW_MS).unwrap();
     assert_eq!((log.segment_count(), log.end_offset()), (2, 6));
+    assert_eq!(read_all(&log, 0).len(), 4, "the last one from memory");
+    disk.set_capacity(None);
+    log.settle().unwrap();
     assert_eq!(read_all(&log, 0).len(), 4);
 }
 
@@ -120,6 +125,8 @@ fn aborted_transactions_of_an_imported_log_are_listed() {
     for _ in 0..10 {
         log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
     }
+    flush(&mut log);
+    log.settle().unwrap();
     let file = disk
         .open(
             &dir().join("00000000000000000000.txnindex"),
@@ -166,7 +173,7 @@ fn readers_beside_a_writer_see_whole_batches_of_one_history() {
                 while !done.load(Ordering::Relaxed) {
                     let plan = {
                         let log = log.lock().unwrap();
-                        let upper = log.end_offset();
+                        let upper = log.durable_offset();
                         log.read_plan(offset, 700 + reader * 1000, upper, true)
                     };
                     let read = match plan.and_then(|plan| plan.run()) {
@@ -220,8 +227,11 @@ fn readers_beside_a_writer_see_whole_batches_of_one_history() {
             log.truncate_to(cut, NOW_MS).unwrap();
             epoch += 1;
         }
-        if step % 20 == 19 {
+        if step % 7 == 6 {
             flush(&mut log);
+        }
+        if step % 20 == 19 {
+            log.settle().unwrap();
             let durable = log.durable_offset();
             log.apply_retention(NOW_MS, durable).unwrap();
             if let Some(deletions) = log.take_due_deletions(NOW_MS) {

@@ -2,7 +2,6 @@
 
 use super::prelude::*;
 use crate::partition::{Partition, error_code};
-use tidemark_env::task;
 use tidemark_log::LogError;
 use tidemark_wire::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
@@ -58,34 +57,27 @@ async fn delete(partition: Arc<Partition>, offset: i64) -> Result<i64, ErrorCode
         // A compacted topic's records go by their keys.
         return Err(ErrorCode::PolicyViolation);
     }
-    let work = move || {
-        let job = partition
-            .with_log(|log, high_watermark| {
-                let target = if offset == UP_TO_HIGH_WATERMARK {
-                    *high_watermark
-                } else {
-                    offset
-                };
-                if target < 0 || target > *high_watermark {
-                    return Err(ErrorCode::OffsetOutOfRange);
-                }
-                log.delete_records(target)
-                    .map_err(|error: LogError| error_code(&error))
-            })
-            .map_err(|_| ErrorCode::NotLeaderOrFollower)??;
-        partition.log_start_moved();
-        if let Some(job) = job {
-            let done = job.run().map_err(|_| ErrorCode::KafkaStorageError)?;
-            partition
-                .with_log(|log, _| log.checkpointed(done))
-                .map_err(|_| ErrorCode::NotLeaderOrFollower)?;
-        }
-        partition
-            .bounds()
-            .map(|bounds| bounds.log_start)
-            .map_err(|_| ErrorCode::NotLeaderOrFollower)
-    };
-    task::blocking(work)
-        .await
-        .unwrap_or(Err(ErrorCode::UnknownServerError))
+    let lsn = partition
+        .with_log(|log, high_watermark| {
+            let target = if offset == UP_TO_HIGH_WATERMARK {
+                *high_watermark
+            } else {
+                offset
+            };
+            if target < 0 || target > *high_watermark {
+                return Err(ErrorCode::OffsetOutOfRange);
+            }
+            log.delete_records(target)
+                .map_err(|error: LogError| error_code(&error))
+        })
+        .map_err(|_| ErrorCode::NotLeaderOrFollower)??;
+    partition.log_start_moved();
+    if let Some(lsn) = lsn {
+        let durable = partition.dir().wal.when_durable(lsn).await;
+        durable.map_err(|_| ErrorCode::KafkaStorageError)?;
+    }
+    partition
+        .bounds()
+        .map(|bounds| bounds.log_start)
+        .map_err(|_| ErrorCode::NotLeaderOrFollower)
 }

@@ -172,6 +172,8 @@ async fn append(
     };
     let now_ms = clock::now_ms();
     let validated = validate(records.unwrap_or_default(), produce, now_ms).await?;
+    // No memory for it: its connection reads no more until there is some.
+    partition.dir().wal.admit().await;
     let appended = match partition.append(&validated.batch, now_ms) {
         Err(_) => return Err(missing()),
         Ok(Err(error)) => return Err(refused_by_log(broker, &partition, &error)),

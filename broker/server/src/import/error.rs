@@ -10,6 +10,22 @@ use tidemark_quorum::decide::Refusal;
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportFailure {
+    /// A data directory's checkpoint cannot be used.
+    #[error("data directory {path}: {error}")]
+    Checkpoint {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: tidemark_log::OpenError,
+    },
+    /// The broker did not close its logs.
+    #[error(
+        "the broker of {path} was not stopped cleanly: start it once, stop it with SIGTERM, then import"
+    )]
+    NotClean {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Settings make no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),

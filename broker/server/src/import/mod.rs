@@ -22,11 +22,13 @@ use std::sync::Arc;
 use tidemark_config::{BrokerSettings, ConfigMap, TopicSettings};
 use tidemark_env::clock;
 use tidemark_env::disk::Disk;
+use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::import::{ImportArgs, ImportError, Imported, import_partition};
-use tidemark_log::{Log, LogConfig, OnCorruption, OpenArgs, OpenError, topic_id_of};
+use tidemark_log::topic_id_of;
 use tidemark_model::{Broker, ConfigResource, Image, MetadataRecord, Topic, TopicId};
 use tidemark_quorum::decide::{self, Context, Decision, MorePartitions, NewTopic, Refusal};
 use tidemark_quorum::{Controller, DirectoryIdentity, StartError};
+use tidemark_wal::{LogId, RingId};
 
 /// Copies that are not whole yet are in here, in each data directory.
 pub(crate) const UNFINISHED: &str = ".import";
@@ -284,6 +286,65 @@ impl<'a> Import<'a> {
         Ok(settings.retention_ms.filter(|_| settings.cleanup_delete))
     }
 
+    /// What the checkpoint beside partition directory `dir` says of its logs.
+    fn known_logs(&self, dir: &Path) -> Result<Vec<LogCheckpoint>, ImportFailure> {
+        let parent = dir.parent().unwrap_or(dir);
+        let checkpoint = self.checkpoint(parent)?;
+        Ok(checkpoint.logs.into_values().collect())
+    }
+
+    /// The checkpoint of a data directory, or an empty one. One that was not closed cleanly does
+    /// not say all.
+    fn checkpoint(&self, dir: &Path) -> Result<DirCheckpoint, ImportFailure> {
+        let read = DirCheckpoint::read(&*self.config.disk, dir);
+        match read.map_err(|error| ImportFailure::Checkpoint {
+            path: dir.to_path_buf(),
+            error,
+        })? {
+            Some(checkpoint) if !checkpoint.clean => Err(ImportFailure::NotClean {
+                path: dir.to_path_buf(),
+            }),
+            Some(checkpoint) => Ok(checkpoint),
+            None => Ok(DirCheckpoint {
+                ring: RingId([0; 16]),
+                clean: true,
+                next_lsn: 1,
+                next_log_id: 1,
+                logs: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// Has the checkpoints of the data directories know the copies.
+    fn note_in_checkpoints(&self, copies: &[Copied<'_>]) -> Result<(), ImportFailure> {
+        for dir in &self.dirs {
+            let here: Vec<_> = copies.iter().filter(|copied| copied.dir == *dir).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let mut checkpoint = self.checkpoint(dir)?;
+            for copied in here {
+                let entry = LogCheckpoint {
+                    topic_id: copied.target.id,
+                    partition: copied.index,
+                    lsn: checkpoint.next_lsn - 1,
+                    ..copied.imported.checkpoint
+                };
+                let same = |log: &LogCheckpoint| {
+                    log.topic_id == entry.topic_id && log.partition == entry.partition
+                };
+                checkpoint.logs.retain(|_, log| !same(log));
+                let id = LogId(checkpoint.next_log_id);
+                checkpoint.next_log_id += 1;
+                checkpoint.logs.insert(id, entry);
+            }
+            checkpoint
+                .write(&*self.config.disk, dir)
+                .map_err(failed(dir))?;
+        }
+        Ok(())
+    }
+
     /// Refuses a partition that has, or ever had, records: offsets are given out once.
     fn check_empty(&self, target: &Target, index: i32, found: &Found) -> Result<(), ImportFailure> {
         let disk = &self.config.disk;
@@ -292,24 +353,20 @@ impl<'a> Import<'a> {
             if !disk.exists(&dir).map_err(failed(&dir))? {
                 continue;
             }
-            let now_ms = clock::now_ms();
-            let opened = Log::open(OpenArgs {
-                disk: Arc::clone(disk),
-                dir,
-                topic_id: Some(target.id),
-                config: Arc::new(LogConfig::default()),
-                on_corruption: OnCorruption::Refuse,
-                now_ms,
-            });
-            let in_the_way = |error| ImportFailure::Open {
+            let id = topic_id_of(&**disk, &dir).map_err(|error| ImportFailure::Open {
                 topic: target.name.clone(),
                 partition: index,
                 error,
+            })?;
+            // A directory that no checkpoint knows was never served: nothing was ever in it.
+            let known = match id {
+                Some(id) if id == target.id => self.known_logs(&dir)?,
+                _ => Vec::new(),
             };
-            let (log, _) = opened.map_err(in_the_way)?;
-            let end_offset = log.end_offset();
-            log.close(now_ms)
-                .map_err(|error| in_the_way(OpenError::Io(io::Error::other(error))))?;
+            let known = known
+                .into_iter()
+                .find(|log| log.topic_id == target.id && log.partition == index);
+            let end_offset = known.map_or(0, |log| log.end);
             if end_offset > 0 {
                 return Err(ImportFailure::HasRecords {
                     topic: target.name.clone(),
@@ -345,6 +402,7 @@ impl<'a> Import<'a> {
                 source: found.path.clone(),
                 target: unfinished.join(number.to_string()),
                 topic_id: target.id,
+                partition: index,
                 now_ms,
                 expired_before_ms: target.retention_ms.map(|kept| now_ms.saturating_sub(kept)),
             };
@@ -435,7 +493,8 @@ impl<'a> Import<'a> {
         }
         let placed = copies
             .iter()
-            .try_for_each(|copied| self.put_in_place(copied));
+            .try_for_each(|copied| self.put_in_place(copied))
+            .and_then(|()| self.note_in_checkpoints(&copies));
         if let Err(error) = placed {
             self.take_back(&copies);
             return Err(error);

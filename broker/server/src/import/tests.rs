@@ -2,10 +2,11 @@
 
 use super::*;
 use std::path::PathBuf;
-use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, MemDisk};
+use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, MemDisk, OpenMode};
+use tidemark_log::{Known, Log, LogConfig, OnCorruption, OpenArgs};
 use tidemark_model::Endpoint;
 use tidemark_quorum::decide::{LostDirectories, Registration, register_broker};
-use tidemark_records::{Batch, BatchBuilder, BatchOptions, RecordRef};
+use tidemark_records::{Batch, BatchBuilder, BatchOptions, RecordRef, patch};
 use tidemark_wire::Uuid;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -34,23 +35,19 @@ fn batch(sequence: i32) -> Batch {
 fn disk() -> MemDisk {
     let disk = MemDisk::new();
     for index in 0..2 {
-        let (mut log, _) = Log::open(OpenArgs {
-            disk: Arc::new(disk.clone()),
-            dir: PathBuf::from(format!("/kafka/t-{index}")),
-            topic_id: None,
-            config: Arc::new(LogConfig {
-                segment_bytes: 1000,
-                ..LogConfig::default()
-            }),
-            on_corruption: OnCorruption::Refuse,
-            now_ms: NOW_MS,
-        })
-        .expect("an empty log");
-        for sequence in 0..RECORDS as i32 {
-            log.append_as_leader(&batch(sequence), 6, NOW_MS)
-                .expect("an append");
+        let dir = PathBuf::from(format!("/kafka/t-{index}"));
+        disk.create_dir_all(&dir).expect("a directory");
+        for base in [0, RECORDS / 2] {
+            let path = dir.join(format!("{base:020}.log"));
+            let file = disk.open(&path, OpenMode::Create).expect("a segment");
+            for offset in base..base + RECORDS / 2 {
+                let mut bytes = batch(offset as i32).bytes.to_vec();
+                patch::set_base_offset(&mut bytes, offset).expect("a batch");
+                patch::set_partition_leader_epoch(&mut bytes, 6).expect("a batch");
+                file.append(&bytes).expect("room");
+            }
         }
-        log.close(NOW_MS).expect("a clean close");
+        disk.sync_filesystem(&PathBuf::from("/")).expect("a sync");
     }
     let started = start(&disk);
     let registration = Registration {
@@ -91,10 +88,23 @@ fn import(disk: &MemDisk) -> Result<ImportReport, ImportFailure> {
 }
 
 fn open(disk: &MemDisk, index: i32, topic_id: Uuid) -> Log {
+    let data = PathBuf::from("/data");
+    let checkpoint = DirCheckpoint::read(disk, &data).expect("sound");
+    let mut logs = checkpoint.expect("a checkpoint").logs.into_values();
+    let known = logs
+        .find(|log| log.topic_id == topic_id && log.partition == index)
+        .expect("the checkpoint knows it");
     let (log, _) = Log::open(OpenArgs {
         disk: Arc::new(disk.clone()),
-        dir: PathBuf::from(format!("/data/t-{index}")),
+        dir: data.join(format!("t-{index}")),
         topic_id: Some(topic_id),
+        partition: index,
+        journal: None,
+        known: Some(Known {
+            checkpoint: known,
+            ..Known::default()
+        }),
+        trust_indexes: true,
         config: Arc::new(LogConfig::default()),
         on_corruption: OnCorruption::Refuse,
         now_ms: NOW_MS,

@@ -85,7 +85,12 @@ families! {
 
     GROUPS: Gauge "tidemark_groups" ["state"] "groups", "Consumer groups that this broker coordinates.";
 
-    FSYNC_DURATION: Histogram "tidemark_fsync_duration_seconds" [] "seconds", "Time that one flush of a log to its disk took; the count is the number of flushes.";
+    WAL_FSYNC_DURATION: Histogram "tidemark_wal_fsync_duration_seconds" [] "seconds", "Time that one durable write of a group to a write-ahead log took; the count is the number of groups.";
+    WAL_WRITTEN_BYTES: Counter "tidemark_wal_written_bytes_total" [] "bytes", "Bytes written to write-ahead logs, heads and padding included.";
+    WAL_RECORDS: Counter "tidemark_wal_records_total" [] "records", "Batches and marks written to write-ahead logs: with the count of groups, how many shared a write.";
+    WAL_QUEUED: Gauge "tidemark_wal_queued_bytes" ["directory"] "bytes", "Bytes that wait to be written to the write-ahead log.";
+    WAL_HELD: Gauge "tidemark_wal_held_bytes" ["directory"] "bytes", "Bytes of the write-ahead log that no checkpoint has let go of: what a start after a crash has to read.";
+    DISK_READ_ONLY: Gauge "tidemark_disk_read_only" ["directory"] "0 or 1", "1 while the directory takes no records because its disk is full.";
     DISK_FULL: Counter "tidemark_disk_full_refusals_total" [] "appends", "Appends refused because the disk was full.";
     DISK_USED: Gauge "tidemark_disk_used_bytes" ["directory"] "bytes", "Bytes that this broker's data takes in the directory.";
     DISK_CAPACITY: Gauge "tidemark_disk_capacity_bytes" ["directory"] "bytes", "Size of the directory's file system.";

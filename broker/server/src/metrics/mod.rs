@@ -66,7 +66,9 @@ pub(crate) struct Metrics {
     errors_by_api: Vec<OnceLock<Errors>>,
     ack_one: Histogram,
     ack_all: Histogram,
-    fsync: Histogram,
+    wal_write: Histogram,
+    wal_bytes: IntCounter,
+    wal_records: IntCounter,
     registry: Registry,
     topics: Mutex<topics::Topics>,
 }
@@ -94,8 +96,10 @@ impl Metrics {
             errors_by_api: (0..apis).map(|_| OnceLock::new()).collect(),
             ack_one: acks.with_label_values(&["1"]),
             ack_all: acks.with_label_values(&["all"]),
-            fsync: histograms(&registry, &families::FSYNC_DURATION, &DISK_SECONDS)
+            wal_write: histograms(&registry, &families::WAL_FSYNC_DURATION, &DISK_SECONDS)
                 .with_label_values::<&str>(&[]),
+            wal_bytes: counter(&registry, &families::WAL_WRITTEN_BYTES),
+            wal_records: counter(&registry, &families::WAL_RECORDS),
             registry,
             topics: Mutex::default(),
         }
@@ -137,9 +141,11 @@ impl Metrics {
         handle.observe(elapsed.as_secs_f64());
     }
 
-    /// A log was flushed to its disk.
-    pub(crate) fn fsync(&self, elapsed: Duration) {
-        self.fsync.observe(elapsed.as_secs_f64());
+    /// A group was written to a write-ahead log.
+    pub(crate) fn wal_group(&self, took: Duration, bytes: usize, records: usize) {
+        self.wal_write.observe(took.as_secs_f64());
+        self.wal_bytes.inc_by(bytes as u64);
+        self.wal_records.inc_by(records as u64);
     }
 
     /// The page `/metrics`. Walks all partitions: call it where blocking is allowed.

@@ -46,6 +46,12 @@ pub(crate) struct DiskSample {
     pub(crate) capacity_bytes: u64,
     pub(crate) free_bytes: u64,
     pub(crate) online: bool,
+    /// The disk is full: nothing is taken in.
+    pub(crate) read_only: bool,
+    /// Bytes that wait for the write-ahead log's writer.
+    pub(crate) wal_queued_bytes: u64,
+    /// Bytes of the write-ahead log that a start after a crash has to read.
+    pub(crate) wal_held_bytes: u64,
 }
 
 /// A partition; traffic is since the process started.
@@ -128,6 +134,17 @@ pub(super) fn write(
     for disk in &snapshot.disks {
         text.sample(&f::DISK_ONLINE, &[&disk.directory], &u8::from(disk.online));
     }
+    text.begin(&f::DISK_READ_ONLY);
+    for disk in &snapshot.disks {
+        let read_only = u8::from(disk.read_only);
+        text.sample(&f::DISK_READ_ONLY, &[&disk.directory], &read_only);
+    }
+    rows(&mut text, &f::WAL_QUEUED, &snapshot.disks, |d| {
+        (&d.directory, &d.wal_queued_bytes)
+    });
+    rows(&mut text, &f::WAL_HELD, &snapshot.disks, |d| {
+        (&d.directory, &d.wal_held_bytes)
+    });
     process(&mut text, &snapshot.process);
     let threads = &snapshot.net_threads;
     rows(&mut text, &f::SLOW_POLLS, threads, |t| {

@@ -49,6 +49,9 @@ fn full_snapshot() -> Snapshot {
         capacity_bytes: 7,
         free_bytes: 2,
         online: false,
+        read_only: true,
+        wal_queued_bytes: 3,
+        wal_held_bytes: 4,
     };
     let thread = NetThreadSample {
         thread: 1,
@@ -113,7 +116,7 @@ fn full_page() -> String {
     metrics.request(ApiKey::Fetch, Duration::from_millis(3));
     metrics.error(ApiKey::Produce, ErrorCode::CorruptMessage);
     metrics.produce_ack(-1, Duration::from_millis(7));
-    metrics.fsync(Duration::from_micros(300));
+    metrics.wal_group(Duration::from_micros(300), 8192, 3);
     metrics.scrape(&full_snapshot(), &Partitions(vec![partition("a", 0, 10)]))
 }
 
@@ -121,9 +124,9 @@ fn full_page() -> String {
 fn the_metrics_reference_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     if std::env::var_os("UPDATE").is_some() {
-        write_file_atomic(&FileDisk, &path, reference::reference().as_bytes()).unwrap();
+        write_file_atomic(&FileDisk::new(), &path, reference::reference().as_bytes()).unwrap();
     }
-    let committed = read_file(&FileDisk, &path, 1 << 20).unwrap_or_default();
+    let committed = read_file(&FileDisk::new(), &path, 1 << 20).unwrap_or_default();
     assert!(
         committed == reference::reference().as_bytes(),
         "docs/metrics.md is stale: run UPDATE=1 cargo test -p tidemark-server metrics and commit it"
@@ -255,7 +258,7 @@ fn acks_flushes_and_connections_are_counted() {
     metrics.produce_ack(1, Duration::from_millis(1));
     metrics.produce_ack(-1, Duration::from_millis(1));
     metrics.produce_ack(-1, Duration::from_millis(1));
-    metrics.fsync(Duration::from_micros(70));
+    metrics.wal_group(Duration::from_micros(70), 8192, 1);
     metrics.connections.inc();
     metrics.connections.inc();
     metrics.connections.dec();
@@ -271,13 +274,13 @@ fn acks_flushes_and_connections_are_counted() {
         page["tidemark_produce_ack_duration_seconds_count{acks=\"all\"}"],
         2.0
     );
-    assert_eq!(page["tidemark_fsync_duration_seconds_count"], 1.0);
+    assert_eq!(page["tidemark_wal_fsync_duration_seconds_count"], 1.0);
     assert_eq!(
-        page["tidemark_fsync_duration_seconds_bucket{le=\"0.0001\"}"],
+        page["tidemark_wal_fsync_duration_seconds_bucket{le=\"0.0001\"}"],
         1.0
     );
     assert_eq!(
-        page["tidemark_fsync_duration_seconds_bucket{le=\"0.00005\"}"],
+        page["tidemark_wal_fsync_duration_seconds_bucket{le=\"0.00005\"}"],
         0.0
     );
     assert_eq!(page["tidemark_connections"], 1.0);

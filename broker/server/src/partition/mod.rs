@@ -1,27 +1,29 @@
 //! One partition as its leader holds it: a plain struct behind one lock.
 //!
-//! The lock is held for decisions and for handing bytes to the page cache, never across a sync, a
-//! record read or an await. What reads and syncs is a plan, taken under the lock and run outside.
+//! The lock is held for decisions and for a copy into the write-ahead log, never across I/O or an
+//! await. What reads and writes files is a plan or a job, taken under the lock and run outside.
 //!
 //! **Invariant:** the high watermark is the durable end: nothing is acknowledged or read that a
 //! power cut could take back.
 
 mod acks;
-mod flusher;
+mod log_dir;
 mod policy;
 mod registry;
 
 pub(crate) use acks::Acks;
-pub(crate) use flusher::Flusher;
+pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
 pub(crate) use policy::Policy;
 pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 
 use crate::fetch::{Signal, Slot};
+use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
 use tidemark_records::Batch;
+use tidemark_wal::{Failure, LogId, Lsn, Member};
 
 /// What a partition has taken in and given out since the broker started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,23 +33,15 @@ pub(crate) struct Traffic {
     pub(crate) bytes_out: u64,
 }
 
-/// How far a partition is with being flushed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Flush {
-    Idle,
-    Queued,
-    /// A flusher thread is at it; `again` when more was appended meanwhile.
-    Running {
-        again: bool,
-    },
-}
-
 pub(crate) struct State {
     /// `None` once the partition was closed or deleted.
     log: Option<Log>,
     leader_epoch: i32,
     high_watermark: i64,
-    flush: Flush,
+    /// The group of the write-ahead log that tells this partition when it is durable.
+    touched: Lsn,
+    /// On the list of those with something to be written into segments.
+    dirty: bool,
     /// Who waits for the high watermark to reach an offset, lowest first.
     waiting: Vec<(i64, Arc<Acks>)>,
     /// Fetches that want to know when the high watermark moves.
@@ -59,9 +53,11 @@ pub(crate) struct State {
 pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
+    /// The log's id in the write-ahead log of its directory.
+    pub(crate) log_id: LogId,
     state: Mutex<State>,
     policy: RwLock<Arc<Policy>>,
-    flusher: Arc<Flusher>,
+    dir: Arc<LogDir>,
 }
 
 /// Where a partition's log begins and ends, at one moment.
@@ -83,16 +79,18 @@ impl Partition {
         topic: Arc<str>,
         index: i32,
         log: Log,
+        log_id: LogId,
         leader_epoch: i32,
         policy: Arc<Policy>,
-        flusher: Arc<Flusher>,
+        dir: Arc<LogDir>,
     ) -> Partition {
         let high_watermark = log.durable_offset();
         let state = State {
             log: Some(log),
             leader_epoch,
             high_watermark,
-            flush: Flush::Idle,
+            touched: 0,
+            dirty: false,
             waiting: Vec::new(),
             watching: Vec::new(),
             traffic: Traffic::default(),
@@ -100,9 +98,10 @@ impl Partition {
         Partition {
             topic,
             index,
+            log_id,
             state: Mutex::new(state),
             policy: RwLock::new(policy),
-            flusher,
+            dir,
         }
     }
 
@@ -124,37 +123,45 @@ impl Partition {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
-    /// Appends a validated batch and has it flushed.
+    /// The epoch that this broker leads it in.
+    pub(crate) fn leader_epoch(&self) -> i32 {
+        self.lock().leader_epoch
+    }
+
+    /// The data directory that it is in.
+    pub(crate) fn dir(&self) -> &Arc<LogDir> {
+        &self.dir
+    }
+
+    /// Appends a validated batch; it is on its way to the disk then.
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: &Batch,
         now_ms: i64,
     ) -> Result<Result<Appended, AppendError>, Closed> {
+        if self.dir.is_full() {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Ok(Err(AppendError::DiskFull(full)));
+        }
         let mut state = self.lock();
-        let epoch = state.leader_epoch;
-        let log = state.log.as_mut().ok_or(Closed)?;
-        let appended = match log.append_as_leader(batch, epoch, now_ms) {
-            Ok(appended) => appended,
-            Err(error) => return Ok(Err(error)),
-        };
-        if !appended.duplicate {
-            state.traffic.bytes_in += batch.bytes.len() as u64;
-            state.traffic.records_in += batch.header.record_count.max(0) as u64;
+        let State {
+            log,
+            leader_epoch,
+            touched,
+            traffic,
+            ..
+        } = &mut *state;
+        let log = log.as_mut().ok_or(Closed)?;
+        let appended = log.append_as_leader(batch, *leader_epoch, now_ms, |lsn| {
+            (std::mem::replace(touched, lsn) != lsn).then(|| Arc::clone(self) as Arc<dyn Member>)
+        });
+        if let Ok(appended) = &appended
+            && !appended.duplicate
+        {
+            traffic.bytes_in += batch.bytes.len() as u64;
+            traffic.records_in += batch.header.record_count.max(0) as u64;
         }
-        self.want_flush(state);
-        Ok(Ok(appended))
-    }
-
-    fn want_flush(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        match state.flush {
-            Flush::Idle => {
-                state.flush = Flush::Queued;
-                drop(state);
-                self.flusher.enqueue(Arc::clone(self));
-            }
-            Flush::Queued => {}
-            Flush::Running { .. } => state.flush = Flush::Running { again: true },
-        }
+        Ok(appended)
     }
 
     /// Has `acks` told when the high watermark reaches `target`, which may be at once.
@@ -234,38 +241,43 @@ impl Partition {
         }
     }
 
-    /// Makes everything appended so far durable, and publishes it. Blocks.
-    fn flush(self: &Arc<Self>) {
-        let ticket = {
-            let mut state = self.lock();
-            state.flush = Flush::Running { again: false };
-            state.log.as_mut().and_then(Log::flush_target)
+    /// Writes what is durable into the segments' files. Blocks.
+    pub(crate) fn write_behind(self: &Arc<Self>) -> std::io::Result<()> {
+        let job = match self.with_log(|log, _| log.write_job()) {
+            Ok(Some(job)) => job,
+            // Closed meanwhile, or nothing is left to be written.
+            _ => {
+                self.lock().dirty = false;
+                return Ok(());
+            }
         };
-        let flushed = ticket.map(|ticket| self.flusher.run(ticket));
+        let done = job.run();
+        let mut state = self.lock();
+        let State { log, dirty, .. } = &mut *state;
+        let Some(log) = log.as_mut() else {
+            // Its files are being removed.
+            *dirty = false;
+            return Ok(());
+        };
+        match &done {
+            Ok(()) => log.written(job),
+            Err(_) => log.write_failed(job),
+        }
+        *dirty = log.wants_write();
+        if *dirty {
+            drop(state);
+            self.dir.enqueue(Arc::clone(self));
+        }
+        done
+    }
+
+    /// The disk failed: nothing more becomes durable.
+    pub(super) fn disk_failed(&self, reason: &str) {
         let mut state = self.lock();
         if let Some(log) = state.log.as_mut() {
-            match flushed {
-                Some(Ok(flushed)) => {
-                    let durable = log.flushed(flushed);
-                    self.publish(&mut state, durable);
-                }
-                Some(Err(error)) => {
-                    tracing::error!(
-                        topic = %self.topic, partition = self.index, %error,
-                        "the disk failed while records were made durable; the partition takes no more records. \
-                         Replace the disk and restart the broker"
-                    );
-                    log.fail(error.to_string());
-                    release(state.waiting.drain(..));
-                }
-                None => {}
-            }
+            log.fail(reason);
         }
-        let again = matches!(state.flush, Flush::Running { again: true });
-        state.flush = Flush::Idle;
-        if again {
-            self.want_flush(state);
-        }
+        release(state.waiting.drain(..));
     }
 
     /// Raises the high watermark to `durable` and tells who waits for it.
@@ -302,6 +314,26 @@ impl Partition {
     }
 }
 
+impl Member for Partition {
+    fn durable(self: Arc<Self>, lsn: Lsn, payload: &Bytes) {
+        let mut state = self.lock();
+        let Some(log) = state.log.as_mut() else {
+            return;
+        };
+        let durable = log.durable(lsn, payload);
+        let wants_write = log.wants_write();
+        self.publish(&mut state, durable);
+        if wants_write && !std::mem::replace(&mut state.dirty, true) {
+            drop(state);
+            self.dir.enqueue(Arc::clone(&self));
+        }
+    }
+
+    fn failed(self: Arc<Self>, failure: &Failure) {
+        self.disk_failed(&failure.to_string());
+    }
+}
+
 fn release(waiting: impl Iterator<Item = (i64, Arc<Acks>)>) {
     for (_, acks) in waiting {
         acks.done();
@@ -313,8 +345,9 @@ pub(crate) fn error_code(error: &LogError) -> tidemark_wire::ErrorCode {
     use tidemark_wire::ErrorCode;
     match error {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        LogError::Io(_) | LogError::Failed { .. } | LogError::Corrupt { .. } => {
-            ErrorCode::KafkaStorageError
-        }
+        LogError::Io(_)
+        | LogError::Failed { .. }
+        | LogError::Unsettled
+        | LogError::Corrupt { .. } => ErrorCode::KafkaStorageError,
     }
 }

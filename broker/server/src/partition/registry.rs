@@ -1,18 +1,21 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
-use super::{Flusher, Partition, Policy};
+use super::{LogDir, Partition, Policy, WalSettings};
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
 use tidemark_env::disk::Disk;
 use tidemark_env::{clock, task};
-use tidemark_log::{Log, OnCorruption, OpenArgs, OpenError, Recovery};
+use tidemark_log::{
+    Journal, KeptTail, Known, Log, LogError, OnCorruption, OpenArgs, OpenError, RecoveredDir,
+    Recovery,
+};
 use tidemark_model::{BrokerId, ConfigResource, Image, Topic, TopicChange, TopicId};
+use tidemark_wal::{LogId, Lsn, Record};
 use tidemark_wire::ErrorCode;
 use tokio::sync::watch;
 
@@ -42,6 +45,14 @@ pub enum RegistryError {
         /// Why, naming the path.
         source: std::io::Error,
     },
+    /// A checkpoint or a write-ahead log cannot be used.
+    #[error("data directory {path}: {source}")]
+    Wal {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
     /// Settings in the metadata make no sense.
     #[error("topic {topic}: {source}")]
     Config {
@@ -50,13 +61,13 @@ pub enum RegistryError {
         /// Why.
         source: ConfigError,
     },
-    /// A thread could not be started.
-    #[error("no thread: {0}")]
-    Thread(std::io::Error),
 }
 
 /// What the registry needs of its broker.
 pub(crate) struct RegistryArgs {
+    pub(crate) wal: WalSettings,
+    /// Told when a data directory's disk has failed.
+    pub(crate) failed: watch::Sender<Option<String>>,
     pub(crate) broker_id: BrokerId,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dirs: Vec<PathBuf>,
@@ -79,7 +90,8 @@ pub(crate) type OfflineLogs = BTreeMap<(TopicId, i32), OfflineLog>;
 /// All partitions of this broker.
 pub(crate) struct Registry {
     args: RegistryArgs,
-    flusher: Arc<Flusher>,
+    /// The data directories, in the order of `log.dirs`, once they are open.
+    log_dirs: RwLock<Vec<Arc<LogDir>>>,
     partitions: RwLock<HashMap<(TopicId, i32), Arc<Partition>>>,
     offline: RwLock<Arc<OfflineLogs>>,
     /// The image that the partitions are in step with.
@@ -91,19 +103,28 @@ pub(crate) struct Registry {
     pub(crate) scanned_bytes: AtomicU64,
 }
 
-/// Flusher threads; enough for the file system to merge their journal commits.
-const FLUSHER_THREADS: usize = 4;
+/// What the data directories were left with, while their logs are opened.
+type Left = BTreeMap<PathBuf, Mutex<RecoveredDir>>;
+
+/// A partition that is open and is served when its leader epoch is durable.
+struct Opened {
+    id: (TopicId, i32),
+    log_id: LogId,
+    partition: Arc<Partition>,
+    epoch_lsn: Option<Lsn>,
+    /// Its files were there before: a checkpoint has to speak of them.
+    found: bool,
+}
+
 /// Threads that open logs at start, and close them at the end.
 const OPENER_THREADS: usize = 4;
 
 impl Registry {
     /// An empty registry.
-    pub(crate) fn new(args: RegistryArgs) -> Result<Registry, RegistryError> {
-        let flusher = Flusher::start(FLUSHER_THREADS, Arc::clone(&args.metrics))
-            .map_err(RegistryError::Thread)?;
-        Ok(Registry {
+    pub(crate) fn new(args: RegistryArgs) -> Registry {
+        Registry {
             args,
-            flusher,
+            log_dirs: RwLock::default(),
             partitions: RwLock::default(),
             offline: RwLock::default(),
             applied: Mutex::default(),
@@ -111,7 +132,15 @@ impl Registry {
             opened: AtomicUsize::new(0),
             to_open: AtomicUsize::new(0),
             scanned_bytes: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// The data directories, once they are open.
+    pub(crate) fn log_dirs(&self) -> Vec<Arc<LogDir>> {
+        self.log_dirs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The settings of this broker in `image`.
@@ -172,13 +201,14 @@ impl Registry {
         &self.args.disk
     }
 
-    /// Opens everything that `image` places here. Directories that it does not know are set aside.
-    /// Blocks.
+    /// Opens everything that `image` places here, with what the write-ahead logs hold. Directories
+    /// that the image does not know are set aside. Blocks.
     pub(crate) fn open_all(
         &self,
         image: &Arc<Image>,
         settings: &BrokerSettings,
     ) -> Result<(), RegistryError> {
+        let left = self.open_dirs()?;
         self.set_strays_aside(image)?;
         let mut wanted = Vec::new();
         for topic in image.topics() {
@@ -188,13 +218,92 @@ impl Registry {
             }
         }
         self.to_open.store(wanted.len(), Ordering::Relaxed);
+        let opened = Mutex::new(Vec::with_capacity(wanted.len()));
         let open = |(topic, index, policy): (Arc<Topic>, i32, Arc<Policy>)| {
-            self.open_or_set_offline(&topic, index, policy)
+            if let Some(one) = self.open_or_set_offline(&topic, index, policy, Some(&left))? {
+                let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+                opened.push(one);
+            }
+            Ok(())
         };
         task::in_parallel("open-log", OPENER_THREADS, wanted, open)?;
+        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for dir in self.log_dirs() {
+            for one in opened
+                .iter()
+                .filter(|one| Arc::ptr_eq(one.partition.dir(), &dir))
+            {
+                dir.add(one.log_id, Arc::clone(&one.partition));
+            }
+            // Everything that was found is durable, and noted, before anything is added to it.
+            dir.opened(&self.args.wal)
+                .map_err(|source| RegistryError::Directory {
+                    path: dir.path.clone(),
+                    source,
+                })?;
+        }
+        for one in &mut opened {
+            let epoch = one.partition.leader_epoch();
+            // A log that cannot take it says so to whoever asks.
+            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
+            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
+        }
+        self.serve(opened);
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(image);
         self.applied_index.send_replace(image.index());
         Ok(())
+    }
+
+    /// Opens the write-ahead logs; gives what they and the checkpoints know of each log.
+    fn open_dirs(&self) -> Result<Left, RegistryError> {
+        let cut_corrupt = self.args.on_corruption == OnCorruption::Truncate;
+        let mut left = Left::new();
+        let mut dirs = Vec::with_capacity(self.args.dirs.len());
+        for path in &self.args.dirs {
+            let (dir, recovered) = LogDir::open(
+                &self.args.disk,
+                path,
+                &self.args.wal,
+                cut_corrupt,
+                &self.args.metrics,
+                self.args.failed.clone(),
+            )
+            .map_err(|source| RegistryError::Wal {
+                path: path.clone(),
+                source,
+            })?;
+            left.insert(path.clone(), Mutex::new(recovered));
+            dirs.push(dir);
+        }
+        *self
+            .log_dirs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = dirs;
+        Ok(left)
+    }
+
+    /// Serves partitions once the epochs that they are led in are durable. Blocks.
+    fn serve(&self, opened: Vec<Opened>) {
+        for one in opened {
+            let dir = one.partition.dir();
+            let waited = match one.epoch_lsn {
+                Some(lsn) => dir.wait_durable(lsn),
+                None => Ok(()),
+            };
+            if let Err(error) = waited {
+                tracing::error!(topic = %one.partition.topic, partition = one.partition.index, %error, "partition is not served");
+                continue;
+            }
+            self.partitions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(one.id, one.partition);
+            // One that was offline can be mended while the broker runs.
+            if self.offline().contains_key(&one.id) {
+                self.change_offline(|offline| drop(offline.remove(&one.id)));
+            }
+            self.opened.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Brings the partitions in step with a newer image. Blocks.
@@ -291,13 +400,34 @@ impl Registry {
             Ok(policy) => policy,
             Err(error) => return tracing::error!(%error, "topic is not served"),
         };
+        let mut opened = Vec::new();
         for index in self.placed_here(topic) {
-            if self.get(topic.id, index).is_none()
-                && let Err(error) = self.open_or_set_offline(topic, index, Arc::clone(&policy))
-            {
-                tracing::error!(%error, "partition is not served");
+            if self.get(topic.id, index).is_some() {
+                continue;
+            }
+            match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
+                Ok(one) => opened.extend(one),
+                Err(error) => tracing::error!(%error, "partition is not served"),
             }
         }
+        for one in &mut opened {
+            let dir = Arc::clone(one.partition.dir());
+            dir.add(one.log_id, Arc::clone(&one.partition));
+            let epoch = one.partition.leader_epoch();
+            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
+            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
+        }
+        // Files that were there before are known to no write-ahead log: a checkpoint has to.
+        for dir in self.log_dirs() {
+            let here = |one: &&Opened| one.found && Arc::ptr_eq(one.partition.dir(), &dir);
+            if opened.iter().any(|one| here(&one))
+                && let Err(error) = dir.checkpoint(false)
+            {
+                tracing::error!(%error, "partitions are not served");
+                return;
+            }
+        }
+        self.serve(opened);
     }
 
     /// Opens a partition. One whose log is damaged is offline and says so; the others are served.
@@ -306,8 +436,31 @@ impl Registry {
         topic: &Topic,
         index: i32,
         policy: Arc<Policy>,
-    ) -> Result<(), RegistryError> {
-        match self.open(topic, index, policy) {
+        left: Option<&Left>,
+    ) -> Result<Option<Opened>, RegistryError> {
+        let (path, found) = self.directory(&topic.name, index);
+        let Some(dir) = self.log_dir_of(&path) else {
+            return Ok(None);
+        };
+        let known = left.and_then(|left| {
+            let mut left = left
+                .get(&dir.path)?
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            left.take(topic.id, index)
+        });
+        let (log_id, known) = match known {
+            Some((log_id, known)) => (log_id, Some(known)),
+            None => (dir.next_log_id(), None),
+        };
+        match self.open(
+            topic,
+            index,
+            policy,
+            (&dir, log_id, path.clone()),
+            known.clone(),
+            found,
+        ) {
             Err(
                 error @ RegistryError::Open {
                     source: OpenError::Corrupt { .. } | OpenError::BadFile { .. },
@@ -315,63 +468,112 @@ impl Registry {
                 },
             ) => {
                 tracing::error!(%error, "partition is offline: nothing of it is given out or taken in");
+                if let Some(known) = known {
+                    self.keep_tail(&path, &known)?;
+                    dir.add_offline(log_id, known.checkpoint);
+                }
                 let log = OfflineLog {
                     topic: Arc::clone(&topic.name),
                     reason: error.to_string(),
                 };
                 self.change_offline(|offline| drop(offline.insert((topic.id, index), log)));
-                Ok(())
+                Ok(None)
             }
             other => other,
         }
     }
 
-    fn open(&self, topic: &Topic, index: i32, policy: Arc<Policy>) -> Result<(), RegistryError> {
+    /// What the write-ahead log holds of a log that cannot be opened must not go with the ring.
+    fn keep_tail(&self, path: &Path, known: &Known) -> Result<(), RegistryError> {
+        let kept =
+            KeptTail::keep(&*self.args.disk, path, known).map_err(|source| RegistryError::Wal {
+                path: path.to_path_buf(),
+                source,
+            })?;
+        if let Some(kept) = kept {
+            tracing::warn!(
+                file = %kept.path.display(), bytes = kept.bytes,
+                "the damaged log's newest records are kept in a file until it is mended"
+            );
+        }
+        Ok(())
+    }
+
+    fn open(
+        &self,
+        topic: &Topic,
+        index: i32,
+        policy: Arc<Policy>,
+        (dir, log_id, path): (&Arc<LogDir>, LogId, PathBuf),
+        known: Option<Known>,
+        found: bool,
+    ) -> Result<Option<Opened>, RegistryError> {
         let failed = |source| RegistryError::Open {
             topic: topic.name.to_string(),
             partition: index,
             source,
         };
         let Some(placed) = topic.partition(index) else {
-            return Ok(());
+            return Ok(None);
         };
-        let dir = self.directory(&topic.name, index);
-        let (mut log, recovery) = Log::open(OpenArgs {
+        if !found && known.is_none() {
+            // Before anything of it: so its records are never those of an unknown log.
+            let create = Record::Create {
+                topic_id: topic.id.0,
+                partition: index,
+            };
+            let created = dir.wal.append(log_id, &create, |_| None);
+            created.map_err(|failure| failed(OpenError::Io(std::io::Error::other(failure))))?;
+        }
+        let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
+        let (log, recovery) = Log::open(OpenArgs {
             disk: Arc::clone(&self.args.disk),
-            dir: dir.clone(),
+            dir: path.clone(),
             topic_id: Some(topic.id),
+            partition: index,
+            journal: Some(Journal {
+                wal: Arc::clone(&dir.wal),
+                id: log_id,
+            }),
+            known,
+            trust_indexes,
             config: Arc::clone(&policy.log),
             on_corruption: self.args.on_corruption,
             now_ms: clock::now_ms(),
         })
         .map_err(failed)?;
-        self.scanned_bytes
-            .fetch_add(recovery.scanned_bytes, Ordering::Relaxed);
-        report_cut(&dir, &recovery);
-        log.start_epoch(placed.leader_epoch)
-            .map_err(|error| failed(OpenError::Io(std::io::Error::other(error))))?;
+        self.scanned_bytes.fetch_add(
+            recovery.scanned_bytes + recovery.replayed_bytes,
+            Ordering::Relaxed,
+        );
+        report_cut(&path, &recovery);
         let partition = Arc::new(Partition::new(
             Arc::clone(&topic.name),
             index,
             log,
+            log_id,
             placed.leader_epoch,
             policy,
-            Arc::clone(&self.flusher),
+            Arc::clone(dir),
         ));
-        self.partitions
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert((topic.id, index), partition);
-        // One that was offline can be mended while the broker runs.
-        if self.offline().contains_key(&(topic.id, index)) {
-            self.change_offline(|offline| drop(offline.remove(&(topic.id, index))));
-        }
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(Some(Opened {
+            id: (topic.id, index),
+            log_id,
+            partition,
+            epoch_lsn: None,
+            found,
+        }))
     }
 
-    /// Where a partition is, or is to be: the directory that has it, else the emptiest one.
-    fn directory(&self, topic: &str, index: i32) -> PathBuf {
+    fn log_dir_of(&self, path: &Path) -> Option<Arc<LogDir>> {
+        self.log_dirs()
+            .into_iter()
+            .find(|dir| Some(dir.path.as_path()) == path.parent())
+    }
+
+    /// Where a partition is, or is to be: the directory that has it, else the emptiest one; and
+    /// whether it is there.
+    fn directory(&self, topic: &str, index: i32) -> (PathBuf, bool) {
         let name = format!("{topic}-{index}");
         let existing = self
             .args
@@ -380,7 +582,7 @@ impl Registry {
             .map(|dir| dir.join(&name))
             .find(|dir| self.args.disk.exists(dir).unwrap_or(false));
         if let Some(existing) = existing {
-            return existing;
+            return (existing, true);
         }
         let mut counts: BTreeMap<&Path, usize> = self
             .args
@@ -402,12 +604,15 @@ impl Registry {
             .dirs
             .iter()
             .min_by_key(|dir| counts.get(dir.as_path()).copied().unwrap_or(0));
-        emptiest
+        let path = emptiest
             .map(|dir| dir.join(&name))
-            .unwrap_or_else(|| PathBuf::from(name))
+            .unwrap_or_else(|| PathBuf::from(name));
+        (path, false)
     }
 
+    /// Removes the logs of a topic. That they are gone is durable before their files go. Blocks.
     fn delete(&self, topic: &Topic) {
+        let mut gone = Vec::new();
         for index in self.placed_here(topic) {
             self.change_offline(|offline| drop(offline.remove(&(topic.id, index))));
             let removed = self
@@ -415,12 +620,24 @@ impl Registry {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&(topic.id, index));
-            let Some(log) = removed.and_then(|partition| partition.close()) else {
+            let Some(partition) = removed else { continue };
+            let Some(log) = partition.close() else {
                 continue;
             };
-            let dir = log.dir().to_path_buf();
-            drop(log);
-            let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+            let dir = Arc::clone(partition.dir());
+            dir.remove(partition.log_id);
+            // A failed disk holds no records that anybody would apply.
+            let said = dir.wal.append(partition.log_id, &Record::Delete, |_| None);
+            gone.push((log.dir().to_path_buf(), dir, said.ok()));
+        }
+        for (path, dir, said) in gone {
+            if let Some(placed) = said
+                && let Err(error) = dir.wait_durable(placed.lsn)
+            {
+                tracing::error!(path = %path.display(), %error, "a deleted topic's files stay");
+                continue;
+            }
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
             // Renamed first: the name is free at once for a topic created again, and a crash in
@@ -432,12 +649,12 @@ impl Registry {
             ));
             let disk = Arc::clone(&self.args.disk);
             let renamed = disk
-                .rename(&dir, &doomed)
+                .rename(&path, &doomed)
                 .and_then(|()| disk.sync_dir(parent));
             match renamed {
                 Ok(()) => remove_in_background(disk, doomed),
                 Err(error) => {
-                    tracing::error!(dir = %dir.display(), %error, "a deleted topic's files stay");
+                    tracing::error!(dir = %path.display(), %error, "a deleted topic's files stay");
                 }
             }
         }
@@ -452,6 +669,7 @@ impl Registry {
             };
             for entry in self.args.disk.list(dir).map_err(failed)? {
                 let name = entry.name.clone();
+                // Write-ahead logs are kept in a directory that has no partition's name.
                 if !entry.is_dir || name.ends_with(STRAY_SUFFIX) {
                     continue;
                 }
@@ -498,19 +716,42 @@ impl Registry {
                 .unwrap_or_else(PoisonError::into_inner);
             held.drain().map(|(_, partition)| partition).collect()
         };
-        let close = |partition: Arc<Partition>| {
-            if let Some(log) = partition.close()
-                && let Err(error) = log.close(clock::now_ms())
-            {
+        for dir in self.log_dirs() {
+            dir.stop();
+            if let Some(reason) = dir.failure() {
+                tracing::error!(dir = %dir.path.display(), reason, "logs are not closed cleanly");
+                continue;
+            }
+            let cut = dir.wal.durable_lsn();
+            let here: Vec<Arc<Partition>> = partitions
+                .iter()
+                .filter(|partition| Arc::ptr_eq(partition.dir(), &dir))
+                .cloned()
+                .collect();
+            let parts = Mutex::new(Vec::with_capacity(here.len()));
+            let close = |partition: Arc<Partition>| {
+                let Some(log) = partition.close() else {
+                    return Ok(());
+                };
+                let part = log.close(cut, clock::now_ms())?;
+                parts
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(part);
+                Ok::<_, LogError>(())
+            };
+            let closed = task::in_parallel("close-log", OPENER_THREADS, here, close);
+            let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let noted = closed
+                .map_err(|error| error.to_string())
+                .and_then(|()| dir.closed(&parts).map_err(|error| error.to_string()));
+            if let Err(error) = noted {
                 tracing::error!(
-                    topic = %partition.topic, partition = partition.index, %error,
-                    "a log was not closed cleanly; the next start recovers it"
+                    dir = %dir.path.display(), error,
+                    "logs were not closed cleanly; the next start recovers them"
                 );
             }
-            Ok::<(), Infallible>(())
-        };
-        let Ok(()) = task::in_parallel("close-log", OPENER_THREADS, partitions, close);
-        self.flusher.stop();
+        }
     }
 }
 

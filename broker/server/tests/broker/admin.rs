@@ -317,8 +317,11 @@ async fn segments_roll_by_a_changed_size_and_retention_takes_the_old_ones() {
     for _ in 0..4 {
         put(&mut c, "t", 0, &vec![1; 600_000]).await;
     }
+    until("the segments are written", async || {
+        segments(&broker).len() >= 4
+    })
+    .await;
     let rolled = segments(&broker);
-    assert!(rolled.len() >= 4, "{rolled:?}");
     assert_eq!(offset(&mut c, "t", 0, -2).await, 0);
     // Records that were deleted go with their segment, whatever the retention.
     let second = rolled[1];

@@ -1,10 +1,11 @@
 //! Requests in the few shapes that the tests need.
 
-use crate::common::{Connection, PATIENCE};
+use crate::common::{Connection, PATIENCE, get, series};
 use bytes::Bytes;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_records::{Batch, BatchBuilder, BatchOptions, Limits, RecordRef};
+use tidemark_server::RunningServer;
 use tidemark_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use tidemark_wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use tidemark_wire::messages::fetch_response::PartitionData;
@@ -59,6 +60,14 @@ pub fn batch_of(producer: i64, epoch: i16, sequence: i32, values: &[&[u8]]) -> B
         ..Default::default()
     };
     batch_as(options, values)
+}
+
+/// The end of a partition's log, durable or not.
+pub async fn end_of(server: &RunningServer, topic: &str, index: i32) -> i64 {
+    let page = get(server, "/metrics/partitions").await.1;
+    let labels = format!("{{topic=\"{topic}\",partition=\"{index}\"}}");
+    let end = series(&page, &format!("tidemark_partition_end_offset{labels}"));
+    end.parse().unwrap()
 }
 
 pub async fn topic(c: &mut Connection, name: &str, partitions: i32) -> Uuid {

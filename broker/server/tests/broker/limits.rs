@@ -248,9 +248,8 @@ async fn a_stopping_broker_answers_what_is_under_way() {
     gate.shut();
     let request = produce_request("t", -1, vec![(0, batch(&[b"x"]))]);
     let id = c.send(&request, BY_NAME).await;
-    let log = dir.path().join("t-0/00000000000000000000.log");
     until("the record is appended", async || {
-        std::fs::metadata(&log).is_ok_and(|file| file.len() > 60)
+        end_of(&server, "t", 0).await == 1
     })
     .await;
     let mut idle = Connection::open(&server).await;

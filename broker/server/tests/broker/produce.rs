@@ -46,8 +46,7 @@ async fn pipelined_requests_are_answered_in_their_order_though_the_first_is_the_
     // All ten are in the log before the first is durable.
     let mut other = Connection::open(&broker.server).await;
     until("all are appended", async || {
-        std::fs::metadata(broker.dir.path().join("t-0/00000000000000000000.log"))
-            .is_ok_and(|file| file.len() >= 10 * 60)
+        end_of(&broker.server, "t", 0).await == 10
     })
     .await;
     assert_eq!(

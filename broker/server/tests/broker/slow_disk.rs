@@ -1,4 +1,4 @@
-//! A real disk whose syncs of segments wait for the test.
+//! A real disk whose writes to the write-ahead log wait for the test.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -71,12 +71,10 @@ impl Disk for SlowDisk {
         self.inner.exists(path)
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let inner = self.inner.open(path, mode)?;
-        let segment = path.extension().is_some_and(|extension| extension == "log")
-            && path.file_stem().is_some_and(|stem| stem.len() == 20);
-        if !segment {
-            return Ok(inner);
-        }
+        self.inner.open(path, mode)
+    }
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let inner = self.inner.open_direct(path, mode)?;
         let gate = Arc::clone(&self.gate);
         Ok(Arc::new(SlowFile { inner, gate }))
     }
@@ -110,8 +108,11 @@ impl DiskFile for SlowFile {
     fn write_vectored_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.inner.write_vectored_at(slices, offset)
     }
-    fn sync_data(&self) -> io::Result<()> {
+    fn write_durable_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.gate.pass();
+        self.inner.write_durable_at(slices, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()
     }
     fn len(&self) -> io::Result<u64> {

@@ -210,3 +210,25 @@ pub fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
     let (first, last) = api.stable_versions();
     first..=last
 }
+
+/// Status line and body of a page of the broker's HTTP port.
+pub async fn get(server: &RunningServer, path: &str) -> (String, String) {
+    let address = server.http().unwrap().to_string();
+    let mut stream = net::connect(&address, PATIENCE).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// The value of one series of a page of metrics.
+pub fn series(page: &str, name: &str) -> String {
+    let line = page.lines().find(|line| {
+        line.rsplit_once(' ')
+            .is_some_and(|(found, _)| found == name)
+    });
+    let line = line.unwrap_or_else(|| panic!("no {name} in {page}"));
+    line.rsplit_once(' ').unwrap().1.to_owned()
+}

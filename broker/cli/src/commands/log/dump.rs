@@ -138,7 +138,7 @@ fn heading(kind: FileKind) -> &'static str {
         }
         FileKind::LeaderEpochs => "       EPOCH         START",
         FileKind::Checkpoint => {
-            "  GENERATION     LOG START      RECOVERY       DURABLE       SEGMENT    POSITION"
+            "   LOG  TOPIC                   PARTITION         LSN     LOG START           END       SEGMENT    POSITION   EPOCH"
         }
     }
 }
@@ -208,9 +208,25 @@ fn row_text(row: &Row) -> String {
             )
         }
         Row::Epoch(entry) => format!("{:>12}  {:>12}", entry.epoch, entry.start_offset),
-        Row::Checkpoint(c) => format!(
-            "{:>12}  {:>12}  {:>12}  {:>12}  {:>12}  {:>10}",
-            c.generation, c.log_start, c.recovery_point, c.durable_end, c.segment_base, c.position
+        Row::Ring {
+            ring,
+            next_lsn,
+            clean,
+        } => format!(
+            "write-ahead log {ring}, next group {next_lsn}, closed {}",
+            if *clean { "cleanly" } else { "not yet" }
+        ),
+        Row::Checkpoint(id, c) => format!(
+            "{:>6}  {:<22}  {:>9}  {:>10}  {:>12}  {:>12}  {:>12}  {:>10}  {:>6}",
+            id,
+            c.topic_id.to_string(),
+            c.partition,
+            c.lsn,
+            c.log_start,
+            c.end,
+            c.segment_base,
+            c.position,
+            c.last_epoch
         ),
         Row::Damage { position, reason } => format!("{position:>12}  DAMAGED: {reason}"),
     };
@@ -267,13 +283,21 @@ fn row_json(row: &Row) -> Value {
         Row::Epoch(entry) => {
             json!({ "epoch": { "epoch": entry.epoch, "start_offset": entry.start_offset } })
         }
-        Row::Checkpoint(c) => json!({ "checkpoint": {
-            "generation": c.generation,
+        Row::Ring {
+            ring,
+            next_lsn,
+            clean,
+        } => json!({ "ring": { "id": ring, "next_lsn": next_lsn, "clean": clean } }),
+        Row::Checkpoint(id, c) => json!({ "log": {
+            "id": id,
+            "topic_id": c.topic_id.to_string(),
+            "partition": c.partition,
+            "lsn": c.lsn,
             "log_start": c.log_start,
-            "recovery_point": c.recovery_point,
-            "durable_end": c.durable_end,
+            "end": c.end,
             "segment_base": c.segment_base,
             "position": c.position,
+            "last_epoch": c.last_epoch,
         }}),
         Row::Damage { position, reason } => {
             json!({ "damage": { "position": position, "reason": reason } })

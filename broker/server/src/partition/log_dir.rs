@@ -1,0 +1,458 @@
+//! A data directory: its write-ahead log, and the thread that writes behind it.
+//!
+//! Records are durable in the write-ahead log and wait in memory; this thread writes
+//! them into their segments when memory or the ring fills up, or once a minute, oldest
+//! first. A checkpoint then syncs the segments and lets the ring's files go.
+//!
+//! **Invariant:** a group is recycled only when a durable checkpoint says of every log
+//! that its files hold it.
+
+use super::Partition;
+use crate::metrics::Metrics;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tidemark_env::disk::{Disk, OpenMode, write_file_atomic};
+use tidemark_env::{clock, random, task};
+use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
+use tidemark_log::{CheckpointPart, OpenError, RecoveredDir, sync_parts};
+use tidemark_wal::{Limits, LogId, Lsn, Pressure, RingId, Wal, WalConfig};
+use tokio::sync::watch;
+
+/// Logs are written behind and checkpointed this often at least.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// A full disk is asked this often whether there is room again.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+/// Writing behind begins when this share of the memory is in use...
+const MEMORY_HIGH: f64 = 0.7;
+/// ...and goes on down to this one.
+const MEMORY_LOW: f64 = 0.3;
+/// A checkpoint is due when this share of the ring is in use.
+const RING_HIGH: f64 = 0.5;
+/// Memory that somebody held on to is looked at again after this time.
+const HELD_RETRY: Duration = Duration::from_millis(20);
+/// Says that the directory's disk failed.
+const FAILED_MARK: &str = "tidemark-failed";
+/// Held back, so that a full disk has room for the metadata that frees it.
+const BALLAST: &str = "tidemark-ballast";
+const BALLAST_BYTES: u64 = 4 << 20;
+
+/// How write-ahead logs are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct WalSettings {
+    /// `wal.dir`.
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) file_bytes: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) memory_bytes: usize,
+}
+
+/// Bytes of one chunk of the tail in memory.
+const CHUNK_BYTES: usize = 4 << 20;
+
+#[derive(Default)]
+struct Logs {
+    open: BTreeMap<LogId, Arc<Partition>>,
+    /// Logs that cannot be opened keep what is known of them.
+    offline: BTreeMap<LogId, LogCheckpoint>,
+}
+
+/// A data directory.
+pub(crate) struct LogDir {
+    pub(crate) path: PathBuf,
+    pub(crate) wal: Arc<Wal>,
+    disk: Arc<dyn Disk>,
+    ring: RingId,
+    /// Half a file of the ring, as a share of it.
+    file_share: f64,
+    next_log_id: AtomicU64,
+    logs: Mutex<Logs>,
+    /// Partitions with something to be written, oldest first.
+    dirty: Mutex<VecDeque<Arc<Partition>>>,
+    /// There is no room: nothing more is taken in.
+    full: AtomicBool,
+    stopping: AtomicBool,
+    /// One checkpoint at a time.
+    checkpointing: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Told when the directory's disk has failed.
+    failed: watch::Sender<Option<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process, so a poisoned lock is only seen in tests.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why an earlier process marked a data directory as failed, if one did.
+pub(crate) fn failed_mark(disk: &dyn Disk, path: &Path) -> Option<String> {
+    let mark = tidemark_env::disk::read_file(disk, &path.join(FAILED_MARK), 1 << 16).ok()?;
+    Some(String::from_utf8_lossy(&mark).trim().to_owned())
+}
+
+impl LogDir {
+    /// Reads what a data directory was left with, and begins a new ring for it. The old
+    /// one stays until [`LogDir::opened`].
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        settings: &WalSettings,
+        cut_corrupt: bool,
+        metrics: &Arc<Metrics>,
+        failed: watch::Sender<Option<String>>,
+    ) -> Result<(Arc<LogDir>, RecoveredDir), OpenError> {
+        let rings = rings_of(path, settings);
+        let ring_dir = |ring: RingId| rings.join(ring.to_string());
+        let recovered = RecoveredDir::read(disk, path, ring_dir, cut_corrupt)?;
+        if let Some(torn) = &recovered.torn {
+            tracing::warn!(
+                dir = %path.display(), torn,
+                "the end of the write-ahead log was cut: it was being written when the broker stopped"
+            );
+        }
+        let mut id = [0; 16];
+        random::fill(&mut id);
+        let ring = RingId(id);
+        let dir = ring_dir(ring);
+        disk.create_dir_all(&rings)?;
+        // What was closed cleanly needs its ring no more: its files are used again.
+        match recovered.ring {
+            Some(old) if recovered.clean && disk.exists(&ring_dir(old))? => {
+                disk.rename(&ring_dir(old), &dir)?;
+            }
+            _ => disk.create_dir_all(&dir)?,
+        }
+        let config = WalConfig {
+            dir,
+            file_bytes: settings.file_bytes,
+            max_bytes: settings.max_bytes,
+            chunk_bytes: CHUNK_BYTES.min(settings.memory_bytes / 2),
+            memory_bytes: settings.memory_bytes,
+        };
+        let metrics = Arc::clone(metrics);
+        let observer = Box::new(move |group: &tidemark_wal::GroupWritten| {
+            metrics.wal_group(group.took, group.bytes, group.records);
+        });
+        let wal = Wal::create(Arc::clone(disk), config, ring, recovered.next_lsn, observer)?;
+        disk.sync_dir(&rings)?;
+        let dir = LogDir {
+            path: path.to_path_buf(),
+            wal,
+            disk: Arc::clone(disk),
+            ring,
+            file_share: settings.file_bytes as f64 / settings.max_bytes as f64 / 2.0,
+            next_log_id: AtomicU64::new(recovered.next_log_id),
+            logs: Mutex::default(),
+            dirty: Mutex::default(),
+            full: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            checkpointing: Mutex::default(),
+            thread: Mutex::default(),
+            failed,
+        };
+        Ok((Arc::new(dir), recovered))
+    }
+
+    /// An id for a log that is new here.
+    pub(crate) fn next_log_id(&self) -> LogId {
+        LogId(self.next_log_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A log is open: checkpoints speak of it from now on.
+    pub(crate) fn add(&self, id: LogId, partition: Arc<Partition>) {
+        let mut logs = lock(&self.logs);
+        logs.offline.remove(&id);
+        logs.open.insert(id, partition);
+    }
+
+    /// A log cannot be opened: checkpoints repeat what is known of it. Its records of the
+    /// write-ahead log are kept elsewhere.
+    pub(crate) fn add_offline(&self, id: LogId, mut known: LogCheckpoint) {
+        known.lsn = self.wal.durable_lsn();
+        lock(&self.logs).offline.insert(id, known);
+    }
+
+    /// A log is gone.
+    pub(crate) fn remove(&self, id: LogId) {
+        let mut logs = lock(&self.logs);
+        logs.open.remove(&id);
+        logs.offline.remove(&id);
+    }
+
+    /// Bytes of the write-ahead log that no checkpoint has let go of, the share of the
+    /// memory in use, and so on.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.wal.pressure()
+    }
+
+    /// Whether nothing more is taken in for want of room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// All logs are open: makes durable what they rely on, says so in the first
+    /// checkpoint of the new ring, and lets the old ring go. Blocks.
+    pub(crate) fn opened(self: &Arc<Self>, settings: &WalSettings) -> io::Result<()> {
+        self.checkpoint(false)?;
+        let rings = rings_of(&self.path, settings);
+        for entry in self.disk.list(&rings)? {
+            if entry.is_dir && entry.name != self.ring.to_string() {
+                self.disk.remove_dir_all(&rings.join(&entry.name))?;
+            }
+        }
+        self.make_ballast();
+        self.wal.run_writer()?;
+        let dir = Arc::clone(self);
+        let thread = task::thread("write-behind", move || dir.run())?;
+        *lock(&self.thread) = Some(thread);
+        Ok(())
+    }
+
+    /// A partition has something to be written.
+    pub(super) fn enqueue(&self, partition: Arc<Partition>) {
+        lock(&self.dirty).push_back(partition);
+    }
+
+    fn run(&self) {
+        let mut last = clock::monotonic();
+        let mut pressure = self.wal.pressure();
+        // Somebody holds on to the memory: looking again at once would change nothing.
+        let mut held = false;
+        while !self.stopping.load(Ordering::Acquire) {
+            let due = CHECKPOINT_INTERVAL.saturating_sub(last.elapsed());
+            pressure = if self.is_full() {
+                self.wal
+                    .wait_for_pressure(Limits::NONE, due.min(FULL_RETRY))
+            } else if held {
+                self.wal
+                    .wait_for_pressure(Limits::NONE, due.min(HELD_RETRY))
+            } else {
+                let limits = Limits {
+                    memory: MEMORY_HIGH,
+                    // A file was begun: the next one is made ahead.
+                    ring: RING_HIGH.min(pressure.ring + self.file_share),
+                };
+                self.wal.wait_for_pressure(limits, due)
+            };
+            if self.stopping.load(Ordering::Acquire) || self.wal.failure().is_some() {
+                return;
+            }
+            let checkpoint = pressure.ring >= RING_HIGH || last.elapsed() >= CHECKPOINT_INTERVAL;
+            let all = checkpoint || self.is_full();
+            let done = (|| {
+                if all || pressure.memory >= MEMORY_HIGH {
+                    self.write_behind(all)?;
+                }
+                if checkpoint {
+                    self.checkpoint(false)?;
+                    last = clock::monotonic();
+                }
+                while pressure.ring > 0.0 && !self.is_full() && self.wal.prepare()? {}
+                Ok(())
+            })();
+            match done {
+                Ok(()) => self.has_room(),
+                Err(error) if is_full(&error) => {
+                    self.has_no_room(&error);
+                    // Or the loop would turn without a pause.
+                    last = clock::monotonic();
+                }
+                Err(error) => return self.fail(&error.to_string()),
+            }
+            pressure = self.wal.pressure();
+            held = pressure.memory >= MEMORY_HIGH;
+        }
+    }
+
+    /// Writes what waits into segments, oldest first: all of it, or until memory is low.
+    fn write_behind(&self, all: bool) -> io::Result<()> {
+        // Those that become dirty meanwhile have their turn in the next round.
+        let rounds = lock(&self.dirty).len();
+        for _ in 0..rounds {
+            if !all && self.wal.pressure().memory <= MEMORY_LOW {
+                return Ok(());
+            }
+            let Some(partition) = lock(&self.dirty).pop_front() else {
+                return Ok(());
+            };
+            partition.write_behind()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs what is in the segments, says so, and lets the groups go that are in them.
+    /// Blocks.
+    pub(crate) fn checkpoint(&self, clean: bool) -> io::Result<()> {
+        let _one = lock(&self.checkpointing);
+        let cut = self.wal.durable_lsn();
+        let (open, offline) = {
+            let logs = lock(&self.logs);
+            let open: Vec<_> = logs.open.values().cloned().collect();
+            (open, logs.offline.clone())
+        };
+        let mut parts = Vec::with_capacity(open.len());
+        let mut from = Vec::with_capacity(open.len());
+        for partition in open {
+            if let Ok(part) = partition.with_log(|log, _| log.checkpoint_part(cut)) {
+                parts.push(part);
+                from.push(partition);
+            }
+        }
+        let written = self.note(&parts, offline, clean);
+        if written.is_err() {
+            for (partition, part) in from.iter().zip(&parts) {
+                if partition
+                    .with_log(|log, _| log.checkpoint_failed(part))
+                    .is_err()
+                {
+                    // Closed meanwhile: it has no more to say.
+                }
+            }
+        }
+        written?;
+        let oldest = parts.iter().map(|part| part.entry.lsn).min();
+        self.wal.recycle(oldest.unwrap_or(cut));
+        Ok(())
+    }
+
+    fn note(
+        &self,
+        parts: &[CheckpointPart],
+        offline: BTreeMap<LogId, LogCheckpoint>,
+        clean: bool,
+    ) -> io::Result<()> {
+        sync_parts(&*self.disk, &self.path, parts)?;
+        let mut logs = offline;
+        logs.extend(parts.iter().map(|part| (part.id, part.entry)));
+        let checkpoint = DirCheckpoint {
+            ring: self.ring,
+            clean,
+            next_lsn: self.wal.durable_lsn() + 1,
+            next_log_id: self.next_log_id.load(Ordering::Relaxed),
+            logs,
+        };
+        checkpoint.write(&*self.disk, &self.path)
+    }
+
+    /// Ends the threads; everything that was appended is durable then. Blocks.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wal.nudge();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the write-behind thread panicked");
+        }
+        self.wal.stop();
+    }
+
+    /// Ends the threads without writing anything more, as if the process had been killed.
+    pub(crate) fn abandon(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wal.fail("the broker was dropped".to_owned());
+    }
+
+    /// Notes that all logs were closed, so that the next start need not read the
+    /// write-ahead log. Blocks.
+    pub(crate) fn closed(&self, parts: &[CheckpointPart]) -> io::Result<()> {
+        let offline = lock(&self.logs).offline.clone();
+        self.note(parts, offline, true)
+    }
+
+    /// Whether the disk failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.wal.failure().map(|failure| failure.to_string())
+    }
+
+    /// The disk failed: what its page cache holds cannot be trusted. Nothing more is
+    /// acknowledged, the directory is marked, and whoever runs the broker is told.
+    pub(crate) fn fail(&self, reason: &str) {
+        tracing::error!(
+            dir = %self.path.display(), reason,
+            "the data directory's disk failed: nothing more is taken in. Replace the disk"
+        );
+        self.wal.fail(reason.to_owned());
+        for partition in lock(&self.logs).open.values() {
+            partition.disk_failed(reason);
+        }
+        let mark = write_file_atomic(&*self.disk, &self.path.join(FAILED_MARK), reason.as_bytes());
+        if let Err(error) = mark {
+            tracing::error!(dir = %self.path.display(), %error, "the directory cannot be marked as failed");
+        }
+        self.failed
+            .send_replace(Some(format!("{}: {reason}", self.path.display())));
+    }
+
+    fn has_no_room(&self, error: &io::Error) {
+        if self.full.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::error!(
+            dir = %self.path.display(), %error,
+            "the disk is full: the broker takes no records into this directory until there is room. \
+             Delete topics, lower their retention, or grow the volume; no restart is needed"
+        );
+        // Room for what the metadata has to write so that something can be deleted.
+        if let Err(error) = self.disk.remove(&self.path.join(BALLAST))
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the ballast cannot be let go");
+        }
+    }
+
+    fn has_room(&self) {
+        if !self.is_full() || !self.make_ballast() {
+            return;
+        }
+        self.full.store(false, Ordering::Release);
+        tracing::info!(dir = %self.path.display(), "there is room on the disk again: records are taken in");
+    }
+
+    /// Sets some room aside; says whether there was any.
+    fn make_ballast(&self) -> bool {
+        let path = self.path.join(BALLAST);
+        let made = self.disk.open(&path, OpenMode::Create).and_then(|file| {
+            let zeros = vec![0; 1 << 20];
+            let mut at = file.len()?;
+            while at < BALLAST_BYTES {
+                file.write_at(&zeros, at)?;
+                at += zeros.len() as u64;
+            }
+            file.sync_data()
+        });
+        if made.is_err() && self.is_full() {
+            // Half of it would only take what the metadata needs.
+            drop(self.disk.remove(&path));
+        }
+        made.is_ok()
+    }
+
+    /// Waits until `lsn` is durable. Blocks.
+    pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<(), io::Error> {
+        self.wal.wait_durable(lsn).map_err(io::Error::other)
+    }
+}
+
+/// Whether the disk or a quota is used up.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
+}
+
+/// Where the rings of data directory `path` are.
+fn rings_of(path: &Path, settings: &WalSettings) -> PathBuf {
+    match &settings.dir {
+        None => path.join("wal"),
+        Some(dir) => {
+            // Two data directories never share a place there.
+            let name = path.to_string_lossy().replace(['/', '\\'], "_");
+            dir.join(name.trim_start_matches('_'))
+        }
+    }
+}
