@@ -33,6 +33,8 @@ pub struct Running {
     child: Child,
     log: PathBuf,
     dir: PathBuf,
+    port: u16,
+    sets: Vec<String>,
 }
 
 /// Finds a port that nobody listens on, and for Kafka's controller the next one as well.
@@ -50,23 +52,54 @@ pub fn free_port(from: u16) -> Result<u16> {
 impl Places {
     /// Starts a contender on a fresh directory and does not wait for it.
     pub fn start(&self, contender: Contender, name: &str) -> Result<Running> {
+        self.start_with(contender, name, &[])
+    }
+
+    /// The same with settings, `name=value`.
+    pub fn start_with(&self, contender: Contender, name: &str, sets: &[String]) -> Result<Running> {
         let dir = self.data.join(name);
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(while_doing("emptying a data directory"))?;
         }
         fs::create_dir_all(&dir).map_err(while_doing("creating a data directory"))?;
         let port = free_port(self.base_port)?;
+        if contender != Contender::Tidemark {
+            self.format_kafka(&dir, port)?;
+        }
+        self.spawn(contender, &dir, port, sets)
+    }
+
+    /// Starts a broker that has ended again: same directory, port and settings.
+    pub fn restart(&self, ended: Running) -> Result<Running> {
+        let (contender, port) = (ended.contender, ended.port);
+        let (dir, sets) = (ended.dir.clone(), ended.sets.clone());
+        drop(ended);
+        self.spawn(contender, &dir, port, &sets)
+    }
+
+    fn spawn(
+        &self,
+        contender: Contender,
+        dir: &Path,
+        port: u16,
+        sets: &[String],
+    ) -> Result<Running> {
         let log = dir.join("output.log");
-        let output = File::create(&log).map_err(while_doing("creating a log file"))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(while_doing("creating a log file"))?;
         let errors = output
             .try_clone()
             .map_err(while_doing("creating a log file"))?;
         let mut command = match contender {
-            Contender::Tidemark => self.tidemark_command(&dir, port)?,
-            Contender::Kafka | Contender::KafkaFsync => {
-                self.kafka_command(contender, &dir, port)?
-            }
+            Contender::Tidemark => self.tidemark_command(dir, port)?,
+            Contender::Kafka | Contender::KafkaFsync => self.kafka_command(contender, dir, port),
         };
+        for set in sets {
+            command.args(["--set", set]);
+        }
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let spawned = Instant::now();
         let child = command
@@ -80,7 +113,9 @@ impl Places {
             spawned,
             child,
             log,
-            dir,
+            dir: dir.to_owned(),
+            port,
+            sets: sets.to_vec(),
         })
     }
 
@@ -97,7 +132,7 @@ impl Places {
     }
 
     /// Kafka's storage is formatted first, so that a start is a start: one JVM and not two.
-    fn kafka_command(&self, contender: Contender, dir: &Path, port: u16) -> Result<Command> {
+    fn format_kafka(&self, dir: &Path, port: u16) -> Result<()> {
         let logs = dir.join("logs");
         let properties = dir.join("format.properties");
         fs::write(&properties, format_properties(&logs, port))
@@ -119,6 +154,10 @@ impl Places {
                 "formatting Kafka's storage: {why}"
             )));
         }
+        Ok(())
+    }
+
+    fn kafka_command(&self, contender: Contender, dir: &Path, port: u16) -> Command {
         let mut command = Command::new(self.root.join("lab/bin/kafka-broker"));
         command
             .args([
@@ -132,7 +171,7 @@ impl Places {
         if contender == Contender::KafkaFsync {
             command.args(["--set", "log.flush.interval.messages=1"]);
         }
-        Ok(command)
+        command
     }
 }
 
@@ -168,6 +207,50 @@ impl Running {
         }
     }
 
+    /// The last line of its output.
+    pub fn last_words(&self) -> String {
+        tail(&self.log, 1)
+    }
+
+    /// Where its metrics are, when its output says so: `host:port`.
+    pub fn metrics_address(&self) -> Option<String> {
+        let text = fs::read_to_string(&self.log).ok()?;
+        let line = text
+            .lines()
+            .rev()
+            .find(|l| l.contains("has health and metrics"))?;
+        let (_, rest) = line.split_once("http://")?;
+        Some(rest.split_once('/')?.0.to_owned())
+    }
+
+    /// Asks the broker to stop and waits for it; seconds, or `None` when it had to be killed.
+    pub fn stop_within(&mut self, patience: Duration) -> Option<f64> {
+        let began = Instant::now();
+        self.signal(rustix::process::Signal::TERM);
+        while began.elapsed() < patience {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return Some(began.elapsed().as_secs_f64());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+        None
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().ok();
+    }
+
+    fn signal(&mut self, signal: rustix::process::Signal) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            // An error means that it is gone, which waiting for it tells.
+            rustix::process::kill_process(pid, signal).unwrap_or_default();
+        }
+    }
+
     /// Asks the broker to stop, kills it after 20 s, and removes its data.
     pub fn stop(mut self, keep: bool) {
         self.end();
@@ -178,19 +261,7 @@ impl Running {
     }
 
     fn end(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let pid = rustix::process::Pid::from_child(&self.child);
-            // An error means that it is gone, which the loop below sees.
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap_or_default();
-        }
-        for _ in 0..1000 {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-                _ => return,
-            }
-        }
-        self.child.kill().unwrap_or_default();
-        self.child.wait().ok();
+        self.stop_within(Duration::from_secs(20));
     }
 }
 
@@ -235,6 +306,8 @@ mod tests {
             child,
             log,
             dir: dir.clone(),
+            port: 0,
+            sets: Vec::new(),
         };
         let text = running.check_alive().unwrap_err().to_string();
         assert!(text.contains("last words"), "{text}");

@@ -9,15 +9,14 @@ use serde::Serialize;
 
 use crate::contender::{Places, Running};
 use crate::failure::{Failure, Result};
-use crate::flushes::Counter;
-use crate::load::{
-    Consumed, Load, Pace, Produced, RECORD_BYTES, Unmeasured, Window, create_topic, delete_topics,
-    first_ack,
-};
+use crate::flushes::{Counter, Flushes};
+use crate::load::{Consumed, Load, Pace, Produced, RECORD_BYTES, Unmeasured, Window, first_ack};
 use crate::plan::{Contender, DEFAULTS, Phase, Plan, order};
 use crate::procfs::{CpuSample, TICKS_PER_S, cpu_between, resident_bytes, sample_cpu};
 use crate::readings::Readings;
+use crate::scenario::{DISK_DELAY_US, MAIN, SLOW, Scenario, Step};
 use crate::stats::{Reading, percentile};
+use crate::topics::{create_topic, delete_topics};
 
 /// A window in which broker threads waited longer for a core than this share of it is noisy.
 pub const NOISE_GATE: f64 = 0.01;
@@ -42,42 +41,67 @@ pub struct WindowRecord {
     /// Seconds that broker threads waited for a core, over the length of the window.
     pub wait_share: f64,
     /// Flushes that the broker asked the kernel for, when they can be counted.
-    pub flushes: Option<u64>,
+    pub flushes: Option<Flushes>,
     /// How late sends were at the 99th percentile: the generator's own doing.
     pub lateness_p99_ms: Option<f64>,
 }
 
-/// What a run brings home.
+/// What a scenario brings home.
+#[derive(Default)]
 pub struct Outcome {
     /// Readings of every measure.
     pub readings: Readings,
     /// All windows.
     pub windows: Vec<WindowRecord>,
+    /// What else the table rests on.
+    pub notes: Vec<String>,
 }
 
 /// Reads the broker's counters around a window.
-struct Observed {
+pub struct Observed {
     pid: u32,
+    metrics: Option<String>,
     scratch: PathBuf,
     count_flushes: bool,
     counter: Option<Counter>,
     before: Option<(CpuSample, Instant)>,
-    seen: Option<Seen>,
+    /// What was read, once the window is over.
+    pub seen: Option<Seen>,
 }
 
-#[derive(Clone, Copy)]
-struct Seen {
-    run_s: f64,
-    exact: bool,
-    wait_share: f64,
-    wall_s: f64,
-    flushes: Option<u64>,
+/// What a broker did in a window.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// CPU-seconds.
+    pub run_s: f64,
+    /// False when they are from the coarser counter.
+    pub exact: bool,
+    /// Seconds of waiting for a core per second.
+    pub wait_share: f64,
+    /// Length of the window in seconds.
+    pub wall_s: f64,
+    /// Flushes, where they were to be counted and could be.
+    pub flushes: Option<Flushes>,
+}
+
+impl Seen {
+    /// CPU in per cent of a core.
+    pub fn percent(&self) -> f64 {
+        100.0 * self.run_s / self.wall_s
+    }
+
+    /// True when the machine left the broker alone.
+    pub fn quiet(&self) -> bool {
+        self.wait_share <= NOISE_GATE
+    }
 }
 
 impl Observed {
-    fn new(pid: u32, scratch: &Path, count_flushes: bool) -> Observed {
+    /// A window on `broker` that has not begun; `scratch` is a directory for counters.
+    pub fn new(broker: &Running, scratch: &Path, count_flushes: bool) -> Observed {
         Observed {
-            pid,
+            pid: broker.pid(),
+            metrics: broker.metrics_address(),
             scratch: scratch.to_owned(),
             count_flushes,
             counter: None,
@@ -97,7 +121,7 @@ impl Window for Observed {
         // Nobody pays for what another one left in the page cache.
         rustix::fs::sync();
         if self.count_flushes {
-            self.counter = Counter::start(self.pid, &self.scratch);
+            self.counter = Counter::start(self.pid, &self.scratch, self.metrics.clone());
         }
         self.before = Some((self.sample()?, Instant::now()));
         Ok(())
@@ -121,63 +145,67 @@ impl Window for Observed {
     }
 }
 
+/// A whole run: what it works with, and brokers that are warm.
+pub struct Bench<'a> {
+    /// Lengths.
+    pub plan: &'a Plan,
+    /// Where things are.
+    pub places: &'a Places,
+    /// The load generator.
+    pub load: &'a Load,
+    /// Who was asked for.
+    pub contenders: &'a [Contender],
+    /// Leave the data directories.
+    pub keep: bool,
+    /// Warmed-up brokers that scenarios of plain produce and consume windows share.
+    pub standing: Vec<Running>,
+}
+
+impl Bench<'_> {
+    /// Runs a scenario of produce and consume windows. After a failure nobody stands any more.
+    pub fn run(&mut self, scenario: Scenario) -> Result<Outcome> {
+        let mut it = Experiment {
+            plan: self.plan,
+            places: self.places,
+            load: self.load,
+            outcome: Outcome::default(),
+            acked: BTreeMap::new(),
+        };
+        let done = it.run(scenario, self);
+        if done.is_err() {
+            self.standing.clear();
+        }
+        done.map(|()| it.outcome)
+    }
+
+    /// Ends the brokers that stand.
+    pub fn dismiss(&mut self) {
+        for broker in self.standing.drain(..) {
+            broker.stop(self.keep);
+        }
+    }
+}
+
 struct Experiment<'a> {
     plan: &'a Plan,
     places: &'a Places,
     load: &'a Load,
-    readings: Readings,
-    windows: Vec<WindowRecord>,
+    outcome: Outcome,
     /// Records acknowledged in a topic, which a consumer must find.
     acked: BTreeMap<(Contender, String), u64>,
 }
 
-/// Runs the whole plan.
-pub fn run(
-    plan: &Plan,
-    places: &Places,
-    load: &Load,
-    contenders: &[Contender],
-    keep: bool,
-) -> Result<Outcome> {
-    let mut it = Experiment {
-        plan,
-        places,
-        load,
-        readings: Readings::default(),
-        windows: Vec::new(),
-        acked: BTreeMap::new(),
-    };
-    it.starts(contenders)?;
-    let mut running = Vec::new();
-    for &contender in contenders {
-        let mut broker = places.start(contender, contender.name())?;
-        first_ack(&mut broker, load)?;
-        running.push(broker);
-    }
-    for broker in &mut running {
-        it.warm_up(broker)?;
-    }
-    for round in 0..plan.rounds {
-        it.round(&mut running, &order(contenders, round), round)?;
-    }
-    it.idle(&mut running)?;
-    for broker in running {
-        broker.stop(keep);
-    }
-    Ok(Outcome {
-        readings: it.readings,
-        windows: it.windows,
-    })
-}
-
 /// Progress for people: a line on the error stream.
-fn say(text: &str) {
+pub fn say(text: &str) {
     // Nobody reads it: then nobody misses it.
     writeln!(std::io::stderr(), "bench: {text}").unwrap_or_default();
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+/// Resident memory of a broker in MiB.
+pub fn resident_mib(broker: &Running) -> Result<f64> {
+    resident_bytes(broker.pid())
+        .map(|bytes| bytes as f64 / f64::from(1 << 20))
+        .ok_or_else(|| Failure::Finding(format!("{} is gone", broker.contender.name())))
 }
 
 fn topic(round: usize, what: &str) -> String {
@@ -185,15 +213,51 @@ fn topic(round: usize, what: &str) -> String {
 }
 
 impl Experiment<'_> {
-    fn put(&mut self, key: &str, contender: Contender, round: usize, value: f64, quiet: bool) {
-        self.readings
-            .put(key, contender, round, Reading { value, quiet });
+    fn run(&mut self, scenario: Scenario, bench: &mut Bench<'_>) -> Result<()> {
+        let contenders = scenario.contenders(bench.contenders);
+        if scenario == Scenario::Main {
+            self.starts(&contenders)?;
+        }
+        let slow = scenario == Scenario::SlowDisk;
+        let mut slowed = Vec::new();
+        for &contender in &contenders {
+            let name = format!("{}-{}", contender.name(), scenario.name());
+            if slow && contender == Contender::Tidemark {
+                let set = format!("disk.flush.delay.us={DISK_DELAY_US}");
+                slowed.push(self.warm(contender, &name, &[set])?);
+            } else if !bench.standing.iter().any(|b| b.contender == contender) {
+                bench.standing.push(self.warm(contender, &name, &[])?);
+            }
+        }
+        let standing = bench.standing.iter_mut();
+        let mut running: Vec<&mut Running> = slowed
+            .iter_mut()
+            .chain(standing.filter(|b| !slow || b.contender != Contender::Tidemark))
+            .collect();
+        for round in 0..self.plan.rounds {
+            let order = order(&contenders, round);
+            self.round(scenario, &mut running, &order, round)?;
+        }
+        if scenario == Scenario::Main {
+            self.idle(&mut running)?;
+        }
+        for broker in slowed {
+            broker.stop(bench.keep);
+        }
+        Ok(())
     }
 
-    fn resident(&self, broker: &Running) -> Result<f64> {
-        resident_bytes(broker.pid())
-            .map(mib)
-            .ok_or_else(|| Failure::Finding(format!("{} is gone", broker.contender.name())))
+    fn warm(&mut self, contender: Contender, name: &str, sets: &[String]) -> Result<Running> {
+        let mut broker = self.places.start_with(contender, name, sets)?;
+        first_ack(&mut broker, self.load)?;
+        self.warm_up(&mut broker)?;
+        Ok(broker)
+    }
+
+    fn put(&mut self, key: &str, contender: Contender, round: usize, value: f64, quiet: bool) {
+        self.outcome
+            .readings
+            .put(key, contender, round, Reading { value, quiet });
     }
 
     /// Time to the first acknowledgement and idle memory, one broker at a time. Kafka's flush
@@ -210,7 +274,7 @@ impl Experiment<'_> {
                 let seconds = first_ack(&mut broker, self.load)?;
                 std::thread::sleep(Duration::from_secs_f64(self.plan.idle_s));
                 broker.check_alive()?;
-                let resident = self.resident(&broker)?;
+                let resident = resident_mib(&broker)?;
                 say(&format!(
                     "start {}/{}: {} acknowledged after {seconds:.3} s, {resident:.0} MiB idle",
                     trial + 1,
@@ -229,11 +293,12 @@ impl Experiment<'_> {
     fn warm_up(&mut self, broker: &mut Running) -> Result<()> {
         let began = Instant::now();
         let at = broker.bootstrap.clone();
-        create_topic(&at, "bench-warm")?;
+        create_topic(&at, "bench-warm", MAIN.partitions)?;
         let seconds = self.plan.warm_s * 0.75;
         let produced = self.load.saturate(
             &at,
             "bench-warm",
+            MAIN,
             DEFAULTS,
             seconds,
             self.plan.warm_bytes,
@@ -255,24 +320,32 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    fn round(&mut self, running: &mut [Running], order: &[Contender], round: usize) -> Result<()> {
-        for phase in Plan::phases() {
+    fn round(
+        &mut self,
+        scenario: Scenario,
+        running: &mut [&mut Running],
+        order: &[Contender],
+        round: usize,
+    ) -> Result<()> {
+        for step in scenario.steps() {
             for &contender in order {
                 if let Some(broker) = running.iter_mut().find(|b| b.contender == contender) {
                     broker.check_alive()?;
-                    let record = self.window(broker, phase, round)?;
+                    let record = self.window(broker, step, round)?;
                     broker.check_alive()?;
                     say(&line(self.plan, &record));
-                    self.keep(record, phase)?;
+                    self.keep(record, step)?;
                 }
             }
         }
         for broker in running.iter() {
-            let resident = self.resident(broker)?;
+            let resident = resident_mib(broker)?;
             self.put("rss.loaded", broker.contender, round, resident, true);
-            let names: Vec<String> = produce_phases()
+            let steps = scenario.steps();
+            let names: Vec<String> = steps
                 .iter()
-                .map(|p| topic(round, &p.key()))
+                .filter(|s| s.writes())
+                .map(|s| topic(round, &s.key()))
                 .collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             delete_topics(&broker.bootstrap, &names)?;
@@ -281,11 +354,11 @@ impl Experiment<'_> {
     }
 
     /// CPU of brokers that have been used and are left alone, all at the same time.
-    fn idle(&mut self, running: &mut [Running]) -> Result<()> {
+    fn idle(&mut self, running: &mut [&mut Running]) -> Result<()> {
         std::thread::sleep(Duration::from_secs_f64(self.plan.idle_s));
         let mut observed = Vec::new();
         for broker in running.iter() {
-            let mut window = Observed::new(broker.pid(), &self.places.data, false);
+            let mut window = Observed::new(broker, &self.places.data, false);
             window.begin()?;
             observed.push(window);
         }
@@ -294,43 +367,45 @@ impl Experiment<'_> {
             window.end()?;
             broker.check_alive()?;
             if let Some(seen) = window.seen {
-                let percent = 100.0 * seen.run_s / seen.wall_s;
-                self.put("idle.cpu", broker.contender, 0, percent, true);
+                self.put("idle.cpu", broker.contender, 0, seen.percent(), true);
             }
         }
         Ok(())
     }
 
-    fn window(&mut self, broker: &Running, phase: Phase, round: usize) -> Result<WindowRecord> {
+    fn window(&mut self, broker: &Running, step: Step, round: usize) -> Result<WindowRecord> {
         let at = &broker.bootstrap;
         let contender = broker.contender;
-        let writes = matches!(phase, Phase::Produce(_) | Phase::ProduceAt(_));
-        let mut window = Observed::new(broker.pid(), &self.places.data, writes);
+        let (shape, phase) = (step.shape, step.phase);
+        let mut window = Observed::new(broker, &self.places.data, step.writes());
         let name = match phase {
-            Phase::Consume(batching) => topic(round, &Phase::Produce(batching).key()),
-            Phase::ConsumeAt(_) => topic(round, &Phase::Produce(DEFAULTS).key()),
-            _ => topic(round, &phase.key()),
+            Phase::Consume(batching) => topic(round, &step.named(Phase::Produce(batching))),
+            Phase::ConsumeAt(_) => topic(round, &step.named(Phase::Produce(DEFAULTS))),
+            _ => topic(round, &step.key()),
         };
-        if writes {
-            create_topic(at, &name)?;
+        if step.writes() {
+            create_topic(at, &name, shape.partitions)?;
         }
         let acked = self.acked.get(&(contender, name.clone())).copied();
         let (mb, seconds, lateness_p99_ms) = match phase {
             Phase::Produce(batching) => {
                 let (seconds, cap) = (self.plan.produce_s, self.plan.produce_cap_bytes);
-                let done = self
-                    .load
-                    .saturate(at, &name, batching, seconds, cap, &mut window)?;
+                let done =
+                    self.load
+                        .saturate(at, &name, shape, batching, seconds, cap, &mut window)?;
                 self.produced(contender, name, &done)
             }
             Phase::ProduceAt(rate) => {
-                let mut done = self
-                    .load
-                    .fixed(at, &name, rate, self.plan.fixed_s, &mut window)?;
-                let quiet = window.seen.is_some_and(|s| s.wait_share <= NOISE_GATE);
+                let mut done =
+                    self.load
+                        .fixed(at, &name, shape, rate, self.plan.fixed_s, &mut window)?;
+                let quiet = window.seen.is_some_and(|s| s.quiet());
+                if step.shape == SLOW && contender == Contender::Tidemark {
+                    check_delayed(&mut done.latencies_ms)?;
+                }
                 for (suffix, fraction) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
                     if let Some(ms) = percentile(&mut done.latencies_ms, fraction) {
-                        let key = format!("{}.{suffix}", phase.key());
+                        let key = format!("{}.{suffix}", step.key());
                         self.put(&key, contender, round, ms, quiet);
                     }
                 }
@@ -356,7 +431,7 @@ impl Experiment<'_> {
         Ok(WindowRecord {
             round,
             contender,
-            phase: phase.key(),
+            phase: step.key(),
             mb,
             seconds,
             cpu_s: seen.run_s,
@@ -379,20 +454,15 @@ impl Experiment<'_> {
     }
 
     /// Turns a window into readings.
-    fn keep(&mut self, record: WindowRecord, phase: Phase) -> Result<()> {
-        let (contender, round, key) = (record.contender, record.round, phase.key());
+    fn keep(&mut self, record: WindowRecord, step: Step) -> Result<()> {
+        let (contender, round, key) = (record.contender, record.round, step.key());
         let quiet = record.wait_share <= NOISE_GATE;
-        let writes = matches!(phase, Phase::Produce(_) | Phase::ProduceAt(_));
         if record.mb <= 0.0 || record.seconds <= 0.0 {
             let text = format!("{} moved nothing in {key}", contender.name());
             return Err(Failure::Finding(text));
         }
-        if writes && contender.promises_fsync() && record.flushes == Some(0) {
-            return Err(Failure::Finding(format!(
-                "{} acknowledged {:.0} MB without one flush: its figures are not about durability",
-                contender.name(),
-                record.mb
-            )));
+        if step.writes() {
+            check_flushed(contender, record.flushes, &format!("{:.0} MB", record.mb))?;
         }
         let per_gb = record.cpu_s / (record.mb / 1e3);
         self.put(&format!("{key}.cpu"), contender, round, per_gb, quiet);
@@ -404,18 +474,39 @@ impl Experiment<'_> {
             quiet,
         );
         if let Some(flushes) = record.flushes {
-            let per_s = flushes as f64 / record.seconds;
+            let per_s = flushes.durable() as f64 / record.seconds;
             self.put(&format!("{key}.flushes"), contender, round, per_s, quiet);
         }
-        self.windows.push(record);
+        self.outcome.windows.push(record);
         Ok(())
     }
 }
 
-fn produce_phases() -> Vec<Phase> {
-    let mut phases = Plan::phases();
-    phases.retain(|p| matches!(p, Phase::Produce(_) | Phase::ProduceAt(_)));
-    phases
+/// A broker that promises an fsync before every acknowledgement and was seen to ask for none
+/// ends the run.
+pub fn check_flushed(
+    contender: Contender,
+    flushes: Option<Flushes>,
+    acknowledged: &str,
+) -> Result<()> {
+    if contender.promises_fsync() && flushes.is_some_and(|f| f.durable() == 0) {
+        return Err(Failure::Finding(format!(
+            "{} acknowledged {acknowledged} without one flush: its figures are not about durability",
+            contender.name(),
+        )));
+    }
+    Ok(())
+}
+
+/// No acknowledgement that waited for a delayed disk can be sooner than the delay.
+fn check_delayed(latencies_ms: &mut [f64]) -> Result<()> {
+    let delay_ms = f64::from(DISK_DELAY_US) / 1e3;
+    match percentile(latencies_ms, 0.0) {
+        Some(least) if least < delay_ms => Err(Failure::Finding(format!(
+            "a record was acknowledged after {least:.3} ms on a disk that takes {delay_ms} ms longer: the delay is not in force, or the acknowledgement did not wait",
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn consumed(done: Consumed) -> (f64, f64, Option<f64>) {
@@ -429,7 +520,7 @@ fn megabytes(records: u64) -> f64 {
 fn line(plan: &Plan, record: &WindowRecord) -> String {
     let flushes = record
         .flushes
-        .map_or(String::new(), |n| format!(", {n} flushes"));
+        .map_or(String::new(), |n| format!(", {} flushes", n.durable()));
     let late = record.lateness_p99_ms.map_or(String::new(), |ms| {
         format!(", sends {ms:.1} ms late at p99")
     });
@@ -443,4 +534,33 @@ fn line(plan: &Plan, record: &WindowRecord) -> String {
         record.cpu_s / (record.mb / 1e3),
         100.0 * record.wait_share,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_before_the_delay_is_a_finding() {
+        assert!(check_delayed(&mut [9.0, 2.1, 3.0]).is_ok());
+        let early = check_delayed(&mut [9.0, 0.4, 3.0]).unwrap_err();
+        assert_eq!(early.exit_code(), 1);
+        assert!(early.to_string().contains("0.400 ms"), "{early}");
+    }
+
+    #[test]
+    fn a_promise_without_a_flush_is_a_finding() {
+        let none = Some(Flushes::default());
+        assert!(check_flushed(Contender::Tidemark, none, "1 MB").is_err());
+        assert!(check_flushed(Contender::Kafka, none, "1 MB").is_ok());
+        assert!(
+            check_flushed(Contender::Tidemark, None, "1 MB").is_ok(),
+            "nobody counted"
+        );
+        let behind = Some(Flushes {
+            syncfs: 9,
+            ..Flushes::default()
+        });
+        assert!(check_flushed(Contender::Tidemark, behind, "1 MB").is_err());
+    }
 }

@@ -1,7 +1,8 @@
 //! Flushes to the device: how long one takes here, and how many a broker asks for.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,22 +52,73 @@ pub fn measure_latency(dir: &Path) -> Result<FlushLatency> {
 }
 
 /// System calls that put data on the device, counted in the kernel by `perf stat`.
-const EVENTS: [&str; 3] = [
+const EVENTS: [&str; 4] = [
     "syscalls:sys_enter_fsync",
     "syscalls:sys_enter_fdatasync",
     // RWF_DSYNC: a write that is flushed before it returns.
     "syscalls:sys_enter_pwritev2",
+    "syscalls:sys_enter_syncfs",
 ];
 
+/// Histograms of ours whose counts are durable writes; the first one on the page is taken.
+const METRICS: [&str; 2] = [
+    "tidemark_wal_fsync_duration_seconds_count",
+    "tidemark_fsync_duration_seconds_count",
+];
+
+/// Flushes that a broker asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Flushes {
+    /// `fsync` calls.
+    pub fsync: u64,
+    /// `fdatasync` calls.
+    pub fdatasync: u64,
+    /// `pwritev2` calls with `RWF_DSYNC`.
+    pub dsync: u64,
+    /// `syncfs` calls: whole file systems, written behind; not what an acknowledgement waits for.
+    pub syncfs: u64,
+    /// Durable writes by the broker's own count, when the kernel's cannot be had.
+    pub by_metric: Option<u64>,
+}
+
+impl Flushes {
+    /// Those that an acknowledgement may rest on.
+    pub fn durable(&self) -> u64 {
+        self.by_metric
+            .unwrap_or(self.fsync + self.fdatasync + self.dsync)
+    }
+}
+
 /// Counts the flushes of one process while it is alive.
-pub struct Counter {
-    perf: Child,
-    output: PathBuf,
+pub enum Counter {
+    /// By `perf stat`.
+    Perf {
+        /// The counting process.
+        perf: Child,
+        /// Where it writes.
+        output: PathBuf,
+    },
+    /// By the broker's own metric.
+    Metric {
+        /// `host:port` of its HTTP listener.
+        address: String,
+        /// The count at the beginning.
+        before: u64,
+    },
 }
 
 impl Counter {
-    /// Begins to count, `None` when this machine does not let us (no perf, no tracefs, no rights).
-    pub fn start(pid: u32, dir: &Path) -> Option<Counter> {
+    /// Begins to count. Without `perf`, tracefs or rights the broker's own metric is read, if
+    /// it has one; `None` when nothing can be counted.
+    pub fn start(pid: u32, dir: &Path, metrics: Option<String>) -> Option<Counter> {
+        Counter::perf(pid, dir).or_else(|| {
+            let address = metrics?;
+            let before = scrape(&address)?;
+            Some(Counter::Metric { address, before })
+        })
+    }
+
+    fn perf(pid: u32, dir: &Path) -> Option<Counter> {
         let output = dir.join(format!("flushes-{pid}"));
         let mut command = Command::new("perf");
         command.args(["stat", "-x", ",", "-o"]).arg(&output);
@@ -85,45 +137,80 @@ impl Counter {
         // perf says nowhere that it has attached; it does so within milliseconds.
         std::thread::sleep(Duration::from_millis(200));
         match perf.try_wait() {
-            Ok(None) => Some(Counter { perf, output }),
+            Ok(None) => Some(Counter::Perf { perf, output }),
             _ => None,
         }
     }
 
     /// Ends the count and returns it.
-    pub fn stop(mut self) -> Option<u64> {
-        let pid = rustix::process::Pid::from_child(&self.perf);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).ok()?;
-        for _ in 0..250 {
-            if !matches!(self.perf.try_wait(), Ok(None)) {
-                break;
+    pub fn stop(mut self) -> Option<Flushes> {
+        match &mut self {
+            Counter::Perf { perf, output } => {
+                let pid = rustix::process::Pid::from_child(perf);
+                rustix::process::kill_process(pid, rustix::process::Signal::INT).ok()?;
+                for _ in 0..250 {
+                    if !matches!(perf.try_wait(), Ok(None)) {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let text = fs::read_to_string(&*output).ok();
+                fs::remove_file(output).unwrap_or_default();
+                parse_perf(&text?)
             }
-            std::thread::sleep(Duration::from_millis(20));
+            Counter::Metric { address, before } => Some(Flushes {
+                by_metric: Some(scrape(address)?.saturating_sub(*before)),
+                ..Flushes::default()
+            }),
         }
-        let text = fs::read_to_string(&self.output).ok();
-        fs::remove_file(&self.output).unwrap_or_default();
-        parse_perf(&text?)
     }
 }
 
 impl Drop for Counter {
     fn drop(&mut self) {
-        // Gone already after a proper stop.
-        self.perf.kill().unwrap_or_default();
-        self.perf.wait().ok();
+        if let Counter::Perf { perf, .. } = self {
+            // Gone already after a proper stop.
+            perf.kill().unwrap_or_default();
+            perf.wait().ok();
+        }
     }
 }
 
-/// Adds up the counts in `perf stat -x ,` output; `None` unless every event was counted.
-pub fn parse_perf(text: &str) -> Option<u64> {
-    let counts: Vec<Option<u64>> = text
-        .lines()
-        .filter(|line| line.contains("syscalls:"))
-        .map(|line| line.split(',').next()?.trim().parse().ok())
-        .collect();
-    (counts.len() == EVENTS.len())
-        .then(|| counts.into_iter().sum::<Option<u64>>())
-        .flatten()
+/// Reads `perf stat -x ,` output; `None` unless every event was counted.
+pub fn parse_perf(text: &str) -> Option<Flushes> {
+    let count = |event: &str| -> Option<u64> {
+        let line = text.lines().find(|l| l.split(',').any(|f| f == event))?;
+        line.split(',').next()?.trim().parse().ok()
+    };
+    Some(Flushes {
+        fsync: count(EVENTS[0])?,
+        fdatasync: count(EVENTS[1])?,
+        dsync: count(EVENTS[2])?,
+        syncfs: count(EVENTS[3])?,
+        by_metric: None,
+    })
+}
+
+/// The count of durable writes on a page of metrics.
+pub fn parse_metrics(page: &str) -> Option<u64> {
+    METRICS.iter().find_map(|name| {
+        page.lines().find_map(|line| {
+            let value = line.strip_prefix(name)?;
+            // Labels, if there are any, end at a bracket.
+            let value = value.rsplit('}').next()?.trim();
+            value.parse::<f64>().ok().map(|v| v as u64)
+        })
+    })
+}
+
+fn scrape(address: &str) -> Option<u64> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    parse_metrics(&page)
 }
 
 #[cfg(test)]
@@ -131,14 +218,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn perf_counts_add_up() {
+    fn perf_counts_by_call() {
         let text = "# started on Sun\n\n3,,syscalls:sys_enter_fsync,1,100.00,,\n\
                     4,,syscalls:sys_enter_fdatasync,1,100.00,,\n\
-                    0,,syscalls:sys_enter_pwritev2,1,100.00,,\n";
-        assert_eq!(parse_perf(text), Some(7));
+                    5,,syscalls:sys_enter_pwritev2,1,100.00,,\n\
+                    1,,syscalls:sys_enter_syncfs,1,100.00,,\n";
+        let counted = parse_perf(text).unwrap();
+        assert_eq!((counted.dsync, counted.syncfs), (5, 1));
+        assert_eq!(counted.durable(), 12, "syncfs carries no acknowledgement");
         let refused = text.replace("4,,", "<not counted>,,");
         assert_eq!(parse_perf(&refused), None, "a part is not a count");
         assert_eq!(parse_perf(""), None);
+    }
+
+    #[test]
+    fn the_metric_of_the_log_comes_first() {
+        let page = "# HELP x y\ntidemark_fsync_duration_seconds_count 7\n\
+                    tidemark_wal_fsync_duration_seconds_count{dir=\"/a b\"} 42\n";
+        assert_eq!(parse_metrics(page), Some(42));
+        assert_eq!(
+            parse_metrics("tidemark_fsync_duration_seconds_count 7"),
+            Some(7)
+        );
+        assert_eq!(parse_metrics("kafka_x 1\n"), None);
     }
 
     #[test]

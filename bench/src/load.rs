@@ -5,8 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,12 +16,13 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use crate::contender::Running;
 use crate::failure::{Failure, Result, while_doing};
 use crate::plan::{Batching, DEFAULTS, due_after_tick};
+use crate::scenario::Shape;
 use crate::stats::split_mix;
 
 /// Bytes of every record's value.
 pub const RECORD_BYTES: usize = 1024;
-/// Partitions of every topic.
-pub const PARTITIONS: i32 = 12;
+/// Partitions of the topics that are read.
+const PARTITIONS: i32 = 12;
 /// No step waits longer for a broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -158,11 +158,11 @@ impl Load {
     }
 
     /// Sends one record to every partition, so that metadata and connections are there.
-    fn prime(&self, producer: &ThreadedProducer<Acks>, topic: &str) -> Result<()> {
-        for partition in 0..PARTITIONS {
+    fn prime(&self, producer: &ThreadedProducer<Acks>, topic: &str, partitions: i32) -> Result<()> {
+        for partition in 0..partitions {
             self.send(producer, topic, partition, 0, 0)?;
         }
-        let mut state = settled(producer, PARTITIONS as u64, PATIENCE)?;
+        let mut state = settled(producer, partitions as u64, PATIENCE)?;
         if let Some(error) = &state.first_error {
             return Err(Failure::Unreachable(format!(
                 "producing to {topic}: {error}"
@@ -198,61 +198,99 @@ impl Load {
         }
     }
 
+    /// As many producers as the load has, connected and with metadata.
+    fn producers(
+        &self,
+        bootstrap: &str,
+        topic: &str,
+        shape: Shape,
+        batching: Batching,
+    ) -> Result<Vec<ThreadedProducer<Acks>>> {
+        let mut all = Vec::new();
+        for _ in 0..shape.producers {
+            let producer = self.producer(bootstrap, batching)?;
+            self.prime(&producer, topic, shape.partitions)?;
+            all.push(producer);
+        }
+        Ok(all)
+    }
+
     /// Produces as fast as the broker acknowledges, for `seconds` or until `cap_bytes`.
+    #[expect(clippy::too_many_arguments, reason = "a window is all of these")]
     pub fn saturate(
         &self,
         bootstrap: &str,
         topic: &str,
+        shape: Shape,
         batching: Batching,
         seconds: f64,
         cap_bytes: u64,
         window: &mut dyn Window,
     ) -> Result<Produced> {
-        let producer = self.producer(bootstrap, batching)?;
-        self.prime(&producer, topic)?;
+        let producers = self.producers(bootstrap, topic, shape, batching)?;
+        let cap = cap_bytes / RECORD_BYTES as u64 / u64::from(shape.producers);
         window.begin()?;
         let start = Instant::now();
         let end = start + Duration::from_secs_f64(seconds);
-        let mut sent = 0;
-        for record in 0..cap_bytes / RECORD_BYTES as u64 {
-            if record % 64 == 0 && Instant::now() >= end {
-                break;
+        let sent = each(&producers, |first, producer| {
+            let mut sent = 0;
+            for record in 0..cap {
+                if record % 64 == 0 && Instant::now() >= end {
+                    break;
+                }
+                sent += 1;
+                let partition = ((record + first) % shape.partitions as u64) as i32;
+                self.send(producer, topic, partition, record, 0)?;
             }
-            sent += 1;
-            let partition = (record % PARTITIONS as u64) as i32;
-            self.send(&producer, topic, partition, record, 0)?;
-        }
-        finish(&producer, start, sent, Vec::new(), window)
+            Ok((sent, Vec::new()))
+        })?;
+        finish(&producers, start, sent, window)
     }
 
-    /// Open loop: records have intended times, one tick per millisecond, whatever the broker does.
+    /// Open loop: records have intended times, one tick per millisecond, whatever the broker
+    /// does. A broker that is so far behind that the window takes twice its time is given no
+    /// more: its rate says that it did not keep up.
     pub fn fixed(
         &self,
         bootstrap: &str,
         topic: &str,
+        shape: Shape,
         rate_mb_s: u32,
         seconds: f64,
         window: &mut dyn Window,
     ) -> Result<Produced> {
-        let producer = self.producer(bootstrap, DEFAULTS)?;
-        self.prime(&producer, topic)?;
+        let producers = self.producers(bootstrap, topic, shape, DEFAULTS)?;
+        let share = u64::from(shape.producers);
         window.begin()?;
-        let epoch = producer.context().epoch;
         let start = Instant::now();
-        let mut lateness_ms = Vec::new();
-        let mut record = 0;
-        for tick in 0..(seconds * 1e3) as u64 {
-            let intended = start + Duration::from_millis(tick);
-            std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-            lateness_ms.push((Instant::now() - intended).as_secs_f64() * 1e3);
-            let opaque = intended.duration_since(epoch).as_micros() as usize + 1;
-            while record < due_after_tick(rate_mb_s, RECORD_BYTES, tick) {
-                let partition = (record % PARTITIONS as u64) as i32;
-                self.send(&producer, topic, partition, record, opaque)?;
-                record += 1;
+        let give_up = start + Duration::from_secs_f64(2.0 * seconds);
+        let sent = each(&producers, |first, producer| {
+            let epoch = producer.context().epoch;
+            let mut lateness_ms = Vec::new();
+            let (mut record, mut sent) = (0, 0);
+            for tick in 0..(seconds * 1e3) as u64 {
+                let intended = start + Duration::from_millis(tick);
+                std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+                let now = Instant::now();
+                if now > give_up {
+                    break;
+                }
+                lateness_ms.push((now - intended).as_secs_f64() * 1e3);
+                let opaque = intended.duration_since(epoch).as_micros() as usize + 1;
+                while record < due_after_tick(rate_mb_s, RECORD_BYTES, tick) {
+                    // Records go round among the producers, and round the partitions in each.
+                    if record % share == first {
+                        let turn = record / share + first;
+                        let partition = (turn % shape.partitions as u64) as i32;
+                        self.send(producer, topic, partition, record, opaque)?;
+                        sent += 1;
+                    }
+                    record += 1;
+                }
             }
-        }
-        finish(&producer, start, record, lateness_ms, window)
+            Ok((sent, lateness_ms))
+        })?;
+        finish(&producers, start, sent, window)
     }
 
     /// Reads a topic from its beginning, again and again for `seconds`, or once at a fixed rate.
@@ -424,72 +462,60 @@ fn settled(
     }
 }
 
-fn finish(
-    producer: &ThreadedProducer<Acks>,
-    start: Instant,
-    sent: u64,
-    lateness_ms: Vec<f64>,
-    window: &mut dyn Window,
-) -> Result<Produced> {
-    drop(settled(producer, sent, PATIENCE)?);
-    window.end()?;
-    let mut state = producer.context().lock();
-    if state.failed > 0 {
-        let why = state.first_error.take().unwrap_or_default();
-        return Err(Failure::Finding(format!(
-            "{} records failed, the first: {why}",
-            state.failed
-        )));
-    }
-    let last = state.last.unwrap_or(start);
-    Ok(Produced {
-        records: state.acked,
-        seconds: (last - start).as_secs_f64(),
-        latencies_ms: std::mem::take(&mut state.latencies_ms),
-        lateness_ms,
+/// What one producer sent, and how late its sends were in milliseconds.
+type Sent = (u64, Vec<f64>);
+
+/// Lets every producer send from a thread of its own.
+fn each(
+    producers: &[ThreadedProducer<Acks>],
+    send: impl Fn(u64, &ThreadedProducer<Acks>) -> Result<Sent> + Sync,
+) -> Result<Vec<Sent>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = producers
+            .iter()
+            .enumerate()
+            .map(|(i, producer)| {
+                let send = &send;
+                scope.spawn(move || send(i as u64, producer))
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|t| {
+                t.join()
+                    .unwrap_or_else(|_| Err(Failure::Unreachable("a producer thread died".into())))
+            })
+            .collect()
     })
 }
 
-fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("broker.address.family", "v4")
-        .create()
-        .map_err(while_doing("making an admin client"))
-}
-
-fn patient() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(PATIENCE))
-        .operation_timeout(Some(PATIENCE))
-}
-
-/// Creates a topic of [`PARTITIONS`] partitions, one replica each.
-pub fn create_topic(bootstrap: &str, topic: &str) -> Result<()> {
-    let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
-    let admin = admin(bootstrap)?;
-    let made = futures_executor::block_on(admin.create_topics([&new], &patient()))
-        .map_err(while_doing("creating a topic"))?;
-    match made.into_iter().next() {
-        Some(Err((_, code))) => Err(Failure::Unreachable(format!("creating {topic}: {code}"))),
-        _ => Ok(()),
+fn finish(
+    producers: &[ThreadedProducer<Acks>],
+    start: Instant,
+    sent: Vec<Sent>,
+    window: &mut dyn Window,
+) -> Result<Produced> {
+    for (producer, (count, _)) in producers.iter().zip(&sent) {
+        drop(settled(producer, *count, PATIENCE)?);
     }
-}
-
-/// Deletes topics; those that are not there are no error.
-pub fn delete_topics(bootstrap: &str, topics: &[&str]) -> Result<()> {
-    let admin = admin(bootstrap)?;
-    let gone = futures_executor::block_on(admin.delete_topics(topics, &patient()))
-        .map_err(while_doing("deleting topics"))?;
-    for result in gone {
-        match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-            Err((topic, code)) => {
-                return Err(Failure::Unreachable(format!("deleting {topic}: {code}")));
-            }
+    window.end()?;
+    let mut all = Produced::default();
+    for (producer, (_, lateness_ms)) in producers.iter().zip(sent) {
+        let mut state = producer.context().lock();
+        if state.failed > 0 {
+            let why = state.first_error.take().unwrap_or_default();
+            return Err(Failure::Finding(format!(
+                "{} records failed, the first: {why}",
+                state.failed
+            )));
         }
+        let last = state.last.unwrap_or(start);
+        all.records += state.acked;
+        all.seconds = all.seconds.max((last - start).as_secs_f64());
+        all.latencies_ms.append(&mut state.latencies_ms);
+        all.lateness_ms.extend(lateness_ms);
     }
-    Ok(())
+    Ok(all)
 }
 
 /// True when somebody else accepts connections there: a client's own port may be the one that it

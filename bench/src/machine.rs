@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::contender::Places;
-use crate::flushes::FlushLatency;
 use crate::procfs::{parse_kib_line, parse_mount};
 
 /// The machine, the versions and the day.
@@ -28,10 +27,6 @@ pub struct Facts {
     pub disk: String,
     /// Load averages before the run.
     pub load_average: String,
-    /// Flush latency before the run.
-    pub flush_before: FlushLatency,
-    /// Flush latency after the run.
-    pub flush_after: FlushLatency,
     /// What was measured, and with what: name and version.
     pub versions: Vec<(String, String)>,
 }
@@ -63,8 +58,6 @@ pub fn facts(places: &Places) -> Facts {
             .take(3)
             .collect::<Vec<_>>()
             .join(" "),
-        flush_before: FlushLatency::default(),
-        flush_after: FlushLatency::default(),
         versions: versions(places),
     }
 }

@@ -2,36 +2,53 @@
 //!
 //! `bench/run` installs Apache Kafka, builds both sides and starts this.
 
+mod bars;
 mod contender;
+mod drive;
 mod experiment;
 mod failure;
 mod flushes;
 mod load;
 mod machine;
+mod many;
 mod plan;
 mod procfs;
+mod profile;
+mod raw;
 mod readings;
 mod report;
+mod scenario;
 mod stats;
+mod tailing;
+mod topics;
+mod wire;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::contender::Places;
+use crate::experiment::{Bench, Outcome, say};
 use crate::failure::{Failure, Result, while_doing};
 use crate::load::Load;
 use crate::plan::{Contender, Plan, parse_only};
-use crate::report::Report;
+use crate::report::{Report, Section};
+use crate::scenario::{Scenario, parse_scenarios};
 
 /// Measures Tidemark and Apache Kafka side by side on this machine and prints ratios.
 #[derive(Debug, Parser)]
 #[command(name = "bench/run", bin_name = "bench/run", version)]
 struct Options {
-    /// About three minutes: shows that everything works, decides nothing.
+    #[command(subcommand)]
+    tool: Option<Tool>,
+    /// What is measured, separated by commas: main, partitions, producers, slow-disk,
+    /// ten-thousand, tailing, all.
+    #[arg(long, default_value = "main")]
+    scenario: String,
+    /// About three minutes a scenario: shows that everything works, decides nothing.
     #[arg(long)]
     quick: bool,
     /// Seconds: runs every line of the harness once; for work on the harness.
@@ -64,6 +81,16 @@ struct Options {
     output: Output,
 }
 
+/// Parts of bench/profile.
+#[derive(Debug, Subcommand)]
+#[command(hide = true)]
+enum Tool {
+    /// Drives one load against a broker and prints what was acknowledged as NAME=VALUE.
+    Drive(drive::Args),
+    /// Groups the output of `perf script` on standard input.
+    Profile(profile::Args),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
@@ -72,7 +99,12 @@ enum Output {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
+    let done = match &options.tool {
+        Some(Tool::Drive(args)) => drive::run(args).map(|()| false),
+        Some(Tool::Profile(args)) => profile::run(args).map(|()| false),
+        None => run(&options),
+    };
+    match done {
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::from(1),
         Err(failure) => {
@@ -88,6 +120,7 @@ fn run(options: &Options) -> Result<bool> {
         Some(text) => parse_only(text).map_err(Failure::Usage)?,
         None => vec![Contender::Tidemark, Contender::Kafka, Contender::KafkaFsync],
     };
+    let scenarios = parse_scenarios(&options.scenario).map_err(Failure::Usage)?;
     let (plan_name, mut plan) = match (options.trial, options.quick) {
         (true, _) => ("trial", Plan::TRIAL),
         (_, true) => ("quick", Plan::QUICK),
@@ -112,15 +145,15 @@ fn run(options: &Options) -> Result<bool> {
         data,
         base_port: options.port,
     };
-    let result = measure(options, &plan, plan_name, &places, contenders);
+    let result = measure(options, &plan, plan_name, &places, &contenders, &scenarios);
     if !options.keep {
-        if result.is_ok() {
+        if result.as_ref().is_ok_and(|(_, failure)| failure.is_none()) {
             fs::remove_dir_all(&places.data).map_err(while_doing("removing the data directory"))?;
         } else {
             keep_only_logs(&places.data);
         }
     }
-    let report = result?;
+    let (report, failure) = result?;
     let text = match options.output {
         Output::Table => report.text(),
         Output::Json => report.json().map_err(while_doing("writing JSON"))? + "\n",
@@ -136,24 +169,79 @@ fn run(options: &Options) -> Result<bool> {
             .map_err(while_doing("recording the table"))?;
         writeln!(std::io::stderr(), "bench: recorded in {}", path.display()).unwrap_or_default();
     }
-    Ok(report.missed())
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(report.missed()),
+    }
 }
 
+/// Measures every scenario. With several of them a failure ends its own only: it stands in the
+/// report, and is returned as well so that the run does not pass.
 fn measure(
     options: &Options,
     plan: &Plan,
     plan_name: &str,
     places: &Places,
-    contenders: Vec<Contender>,
-) -> Result<Report> {
+    contenders: &[Contender],
+    scenarios: &[Scenario],
+) -> Result<(Report, Option<Failure>)> {
     check_room(plan, places, contenders.len())?;
-    let mut facts = machine::facts(places);
-    facts.flush_before = flushes::measure_latency(&places.data)?;
+    let facts = machine::facts(places);
     let load = Load::new(options.idempotence);
-    let outcome = experiment::run(plan, places, &load, &contenders, options.keep)?;
-    facts.flush_after = flushes::measure_latency(&places.data)?;
-    let with_tidemark = contenders.contains(&Contender::Tidemark) && contenders.len() > 1;
-    Ok(Report {
+    let mut bench = Bench {
+        plan,
+        places,
+        load: &load,
+        contenders,
+        keep: options.keep,
+        standing: Vec::new(),
+    };
+    let (mut sections, mut worst) = (Vec::new(), None::<Failure>);
+    for &scenario in scenarios {
+        let flush_before = flushes::measure_latency(&places.data)?;
+        let done = match scenario {
+            Scenario::TenThousand | Scenario::Tailing => {
+                bench.dismiss();
+                if scenario == Scenario::Tailing {
+                    tailing::run(&bench)
+                } else {
+                    many::run(&bench)
+                }
+            }
+            _ => bench.run(scenario),
+        };
+        let (outcome, failure) = match done {
+            Ok(outcome) => (outcome, None),
+            Err(failure) if scenarios.len() == 1 => return Err(failure),
+            Err(failure) => {
+                say(&format!("{} did not finish: {failure}", scenario.name()));
+                (Outcome::default(), Some(failure))
+            }
+        };
+        let who = scenario.contenders(contenders);
+        let judged = who.contains(&Contender::Tidemark) && who.len() > 1;
+        sections.push(Section {
+            scenario,
+            rows: outcome.readings.rows(scenario, &who),
+            bars: if judged {
+                outcome.readings.bars(scenario)
+            } else {
+                Vec::new()
+            },
+            contenders: who,
+            flush_before,
+            flush_after: flushes::measure_latency(&places.data)?,
+            notes: outcome.notes,
+            failure: failure.as_ref().map(Failure::to_string),
+            windows: outcome.windows,
+        });
+        // A broken promise weighs more than something that is missing.
+        if worst.as_ref().is_none_or(|w| w.exit_code() != 1) {
+            worst = failure.or(worst);
+        }
+    }
+    bench.dismiss();
+    let report = Report {
         name: options
             .record
             .clone()
@@ -161,15 +249,9 @@ fn measure(
         facts,
         plan: plan.clone(),
         idempotence: options.idempotence,
-        rows: outcome.readings.rows(&contenders),
-        bars: if with_tidemark {
-            outcome.readings.bars()
-        } else {
-            Vec::new()
-        },
-        contenders,
-        windows: outcome.windows,
-    })
+        sections,
+    };
+    Ok((report, worst))
 }
 
 /// After a failure gigabytes of records help nobody, and what the brokers said does.

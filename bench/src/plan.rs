@@ -130,6 +130,22 @@ pub struct Plan {
     pub consume_s: f64,
     /// Seconds of a window at a fixed rate.
     pub fixed_s: f64,
+    /// Topics of `ten-thousand`.
+    pub many_topics: usize,
+    /// Partitions of each of them.
+    pub many_partitions: i32,
+    /// Clean and killed starts of `ten-thousand`.
+    pub many_trials: usize,
+    /// Seconds that one wait of `ten-thousand` may take before it is given up.
+    pub many_patience_s: f64,
+    /// Seconds of an idle window of `ten-thousand`.
+    pub many_idle_s: f64,
+    /// Consumers of `tailing`.
+    pub tail_consumers: usize,
+    /// Seconds of a tailing window.
+    pub tail_s: f64,
+    /// Records per second of `tailing`.
+    pub tail_rate: u32,
 }
 
 impl Plan {
@@ -144,6 +160,14 @@ impl Plan {
         produce_cap_bytes: 1_000_000_000,
         consume_s: 3.0,
         fixed_s: 6.0,
+        many_topics: 10,
+        many_partitions: 1000,
+        many_trials: 3,
+        many_patience_s: 240.0,
+        many_idle_s: 20.0,
+        tail_consumers: 1000,
+        tail_s: 10.0,
+        tail_rate: 5,
     };
 
     /// About three minutes: shows that everything works, decides nothing.
@@ -157,6 +181,14 @@ impl Plan {
         produce_cap_bytes: 250_000_000,
         consume_s: 1.5,
         fixed_s: 3.0,
+        many_topics: 10,
+        many_partitions: 1000,
+        many_trials: 1,
+        many_patience_s: 120.0,
+        many_idle_s: 5.0,
+        tail_consumers: 1000,
+        tail_s: 4.0,
+        tail_rate: 5,
     };
 
     /// Seconds to see every line of the harness run once; for work on the harness itself.
@@ -170,6 +202,14 @@ impl Plan {
         produce_cap_bytes: 20_000_000,
         consume_s: 0.3,
         fixed_s: 0.6,
+        many_topics: 10,
+        many_partitions: 20,
+        many_trials: 1,
+        many_patience_s: 60.0,
+        many_idle_s: 1.0,
+        tail_consumers: 50,
+        tail_s: 1.0,
+        tail_rate: 5,
     };
 
     /// Phases of a round. A consume phase reads what the produce phase of the same batching left.
@@ -185,10 +225,11 @@ impl Plan {
         ]
     }
 
-    /// Bytes that one round leaves on disk at most, over all contenders.
+    /// Bytes that one round leaves on disk at most, over all contenders, in a scenario of at most
+    /// three shapes.
     pub fn bytes_per_round(&self, contenders: usize) -> u64 {
         let fixed = (25_000_000.0 * self.fixed_s) as u64;
-        (2 * self.produce_cap_bytes + fixed).max(self.warm_bytes) * contenders as u64
+        (3 * (self.produce_cap_bytes + fixed)).max(self.warm_bytes) * contenders as u64
     }
 }
 

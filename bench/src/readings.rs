@@ -1,10 +1,12 @@
-//! The measures of a run, their readings per contender and round, and the bars. Pure.
+//! The measures of a scenario and their readings per contender and round. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::plan::{Contender, DEFAULTS, LARGE, Phase, Plan};
+use crate::bars::{BarResult, bars};
+use crate::plan::{Contender, Phase};
+use crate::scenario::Scenario;
 use crate::stats::{Ratio, Reading, median, paired_ratio};
 
 /// Unit of the measures that say how often a broker flushed.
@@ -32,11 +34,11 @@ fn measure(key: &str, title: &str, unit: &'static str, more_is_better: bool) -> 
     }
 }
 
-/// All measures in the order of the table.
-pub fn measures() -> Vec<Measure> {
+/// All measures of a scenario in the order of its table.
+pub fn measures(scenario: Scenario) -> Vec<Measure> {
     let mut all = Vec::new();
-    for phase in Plan::phases() {
-        let (key, title) = (phase.key(), phase.title());
+    for step in scenario.steps() {
+        let (phase, key, title) = (step.phase, step.key(), step.title());
         if matches!(phase, Phase::Produce(_) | Phase::Consume(_)) {
             all.push(measure(&format!("{key}.mb_s"), &title, "MB/s", true));
         }
@@ -47,34 +49,57 @@ pub fn measures() -> Vec<Measure> {
             }
         }
         all.push(measure(&format!("{key}.cpu"), &title, "CPU-s/GB", false));
-        if let Phase::Produce(_) | Phase::ProduceAt(_) = phase {
+        if step.writes() {
             all.push(measure(&format!("{key}.flushes"), &title, FLUSHES, false));
         }
     }
-    all.push(measure(
-        "rss.idle",
-        "resident memory, idle after start",
-        "MiB",
-        false,
-    ));
-    all.push(measure(
-        "rss.loaded",
-        "resident memory, after load",
-        "MiB",
-        false,
-    ));
-    all.push(measure(
-        "idle.cpu",
-        "CPU while idle, after load",
-        "% of a core",
-        false,
-    ));
-    all.push(measure(
-        "start",
-        "start to the first acknowledged record",
-        "s",
-        false,
-    ));
+    let more: &[(&str, &str, &'static str)] = match scenario {
+        Scenario::Main => &[
+            ("rss.idle", "resident memory, idle after start", "MiB"),
+            ("rss.loaded", "resident memory, after load", "MiB"),
+            ("idle.cpu", "CPU while idle, after load", "% of a core"),
+            ("start", "start to the first acknowledged record", "s"),
+        ],
+        Scenario::TenThousand => &[
+            (
+                "many.create",
+                "creating the topics, last partition writable",
+                "s",
+            ),
+            ("many.rss", "resident memory, idle", "MiB"),
+            ("many.idle.cpu", "CPU while idle", "% of a core"),
+            (
+                "many.consumer.cpu",
+                "CPU while idle with one consumer of all",
+                "% of a core",
+            ),
+            ("many.stop", "clean stop", "s"),
+            (
+                "many.start.clean",
+                "start after a clean stop, first ack on the last partition",
+                "s",
+            ),
+            (
+                "many.start.killed",
+                "start after kill -9 with data, first ack on the last partition",
+                "s",
+            ),
+            ("many.flushes", "while the data was written", FLUSHES),
+        ],
+        Scenario::Tailing => &[
+            ("tail.p50", "intended send to each consumer: p50", "ms"),
+            ("tail.p99", "intended send to each consumer: p99", "ms"),
+            ("tail.cpu", "CPU of the broker", "% of a core"),
+            ("tail.cpu_per_record", "CPU per delivered record", "µs"),
+            ("tail.rss", "resident memory, all connected", "MiB"),
+            ("tail.flushes", "while tailing", FLUSHES),
+        ],
+        Scenario::Partitions | Scenario::Producers | Scenario::SlowDisk => &[],
+    };
+    all.extend(
+        more.iter()
+            .map(|(key, title, unit)| measure(key, title, unit, false)),
+    );
     all
 }
 
@@ -117,9 +142,9 @@ impl Readings {
     }
 
     /// One row per measure that has readings.
-    pub fn rows(&self, contenders: &[Contender]) -> Vec<Row> {
+    pub fn rows(&self, scenario: Scenario, contenders: &[Contender]) -> Vec<Row> {
         let subject = contenders.first().copied();
-        measures()
+        measures(scenario)
             .into_iter()
             .map(|measure| {
                 let values = contenders
@@ -150,9 +175,9 @@ impl Readings {
             .collect()
     }
 
-    /// The bars of this stage of the project, where both sides were measured.
-    pub fn bars(&self) -> Vec<BarResult> {
-        bars()
+    /// The bars of a scenario and where they stand.
+    pub fn bars(&self, scenario: Scenario) -> Vec<BarResult> {
+        bars(scenario)
             .into_iter()
             .map(|bar| {
                 let ratio = self.ratio(&bar.key, Contender::Tidemark, bar.base);
@@ -178,114 +203,10 @@ pub struct Row {
     pub ratios: Vec<(Contender, Option<Ratio>)>,
 }
 
-/// A promise about a ratio.
-#[derive(Debug, Clone, Serialize)]
-pub struct Bar {
-    /// Key of the measure.
-    pub key: String,
-    /// The promise in words.
-    pub text: String,
-    /// The other side.
-    pub base: Contender,
-    /// The ratio must be under it, or at most it.
-    pub limit: f64,
-    /// True when a ratio equal to the limit is good enough.
-    pub inclusive: bool,
-}
-
-/// A bar and what was measured.
-#[derive(Debug, Clone, Serialize)]
-pub struct BarResult {
-    /// The bar.
-    pub bar: Bar,
-    /// The ratio, `None` when it was not measured.
-    pub ratio: Option<Ratio>,
-    /// Which side of the bar the median is on.
-    pub verdict: Verdict,
-}
-
-/// Where the median of the paired ratios stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// On the right side.
-    Pass,
-    /// On the wrong side.
-    Fail,
-    /// No pairs.
-    NotMeasured,
-}
-
-impl Bar {
-    /// Judged by the median.
-    fn judge(&self, ratio: Option<&Ratio>) -> Verdict {
-        match ratio {
-            None => Verdict::NotMeasured,
-            Some(r) if r.median < self.limit => Verdict::Pass,
-            Some(r) if self.inclusive && r.median <= self.limit => Verdict::Pass,
-            Some(_) => Verdict::Fail,
-        }
-    }
-}
-
-impl BarResult {
-    /// True when the interval has the bar in it: another run may say otherwise.
-    pub fn close(&self) -> bool {
-        self.ratio
-            .is_some_and(|r| r.low < self.bar.limit && self.bar.limit < r.high)
-    }
-}
-
-fn bars() -> Vec<Bar> {
-    let bar = |key: String, text: String, base, limit, inclusive| Bar {
-        key,
-        text,
-        base,
-        limit,
-        inclusive,
-    };
-    use Contender::{Kafka, KafkaFsync};
-    let memory = |key: &str, text: &str, limit| bar(key.into(), text.into(), Kafka, limit, false);
-    let mut bars = vec![
-        memory(
-            "rss.idle",
-            "resident memory idle: under a tenth of Kafka's",
-            0.1,
-        ),
-        memory(
-            "rss.loaded",
-            "resident memory after load: under a fifth of Kafka's",
-            0.2,
-        ),
-        memory("start", "start to first ack: under a tenth of Kafka's", 0.1),
-    ];
-    for phase in [
-        Phase::Consume(DEFAULTS),
-        Phase::Consume(LARGE),
-        Phase::ConsumeAt(20),
-    ] {
-        let text = format!("{}: CPU per GB not above Kafka's", phase.title());
-        bars.push(bar(format!("{}.cpu", phase.key()), text, Kafka, 1.0, true));
-    }
-    for phase in [Phase::Produce(DEFAULTS), Phase::ProduceAt(20)] {
-        let text = format!(
-            "{}: CPU per GB under Kafka's with an fsync per batch",
-            phase.title()
-        );
-        bars.push(bar(
-            format!("{}.cpu", phase.key()),
-            text,
-            KafkaFsync,
-            1.0,
-            false,
-        ));
-    }
-    bars
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bars::Verdict;
 
     fn with(key: &str, subject: &[f64], base: &[f64], base_name: Contender) -> Readings {
         let mut readings = Readings::default();
@@ -298,16 +219,8 @@ mod tests {
     }
 
     fn verdict(readings: &Readings, key: &str) -> Verdict {
-        let all = readings.bars();
+        let all = readings.bars(Scenario::Main);
         all.iter().find(|b| b.bar.key == key).unwrap().verdict
-    }
-
-    #[test]
-    fn every_bar_is_over_a_measure() {
-        let keys: Vec<String> = measures().into_iter().map(|m| m.key).collect();
-        for bar in bars() {
-            assert!(keys.contains(&bar.key), "{}", bar.key);
-        }
     }
 
     #[test]
@@ -332,18 +245,18 @@ mod tests {
     #[test]
     fn an_interval_over_the_bar_is_close() {
         let close = with("rss.idle", &[0.05, 0.2, 0.09], &[1.0; 3], Contender::Kafka);
-        assert!(close.bars()[0].close());
+        assert!(close.bars(Scenario::Main)[0].close());
         let clear = with("rss.idle", &[0.05, 0.06, 0.05], &[1.0; 3], Contender::Kafka);
-        assert!(!clear.bars()[0].close());
+        assert!(!clear.bars(Scenario::Main)[0].close());
     }
 
     #[test]
     fn rows_compare_the_first_with_the_others() {
         let readings = with("start", &[1.0], &[4.0], Contender::Kafka);
-        let rows = readings.rows(&[Contender::Tidemark, Contender::Kafka]);
+        let rows = readings.rows(Scenario::Main, &[Contender::Tidemark, Contender::Kafka]);
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].ratios[0].1.unwrap().median, 0.25);
-        let turned = readings.rows(&[Contender::Kafka, Contender::Tidemark]);
+        let turned = readings.rows(Scenario::Main, &[Contender::Kafka, Contender::Tidemark]);
         assert_eq!(turned[0].ratios[0].1.unwrap().median, 4.0);
     }
 

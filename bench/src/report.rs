@@ -4,10 +4,13 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::bars::{BarResult, Verdict};
 use crate::experiment::{NOISE_GATE, WindowRecord};
+use crate::flushes::FlushLatency;
 use crate::machine::Facts;
 use crate::plan::{Contender, Phase, Plan};
-use crate::readings::{BarResult, Row, Verdict};
+use crate::readings::Row;
+use crate::scenario::{DISK_DELAY_US, Scenario};
 use crate::stats::Ratio;
 
 /// Everything that is printed.
@@ -21,27 +24,34 @@ pub struct Report {
     pub plan: Plan,
     /// True when the producers were idempotent.
     pub idempotence: bool,
+    /// A table for every scenario.
+    pub sections: Vec<Section>,
+}
+
+/// What one scenario found.
+#[derive(Debug, Serialize)]
+pub struct Section {
+    /// Which.
+    pub scenario: Scenario,
     /// Who; ratios are the first one over the others.
     pub contenders: Vec<Contender>,
     /// The table.
     pub rows: Vec<Row>,
     /// The bars.
     pub bars: Vec<BarResult>,
+    /// Flush latency of the device before it.
+    pub flush_before: FlushLatency,
+    /// Flush latency of the device after it.
+    pub flush_after: FlushLatency,
+    /// What else the table rests on.
+    pub notes: Vec<String>,
+    /// Why it has no table.
+    pub failure: Option<String>,
     /// All windows.
     pub windows: Vec<WindowRecord>,
 }
 
-impl Report {
-    /// True when a bar that was measured is missed.
-    pub fn missed(&self) -> bool {
-        self.bars.iter().any(|b| b.verdict == Verdict::Fail)
-    }
-
-    /// The whole run as JSON, ratios included.
-    pub fn json(&self) -> serde_json::Result<String> {
-        serde_json::to_string_pretty(self)
-    }
-
+impl Section {
     fn cells(&self) -> Vec<Vec<String>> {
         let mut head = vec!["measure".to_owned(), "unit".to_owned()];
         head.extend(self.contenders.iter().map(|c| c.name().to_owned()));
@@ -66,21 +76,182 @@ impl Report {
         cells
     }
 
-    /// The table with aligned columns, the bars, and what they rest on.
+    /// Fixed rates that a contender missed by more than a twentieth, with its worst window.
+    fn too_slow(&self) -> Vec<(String, Contender, f64)> {
+        let mut worst: Vec<(String, Contender, f64)> = Vec::new();
+        for step in self.scenario.steps() {
+            let (Phase::ProduceAt(rate) | Phase::ConsumeAt(rate)) = step.phase else {
+                continue;
+            };
+            for &contender in &self.contenders {
+                let slowest = self
+                    .windows
+                    .iter()
+                    .filter(|w| w.contender == contender && w.phase == step.key())
+                    .map(|w| w.mb / w.seconds)
+                    .fold(f64::INFINITY, f64::min);
+                if slowest < 0.95 * f64::from(rate) {
+                    worst.push((step.title(), contender, slowest));
+                }
+            }
+        }
+        worst
+    }
+
+    /// What goes with the table.
+    fn notes(&self, plan: &Plan) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(why) = &self.failure {
+            notes.push(format!("did not finish: {why}"));
+        }
+        notes.push(format!(
+            "device flush (append of 4 KiB and fdatasync): p50 {:.0} µs, p99 {:.0} µs before; \
+             p50 {:.0} µs, p99 {:.0} µs after",
+            self.flush_before.p50_us,
+            self.flush_before.p99_us,
+            self.flush_after.p50_us,
+            self.flush_after.p99_us,
+        ));
+        notes.extend(scenario_note(self.scenario, plan));
+        notes.extend(self.notes.iter().cloned());
+        for (phase, contender, mb_s) in self.too_slow() {
+            let name = contender.name();
+            notes.push(format!("{name} did not keep up in {phase}: {mb_s:.1} MB/s at worst, its latencies there are a queue's"));
+        }
+        if self.windows.is_empty() {
+            return notes;
+        }
+        let noisy = self
+            .windows
+            .iter()
+            .filter(|w| w.wait_share > NOISE_GATE)
+            .count();
+        let late = self
+            .windows
+            .iter()
+            .filter_map(|w| w.lateness_p99_ms)
+            .fold(0.0, f64::max);
+        let coarse = self.windows.iter().filter(|w| !w.cpu_exact).count();
+        notes.push(format!(
+            "noise: in {noisy} of {} windows broker threads waited for a core for more than {:.0} % of the window (~ = too few quiet pairs, all are in); sends were at most {late:.1} ms late at p99; CPU from the coarser counter in {coarse} windows",
+            self.windows.len(),
+            100.0 * NOISE_GATE,
+        ));
+        notes.extend(self.flush_notes());
+        notes
+    }
+
+    /// Which calls the flushes were, and who counted them.
+    fn flush_notes(&self) -> Vec<String> {
+        let counted: Vec<_> = self
+            .windows
+            .iter()
+            .filter(|w| w.flushes.is_some())
+            .collect();
+        if counted.is_empty() {
+            return vec![
+                "flushes were not counted: perf stat with syscall tracepoints does not work here"
+                    .to_owned(),
+            ];
+        }
+        let mut notes = vec![
+            "flushes are fsync, fdatasync and pwritev2 with RWF_DSYNC, counted by perf stat"
+                .to_owned(),
+        ];
+        for &contender in &self.contenders {
+            let (mut kinds, mut own) = ([0, 0, 0, 0], None);
+            for f in counted
+                .iter()
+                .filter(|w| w.contender == contender)
+                .filter_map(|w| w.flushes)
+            {
+                for (sum, n) in kinds
+                    .iter_mut()
+                    .zip([f.dsync, f.fdatasync, f.fsync, f.syncfs])
+                {
+                    *sum += n;
+                }
+                own = f.by_metric.map(|n| n + own.unwrap_or(0)).or(own);
+            }
+            let name = contender.name();
+            notes.push(match own {
+                Some(n) => format!(
+                    "flushes of {name}: {n} by its own metric, perf stat does not work here"
+                ),
+                None => format!(
+                    "flushes of {name}: {} pwritev2 with RWF_DSYNC, {} fdatasync, {} fsync; and {} syncfs, which carry no acknowledgement",
+                    kinds[0], kinds[1], kinds[2], kinds[3]
+                ),
+            });
+        }
+        notes
+    }
+}
+
+/// How a scenario differs from `main`.
+fn scenario_note(scenario: Scenario, plan: &Plan) -> Vec<String> {
+    let text = match scenario {
+        Scenario::Main => return Vec::new(),
+        Scenario::Partitions => {
+            "produce rows of main with topics of 1, 12 and 256 partitions; librdkafka sends one partition per request, so at fixed rates over 256 partitions a request holds about one record".to_owned()
+        }
+        Scenario::Producers => {
+            "produce rows of main from eight producers that share the rate, each with its own connection and requests in flight".to_owned()
+        }
+        Scenario::SlowDisk => format!(
+            "produce rows of main with every durable write and sync of ours made {DISK_DELAY_US} µs longer (disk.flush.delay.us); Kafka has no such setting: it is as shipped, acknowledges from the page cache and is not delayed"
+        ),
+        Scenario::TenThousand => format!(
+            "{} topics of {} partitions, {} starts of each kind; default heap of Kafka's start script (1 GiB); the consumer holds one fetch session over all partitions as the Java client does; before kill -9 a 16 KiB batch is acknowledged in every second partition, and afterwards every log end is checked; waits end after {:.0} s",
+            plan.many_topics, plan.many_partitions, plan.many_trials, plan.many_patience_s,
+        ),
+        Scenario::Tailing => format!(
+            "{} consumers with a connection and a fetch session each, all reading all 12 partitions; {} records of 1 KiB per second with acks=all; latency is from the intended time of a record to its decoding in each consumer, one generator thread serves all of them",
+            plan.tail_consumers, plan.tail_rate,
+        ),
+    };
+    vec![text]
+}
+
+impl Report {
+    /// True when a bar that was measured is missed.
+    pub fn missed(&self) -> bool {
+        self.sections
+            .iter()
+            .flat_map(|s| &s.bars)
+            .any(|b| b.verdict == Verdict::Fail)
+    }
+
+    /// The whole run as JSON, ratios included.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// The tables with aligned columns, their bars, and what they rest on.
     pub fn text(&self) -> String {
-        let cells = self.cells();
-        let widths = widths(&cells);
         let mut out = String::new();
-        for line in &cells {
-            out.push_str(aligned(line, &widths).trim_end());
+        for section in &self.sections {
+            if self.sections.len() > 1 {
+                out.push_str(&format!("{}\n\n", section.scenario.name()));
+            }
+            let cells = section.cells();
+            let widths = widths(&cells);
+            for line in cells.iter().filter(|_| !section.rows.is_empty()) {
+                out.push_str(aligned(line, &widths).trim_end());
+                out.push('\n');
+            }
             out.push('\n');
-        }
-        out.push('\n');
-        for bar in &self.bars {
-            out.push_str(&bar_line(bar));
-            out.push('\n');
-        }
-        if !self.bars.is_empty() {
+            for bar in &section.bars {
+                out.push_str(&bar_line(bar));
+                out.push('\n');
+            }
+            if !section.bars.is_empty() {
+                out.push('\n');
+            }
+            for note in section.notes(&self.plan) {
+                out.push_str(&note);
+                out.push('\n');
+            }
             out.push('\n');
         }
         for note in self.notes() {
@@ -92,20 +263,30 @@ impl Report {
 
     /// The page that `--record` writes.
     pub fn markdown(&self) -> String {
-        let mut out = format!("# {} {}\n\n", self.facts.date, self.name);
-        for (i, line) in self.cells().iter().enumerate() {
-            let escaped: Vec<String> = line.iter().map(|c| c.replace('|', "\\|")).collect();
-            out.push_str(&format!("| {} |\n", escaped.join(" | ")));
-            if i == 0 {
-                out.push_str("|---|---|");
-                out.push_str(&"--:|".repeat(line.len().saturating_sub(2)));
-                out.push('\n');
+        let mut out = format!("# {} {}\n", self.facts.date, self.name);
+        for section in &self.sections {
+            out.push_str(&format!("\n## {}\n\n", section.scenario.name()));
+            for (i, line) in section.cells().iter().enumerate() {
+                if section.rows.is_empty() {
+                    break;
+                }
+                let escaped: Vec<String> = line.iter().map(|c| c.replace('|', "\\|")).collect();
+                out.push_str(&format!("| {} |\n", escaped.join(" | ")));
+                if i == 0 {
+                    out.push_str("|---|---|");
+                    out.push_str(&"--:|".repeat(line.len().saturating_sub(2)));
+                    out.push('\n');
+                }
             }
-        }
-        if !self.bars.is_empty() {
-            out.push_str("\n## Bars\n\n");
-            for bar in &self.bars {
-                out.push_str(&format!("- {}\n", bar_line(bar)));
+            if !section.bars.is_empty() {
+                out.push('\n');
+                for bar in &section.bars {
+                    out.push_str(&format!("- {}\n", bar_line(bar)));
+                }
+            }
+            out.push('\n');
+            for note in section.notes(&self.plan) {
+                out.push_str(&format!("- {note}\n"));
             }
         }
         out.push_str("\n## Conditions\n\n");
@@ -115,57 +296,32 @@ impl Report {
         out
     }
 
-    /// Fixed rates that a contender missed by more than a twentieth, with its worst window.
-    fn too_slow(&self) -> Vec<(String, Contender, f64)> {
-        let mut worst: Vec<(String, Contender, f64)> = Vec::new();
-        for phase in Plan::phases() {
-            let (Phase::ProduceAt(rate) | Phase::ConsumeAt(rate)) = phase else {
-                continue;
-            };
-            for &contender in &self.contenders {
-                let slowest = self
-                    .windows
-                    .iter()
-                    .filter(|w| w.contender == contender && w.phase == phase.key())
-                    .map(|w| w.mb / w.seconds)
-                    .fold(f64::INFINITY, f64::min);
-                if slowest < 0.95 * f64::from(rate) {
-                    worst.push((phase.title(), contender, slowest));
-                }
-            }
-        }
-        worst
-    }
-
     fn notes(&self) -> Vec<String> {
         let facts = &self.facts;
-        let mut notes = vec![
-            format!(
-                "{}: {} cores of {}, {:.1} GiB, Linux {}, {}; load average before: {}",
-                facts.date,
-                facts.cores,
-                facts.processor,
-                facts.memory_bytes as f64 / f64::from(1 << 30),
-                facts.kernel,
-                facts.disk,
-                facts.load_average,
-            ),
-            format!(
-                "device flush (append of 4 KiB and fdatasync): p50 {:.0} µs, p99 {:.0} µs before; \
-                 p50 {:.0} µs, p99 {:.0} µs after",
-                facts.flush_before.p50_us,
-                facts.flush_before.p99_us,
-                facts.flush_after.p50_us,
-                facts.flush_after.p99_us,
-            ),
-        ];
+        let mut notes = vec![format!(
+            "{}: {} cores of {}, {:.1} GiB, Linux {}, {}; load average before: {}",
+            facts.date,
+            facts.cores,
+            facts.processor,
+            facts.memory_bytes as f64 / f64::from(1 << 30),
+            facts.kernel,
+            facts.disk,
+            facts.load_average,
+        )];
         let versions: Vec<String> = facts
             .versions
             .iter()
             .map(|(n, v)| format!("{n} {v}"))
             .collect();
         notes.push(versions.join("; "));
-        for contender in &self.contenders {
+        let mut who: Vec<Contender> = self
+            .sections
+            .iter()
+            .flat_map(|s| s.contenders.iter().copied())
+            .collect();
+        who.sort();
+        who.dedup();
+        for contender in who {
             notes.push(format!("{}: {}", contender.name(), contender.legend()));
         }
         let client = if self.idempotence {
@@ -185,10 +341,6 @@ impl Report {
         notes.push(
             "latencies are open loop, from the intended time of a record, linger included; reads come from the page cache; the page cache is written out before every window".to_owned(),
         );
-        for (phase, contender, mb_s) in self.too_slow() {
-            let name = contender.name();
-            notes.push(format!("{name} did not keep up in {phase}: {mb_s:.1} MB/s at worst, its latencies there are a queue's"));
-        }
         if self.plan.rounds < 7 {
             notes.push(
                 "fewer than 7 rounds: this shows that the harness works and decides nothing"
@@ -197,33 +349,6 @@ impl Report {
         }
         if cfg!(debug_assertions) {
             notes.push("built without optimisation: figures mean nothing".to_owned());
-        }
-        let noisy = self
-            .windows
-            .iter()
-            .filter(|w| w.wait_share > NOISE_GATE)
-            .count();
-        let late = self
-            .windows
-            .iter()
-            .filter_map(|w| w.lateness_p99_ms)
-            .fold(0.0, f64::max);
-        let coarse = self.windows.iter().filter(|w| !w.cpu_exact).count();
-        notes.push(format!(
-            "noise: in {noisy} of {} windows broker threads waited for a core for more than {:.0} % of the window (~ = too few quiet pairs, all are in); sends were at most {late:.1} ms late at p99; CPU from the coarser counter in {coarse} windows",
-            self.windows.len(),
-            100.0 * NOISE_GATE,
-        ));
-        if self.windows.iter().all(|w| w.flushes.is_none()) {
-            notes.push(
-                "flushes were not counted: perf stat with syscall tracepoints does not work here"
-                    .to_owned(),
-            );
-        } else {
-            notes.push(
-                "flushes are fsync, fdatasync and pwritev2 with RWF_DSYNC, counted by perf stat"
-                    .to_owned(),
-            );
         }
         notes
     }
@@ -237,11 +362,14 @@ fn bar_line(result: &BarResult) -> String {
     };
     let mut line = format!("{word}: {}", result.bar.text);
     if let Some(r) = &result.ratio {
-        let sign = if result.bar.inclusive { "≤" } else { "<" };
+        let sign = result.bar.side.sign();
         // Writing to a String cannot fail.
         write!(line, " ({}, bar {sign} {})", ratio(r), result.bar.limit).unwrap_or_default();
         if result.close() {
             line.push_str(", the interval crosses the bar");
+        }
+        if result.bar.by_interval {
+            line.push_str("; a tail is missed by its whole interval only");
         }
     }
     line
@@ -302,7 +430,7 @@ fn aligned(line: &[String], widths: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flushes::FlushLatency;
+    use crate::flushes::Flushes;
     use crate::readings::Readings;
     use crate::stats::Reading;
 
@@ -327,16 +455,21 @@ mod tests {
                 kernel: "6".into(),
                 disk: "ext4 on /dev/vda".into(),
                 load_average: "0 0 0".into(),
-                flush_before: flush,
-                flush_after: flush,
                 versions: vec![("Apache Kafka".into(), "4.3.1".into())],
             },
             plan: Plan::TRIAL,
             idempotence: false,
-            rows: readings.rows(&contenders),
-            bars: readings.bars(),
-            contenders,
-            windows: Vec::new(),
+            sections: vec![Section {
+                scenario: Scenario::Main,
+                rows: readings.rows(Scenario::Main, &contenders),
+                bars: readings.bars(Scenario::Main),
+                contenders,
+                flush_before: flush,
+                flush_after: flush,
+                notes: Vec::new(),
+                failure: None,
+                windows: Vec::new(),
+            }],
         }
     }
 
@@ -372,11 +505,11 @@ mod tests {
     #[test]
     fn json_holds_rows_and_bars() {
         let json: serde_json::Value = serde_json::from_str(&report(0.1).json().unwrap()).unwrap();
-        assert_eq!(json["rows"][0]["measure"]["key"], "start");
-        assert_eq!(json["contenders"][0], "tidemark");
+        assert_eq!(json["sections"][0]["rows"][0]["measure"]["key"], "start");
+        assert_eq!(json["sections"][0]["contenders"][0], "tidemark");
         assert_eq!(json["facts"]["cores"], 2);
-        assert_eq!(json["bars"][2]["verdict"], "pass");
-        assert_eq!(json["bars"][0]["verdict"], "not-measured");
+        assert_eq!(json["sections"][0]["bars"][2]["verdict"], "pass");
+        assert_eq!(json["sections"][0]["bars"][0]["verdict"], "not-measured");
     }
 
     #[test]
@@ -394,7 +527,7 @@ mod tests {
             flushes: None,
             lateness_p99_ms: None,
         };
-        slow.windows = vec![
+        slow.sections[0].windows = vec![
             window(39.9, Contender::Tidemark),
             window(20.0, Contender::Kafka),
             window(40.0, Contender::Kafka),
@@ -405,6 +538,53 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("tidemark did not keep up"), "{text}");
+    }
+
+    #[test]
+    fn flushes_are_told_by_kind_and_by_who_counted() {
+        let mut counted = report(0.1);
+        let window = |contender, flushes| WindowRecord {
+            round: 0,
+            contender,
+            phase: Phase::ProduceAt(20).key(),
+            mb: 40.0,
+            seconds: 2.0,
+            cpu_s: 1.0,
+            cpu_exact: true,
+            wait_share: 0.0,
+            flushes: Some(flushes),
+            lateness_p99_ms: None,
+        };
+        let by_perf = Flushes {
+            dsync: 12,
+            syncfs: 3,
+            ..Flushes::default()
+        };
+        let by_metric = Flushes {
+            by_metric: Some(5),
+            ..Flushes::default()
+        };
+        counted.sections[0].windows = vec![
+            window(Contender::Tidemark, by_perf),
+            window(Contender::Tidemark, by_perf),
+            window(Contender::Kafka, by_metric),
+        ];
+        let text = counted.text();
+        assert!(
+            text.contains("tidemark: 24 pwritev2 with RWF_DSYNC"),
+            "{text}"
+        );
+        assert!(text.contains("6 syncfs"), "{text}");
+        assert!(text.contains("kafka: 5 by its own metric"), "{text}");
+    }
+
+    #[test]
+    fn a_scenario_that_did_not_finish_says_so() {
+        let mut broken = report(0.1);
+        broken.sections[0].failure = Some("no room".into());
+        broken.sections[0].rows.clear();
+        assert!(broken.text().contains("did not finish: no room"));
+        assert!(!broken.markdown().contains("| measure"));
     }
 
     #[test]

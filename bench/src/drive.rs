@@ -1,0 +1,90 @@
+//! One load against one broker, for `bench/profile`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::failure::{Failure, Result, while_doing};
+use crate::load::{Load, RECORD_BYTES, Unmeasured};
+use crate::plan::DEFAULTS;
+use crate::raw::Raw;
+use crate::scenario::MAIN;
+use crate::topics::create_topic;
+use crate::wire;
+
+/// What to drive.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Broker, `host:port`.
+    #[arg(long)]
+    bootstrap: String,
+    /// Topic; it is created when it is not there.
+    #[arg(long)]
+    topic: String,
+    /// Which load.
+    #[arg(long, value_enum)]
+    load: Kind,
+    /// Seconds.
+    #[arg(long)]
+    seconds: f64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// 16 KiB batches over 12 partitions, as fast as acknowledgements come.
+    Produce,
+    /// One record of 1 KiB per request, one request in flight.
+    Small,
+}
+
+/// Drives it and prints `requests=`, `mb=` and `seconds=`.
+pub fn run(args: &Args) -> Result<()> {
+    // A topic that is there already is what a second drive wants.
+    create_topic(&args.bootstrap, &args.topic, MAIN.partitions).unwrap_or_default();
+    let (requests, records, seconds) = match args.load {
+        Kind::Produce => {
+            let load = Load::new(false);
+            let done = load.saturate(
+                &args.bootstrap,
+                &args.topic,
+                MAIN,
+                DEFAULTS,
+                args.seconds,
+                u64::MAX,
+                &mut Unmeasured,
+            )?;
+            (0, done.records, done.seconds)
+        }
+        Kind::Small => small(args)?,
+    };
+    let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
+    let text = format!("requests={requests}\nmb={mb:.3}\nseconds={seconds:.3}\n");
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(while_doing("printing"))
+}
+
+fn small(args: &Args) -> Result<(u64, u64, f64)> {
+    let mut raw = Raw::connect(&args.bootstrap).map_err(while_doing("connecting"))?;
+    let value = vec![0x5a; RECORD_BYTES];
+    let batch = wire::batch(&[&value], 0);
+    let start = Instant::now();
+    let length = Duration::from_secs_f64(args.seconds);
+    let mut requests = 0;
+    while start.elapsed() < length {
+        let partition = (requests % MAIN.partitions as u64) as i32;
+        let batches = [(partition, batch.clone())].into();
+        let answer = raw
+            .produce(&[(args.topic.clone(), batches)].into())
+            .map_err(while_doing("producing"))?;
+        match answer.values().flat_map(BTreeMap::values).next() {
+            Some((0, _)) => requests += 1,
+            // Leaders are chosen a moment after a topic is made.
+            Some((3 | 5 | 6, _)) if requests == 0 => std::thread::sleep(Duration::from_millis(5)),
+            other => return Err(Failure::Finding(format!("producing: {other:?}"))),
+        }
+    }
+    Ok((requests, requests, start.elapsed().as_secs_f64()))
+}
