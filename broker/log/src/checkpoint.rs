@@ -6,7 +6,8 @@
 //! trusted: a recovery cuts it off and applies the write-ahead log's later groups.
 //!
 //! Layout, big-endian: `TMCK`, version (u16), flags (u16, bit 0: closed cleanly), ring
-//! id (16 bytes), next LSN (u64), next log id (u64), count of entries (u32); each entry
+//! id (16 bytes), released LSN (u64), next LSN (u64), next log id (u64), count of entries
+//! (u32); each entry
 //! is log id (u64), topic id (16 bytes), partition (i32), last epoch (i32), LSN (u64),
 //! log start (i64), end (i64), base of the end's segment (i64), position in it (u64);
 //! then the CRC-32C of all before (u32).
@@ -26,7 +27,7 @@ use crate::names;
 const MAGIC: &[u8; 4] = b"TMCK";
 const VERSION: u16 = 1;
 const FLAG_CLEAN: u16 = 1;
-const HEADER_BYTES: usize = 44;
+const HEADER_BYTES: usize = 52;
 const ENTRY_BYTES: usize = 72;
 /// A file longer than this is not one: over seven million logs.
 const MAX_BYTES: usize = 512 << 20;
@@ -75,6 +76,9 @@ pub struct DirCheckpoint {
     pub ring: RingId,
     /// Whether everything was in the files, so that the write-ahead log need not be read.
     pub clean: bool,
+    /// Groups up to this one are needed by no log, and their room in the ring may have been
+    /// used again: what there is to be applied is above it.
+    pub released_lsn: Lsn,
     /// No group had this number yet when it was written.
     pub next_lsn: Lsn,
     /// No log had this id yet.
@@ -92,6 +96,7 @@ impl DirCheckpoint {
         let flags = if self.clean { FLAG_CLEAN } else { 0 };
         bytes.extend_from_slice(&flags.to_be_bytes());
         bytes.extend_from_slice(&self.ring.0);
+        bytes.extend_from_slice(&self.released_lsn.to_be_bytes());
         bytes.extend_from_slice(&self.next_lsn.to_be_bytes());
         bytes.extend_from_slice(&self.next_log_id.to_be_bytes());
         let count = u32::try_from(self.logs.len()).unwrap_or(u32::MAX);
@@ -138,6 +143,7 @@ impl DirCheckpoint {
         }
         let flags = u16::from_be_bytes(cursor.take()?);
         let ring = RingId(cursor.take()?);
+        let released_lsn = u64::from_be_bytes(cursor.take()?);
         let next_lsn = u64::from_be_bytes(cursor.take()?);
         let next_log_id = u64::from_be_bytes(cursor.take()?);
         let count = u32::from_be_bytes(cursor.take()?);
@@ -166,6 +172,7 @@ impl DirCheckpoint {
         Ok(Self {
             ring,
             clean: flags & FLAG_CLEAN != 0,
+            released_lsn,
             next_lsn,
             next_log_id,
             logs,

@@ -40,6 +40,8 @@ pub(crate) struct Pool {
     allowed: usize,
     /// The one being filled; what is in it is the open group's payload so far.
     tail: Option<BytesMut>,
+    /// Bytes of it that closed groups have not taken.
+    left: usize,
     /// Slices of these may be held.
     retired: Vec<Retired>,
     /// Nobody holds anything of these. The last one was in use last.
@@ -60,6 +62,7 @@ impl Pool {
             chunk_bytes,
             allowed: (memory_bytes / chunk_bytes).max(2),
             tail: None,
+            left: 0,
             retired: Vec::new(),
             free: Vec::new(),
             #[cfg(test)]
@@ -131,8 +134,8 @@ impl Pool {
         let Some(tail) = &self.tail else {
             return false;
         };
-        let usable = tail.capacity() / BLOCK * BLOCK;
-        len <= usable.saturating_sub(tail.len())
+        // Not what the allocation has: that depends on where it lies.
+        len <= self.left.saturating_sub(tail.len())
     }
 
     /// Begins a new chunk. The open group has no payload.
@@ -159,6 +162,7 @@ impl Pool {
             "a chunk is never larger than its allocation"
         );
         self.tail = Some(next);
+        self.left = self.chunk_bytes;
     }
 
     /// Copies `parts` behind the open group's payload, for which there is room, and says
@@ -183,6 +187,7 @@ impl Pool {
             return BytesMut::new();
         }
         pad(tail);
+        self.left = self.left.saturating_sub(tail.len());
         tail.split()
     }
 

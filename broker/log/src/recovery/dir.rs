@@ -83,11 +83,18 @@ impl RecoveredDir {
             .collect();
         if !checkpoint.clean {
             let ring_dir = ring_dir(checkpoint.ring);
-            let from = checkpoint.logs.values().map(|log| log.lsn).min();
-            let after = from.unwrap_or(0);
-            let found = scan(disk, &ring_dir, checkpoint.ring, after, &verify)?;
+            let found = scan(
+                disk,
+                &ring_dir,
+                checkpoint.ring,
+                checkpoint.released_lsn,
+                &verify,
+            )?;
             recovered.next_lsn = recovered.next_lsn.max(found.last_lsn + 1);
-            recovered.torn = found.torn.as_ref().map(|torn| format!("{torn:?}"));
+            recovered.torn = found
+                .torn
+                .as_ref()
+                .map(|torn| format!("group {}: {}", torn.lsn, torn.reason));
             recovered.sort(&mut logs, found, &ring_dir, cut_corrupt)?;
         }
         for (id, known) in logs {

@@ -18,6 +18,7 @@ fn example() -> DirCheckpoint {
     DirCheckpoint {
         ring: RingId([7; 16]),
         clean: false,
+        released_lsn: 15,
         next_lsn: 18,
         next_log_id: 12,
         logs: BTreeMap::from([(LogId(3), log(0, 8)), (LogId(11), log(1, 900))]),
@@ -134,6 +135,7 @@ fn records_of_a_damaged_log_are_kept_until_it_is_mended() {
     let checkpoint = DirCheckpoint {
         ring: RingId([1; 16]),
         clean: true,
+        released_lsn: 0,
         next_lsn: recovered.next_lsn,
         next_log_id: recovered.next_log_id,
         logs: BTreeMap::from([(id, known.checkpoint)]),

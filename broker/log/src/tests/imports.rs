@@ -85,6 +85,7 @@ fn a_partition_is_imported_with_its_offsets_producers_and_log_start() {
     let checkpoint = DirCheckpoint {
         ring: RingId([0; 16]),
         clean: true,
+        released_lsn: 0,
         next_lsn: 1,
         next_log_id: 2,
         logs: BTreeMap::from([(LogId(1), imported.checkpoint)]),

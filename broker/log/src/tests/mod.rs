@@ -133,6 +133,7 @@ impl TestLog {
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
+            released_lsn: part.entry.lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id,
             logs: BTreeMap::from([(part.id, part.entry)]),

@@ -308,6 +308,7 @@ impl<'a> Import<'a> {
             None => Ok(DirCheckpoint {
                 ring: RingId([0; 16]),
                 clean: true,
+                released_lsn: 0,
                 next_lsn: 1,
                 next_log_id: 1,
                 logs: BTreeMap::new(),

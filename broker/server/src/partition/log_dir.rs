@@ -20,7 +20,8 @@ use tidemark_env::disk::{Disk, OpenMode, write_file_atomic};
 use tidemark_env::{clock, random, task};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{CheckpointPart, OpenError, RecoveredDir, sync_parts};
-use tidemark_wal::{Limits, LogId, Lsn, Pressure, RingId, Wal, WalConfig};
+use tidemark_model::TopicId;
+use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
 use tokio::sync::watch;
 
 /// Logs are written behind and checkpointed this often at least.
@@ -57,6 +58,8 @@ const CHUNK_BYTES: usize = 4 << 20;
 #[derive(Default)]
 struct Logs {
     open: BTreeMap<LogId, Arc<Partition>>,
+    /// Logs that are being made: their first record may be durable before they are open.
+    creating: BTreeMap<LogId, LogCheckpoint>,
     /// Logs that cannot be opened keep what is known of them.
     offline: BTreeMap<LogId, LogCheckpoint>,
 }
@@ -162,10 +165,30 @@ impl LogDir {
         LogId(self.next_log_id.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Says in the write-ahead log that a log exists, before anything of it. Checkpoints
+    /// speak of it from now on.
+    pub(crate) fn create_log(
+        &self,
+        id: LogId,
+        topic_id: TopicId,
+        partition: i32,
+    ) -> Result<(), Failure> {
+        let create = Record::Create {
+            topic_id: topic_id.0,
+            partition,
+        };
+        let mut logs = lock(&self.logs);
+        let placed = self.wal.append(id, &create, |_| None)?;
+        let empty = LogCheckpoint::empty(topic_id, partition, placed.lsn - 1);
+        logs.creating.insert(id, empty);
+        Ok(())
+    }
+
     /// A log is open: checkpoints speak of it from now on.
     pub(crate) fn add(&self, id: LogId, partition: Arc<Partition>) {
         let mut logs = lock(&self.logs);
         logs.offline.remove(&id);
+        logs.creating.remove(&id);
         logs.open.insert(id, partition);
     }
 
@@ -180,6 +203,7 @@ impl LogDir {
     pub(crate) fn remove(&self, id: LogId) {
         let mut logs = lock(&self.logs);
         logs.open.remove(&id);
+        logs.creating.remove(&id);
         logs.offline.remove(&id);
     }
 
@@ -280,6 +304,7 @@ impl LogDir {
                 return Ok(());
             };
             partition.write_behind()?;
+            self.wal.memory_freed();
         }
         Ok(())
     }
@@ -289,10 +314,13 @@ impl LogDir {
     pub(crate) fn checkpoint(&self, clean: bool) -> io::Result<()> {
         let _one = lock(&self.checkpointing);
         let cut = self.wal.durable_lsn();
-        let (open, offline) = {
+        let (open, others, creating) = {
             let logs = lock(&self.logs);
             let open: Vec<_> = logs.open.values().cloned().collect();
-            (open, logs.offline.clone())
+            let mut others = logs.offline.clone();
+            others.extend(&logs.creating);
+            let creating = logs.creating.values().map(|log| log.lsn).min();
+            (open, others, creating)
         };
         let mut parts = Vec::with_capacity(open.len());
         let mut from = Vec::with_capacity(open.len());
@@ -302,7 +330,10 @@ impl LogDir {
                 from.push(partition);
             }
         }
-        let written = self.note(&parts, offline, clean);
+        // What is known of offline logs is not in the ring.
+        let oldest = parts.iter().map(|part| part.entry.lsn).chain(creating);
+        let released = oldest.min().map_or(cut, |oldest| oldest.min(cut));
+        let written = self.note(&parts, others, released, clean);
         if written.is_err() {
             for (partition, part) in from.iter().zip(&parts) {
                 if partition
@@ -314,23 +345,24 @@ impl LogDir {
             }
         }
         written?;
-        let oldest = parts.iter().map(|part| part.entry.lsn).min();
-        self.wal.recycle(oldest.unwrap_or(cut));
+        self.wal.recycle(released);
         Ok(())
     }
 
     fn note(
         &self,
         parts: &[CheckpointPart],
-        offline: BTreeMap<LogId, LogCheckpoint>,
+        others: BTreeMap<LogId, LogCheckpoint>,
+        released_lsn: Lsn,
         clean: bool,
     ) -> io::Result<()> {
         sync_parts(&*self.disk, &self.path, parts)?;
-        let mut logs = offline;
+        let mut logs = others;
         logs.extend(parts.iter().map(|part| (part.id, part.entry)));
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
+            released_lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id.load(Ordering::Relaxed),
             logs,
@@ -360,7 +392,7 @@ impl LogDir {
     /// write-ahead log. Blocks.
     pub(crate) fn closed(&self, parts: &[CheckpointPart]) -> io::Result<()> {
         let offline = lock(&self.logs).offline.clone();
-        self.note(parts, offline, true)
+        self.note(parts, offline, self.wal.durable_lsn(), true)
     }
 
     /// Whether the disk failed.

@@ -517,13 +517,8 @@ impl Registry {
             return Ok(None);
         };
         if !found && known.is_none() {
-            // Before anything of it: so its records are never those of an unknown log.
-            let create = Record::Create {
-                topic_id: topic.id.0,
-                partition: index,
-            };
-            let created = dir.wal.append(log_id, &create, |_| None);
-            created.map_err(|failure| failed(OpenError::Io(std::io::Error::other(failure))))?;
+            dir.create_log(log_id, topic.id, index)
+                .map_err(|failure| failed(OpenError::Io(std::io::Error::other(failure))))?;
         }
         let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
         let (log, recovery) = Log::open(OpenArgs {

@@ -77,7 +77,7 @@ fn keep_blocks(inode: &Inode, choose: &mut dyn FnMut(usize) -> usize) -> Vec<u8>
 
 impl MemDisk {
     /// Power cut: everything that was not synced is gone, open handles are dead,
-    /// locks are free. Faults and capacity stay.
+    /// locks are free, the power is back. Faults and capacity stay.
     pub fn crash(&self) {
         self.crash_keeping(|_| 0, keep_prefix);
     }
@@ -107,6 +107,7 @@ impl MemDisk {
     ) {
         let mut state = lock(&self.state);
         state.incarnation += 1;
+        state.power_left = None;
         state.locked.clear();
         state.renamed_dirs.clear();
         let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();

@@ -66,6 +66,8 @@ struct State {
     renamed_dirs: Vec<(PathBuf, PathBuf)>,
     locked: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
+    /// So many changes go well before the power goes.
+    power_left: Option<u64>,
     capacity_bytes: Option<u64>,
     /// Bumped by every crash: handles of an older one answer with errors.
     incarnation: u64,
@@ -133,6 +135,11 @@ fn is_root(path: &Path) -> bool {
 
 impl State {
     fn check_fault(&mut self, op: FaultOp, path: &Path) -> io::Result<()> {
+        match &mut self.power_left {
+            Some(0) => return Err(io::Error::other("the power is off")),
+            Some(left) if op != FaultOp::Read => *left -= 1,
+            _ => {}
+        }
         let text = path.to_string_lossy();
         for fault in &mut self.faults {
             if fault.op != op || fault.times == 0 || !text.contains(&fault.path_contains) {
@@ -185,6 +192,25 @@ impl MemDisk {
     /// Forgets all planned failures.
     pub fn clear_faults(&self) {
         lock(&self.state).faults.clear();
+    }
+
+    /// Lets the power go after `changes` more writes, syncs and changes of names: every
+    /// call fails from then on, until one of the crashes decides what is left.
+    pub fn cut_power_after(&self, changes: u64) {
+        lock(&self.state).power_left = Some(changes);
+    }
+
+    /// Forgets what [`Self::cut_power_after`] planned, if it has not happened yet.
+    pub fn keep_power(&self) {
+        let mut state = lock(&self.state);
+        if state.power_left != Some(0) {
+            state.power_left = None;
+        }
+    }
+
+    /// Whether the power is off.
+    pub fn power_is_off(&self) -> bool {
+        lock(&self.state).power_left == Some(0)
     }
 
     /// Limits the sum of all file lengths; writes past it get ENOSPC.
