@@ -4,7 +4,7 @@
 //! it appends ([`Log::append_as_leader`]) and hands out *plans*; what takes file
 //! reads or syncs is done by the plan, outside the lock:
 //!
-//! * [`Log::read_plan`] -> [`ReadPlan::run`] for records,
+//! * [`Log::read_plan`] -> [`ReadPlan::run`] (or `load`, into memory) for records,
 //! * [`Log::timestamp_plan`] -> [`TimestampPlan::run`] for offsets by time,
 //! * [`Log::flush_target`] -> [`FlushTicket::run`] -> [`Log::flushed`] for durability,
 //! * [`Log::checkpoint_job`] -> [`CheckpointJob::run`] -> [`Log::checkpointed`] to
@@ -50,7 +50,7 @@ pub use flush::{CheckpointJob, Checkpointed, FlushTicket, Flushed};
 pub use index::{OffsetPosition, TimestampOffset};
 pub use log::{Appended, Log};
 pub use producers::{ProducerBatch, ProducerEntry, Producers, SequenceCheck};
-pub use read::{ReadPlan, ReadRecords};
+pub use read::{LoadedRecords, Piece, ReadPlan, ReadRecords};
 pub use recovery::{OnCorruption, OpenArgs, Recovery, topic_id_of};
 pub use retention::{Deletions, RetentionReport};
 pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};

@@ -8,7 +8,7 @@ use tidemark_records::{Batch, BatchHeader, Limits};
 use crate::error::ReadError;
 use crate::index::{self, TimestampOffset};
 use crate::log::Log;
-use crate::read::SegmentView;
+use crate::read::{Access, SegmentView};
 use crate::scan::{BatchScanner, Step};
 use crate::segment::LogShared;
 use crate::tail::NO_TIMESTAMP;
@@ -65,12 +65,7 @@ impl Log {
             .enumerate()
             .filter(|(_, segment)| segment.size_bytes > 0)
             .map(|(index, segment)| TimeView {
-                view: SegmentView {
-                    files: segment.files.clone(),
-                    size_bytes: segment.size_bytes,
-                    exact: None,
-                    hint: None,
-                },
+                view: SegmentView::new(segment),
                 max: match &self.tail {
                     Some(tail) if index == last => Some(tail.max_timestamp),
                     _ => segment.max_timestamp,
@@ -137,7 +132,7 @@ impl TimestampPlan {
         let Some((view, max)) = best else {
             return Ok(None);
         };
-        let start = view.view.start(&self.shared, max.offset)?;
+        let start = view.view.start(&self.shared, Access::Any, max.offset)?;
         let wanted = |header: &BatchHeader| header.last_offset() >= max.offset;
         self.first_record(view, start, wanted, max.timestamp_ms)
     }
@@ -195,7 +190,7 @@ impl TimestampPlan {
             Err(error) => return Err(error.into()),
         };
         let from = entry.map_or(base, |entry| entry.offset).max(self.log_start);
-        Ok(view.view.start(&self.shared, from)?)
+        Ok(view.view.start(&self.shared, Access::Any, from)?)
     }
 
     /// The first record from `start` on with a timestamp of `target_ms` or later, in

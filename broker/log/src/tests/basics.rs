@@ -100,7 +100,7 @@ fn a_read_from_inside_a_batch_gives_the_whole_batch() {
     let read = |offset, max_bytes, upper, whole| {
         log.read_plan(offset, max_bytes, upper, whole)
             .unwrap()
-            .run()
+            .load()
             .unwrap()
     };
     let found = read(7, 1 << 20, 15, true);

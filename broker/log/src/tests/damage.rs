@@ -180,7 +180,7 @@ fn an_index_that_lies_does_not_mislead_a_read() {
     }
     let (log, _) = open(&disk, &config).unwrap();
     for offset in 0..log.end_offset() {
-        let read = log.read_plan(offset, 1, 120, true).unwrap().run().unwrap();
+        let read = log.read_plan(offset, 1, 120, true).unwrap().load().unwrap();
         assert_eq!(read.first_offset, Some(offset / 2 * 2));
     }
 }
@@ -194,7 +194,11 @@ fn damage_is_found_when_it_is_read() {
     let size = records(2).bytes.len() as u64;
     disk.corrupt(&log_path(0), 2 * size + 16, 0xff).unwrap();
     let (log, _) = open(&disk, &LogConfig::default()).unwrap();
-    let error = log.read_plan(6, 1000, 10, true).unwrap().run().unwrap_err();
+    let error = log
+        .read_plan(6, 1000, 10, true)
+        .unwrap()
+        .load()
+        .unwrap_err();
     assert!(
         matches!(&error, ReadError::Corrupt { position, .. } if *position == 2 * size),
         "{error}"
@@ -204,7 +208,7 @@ fn damage_is_found_when_it_is_read() {
         .run()
         .unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }));
-    let good = log.read_plan(0, 1, 10, true).unwrap().run().unwrap();
+    let good = log.read_plan(0, 1, 10, true).unwrap().load().unwrap();
     assert_eq!(good.next_offset, 2);
 }
 
@@ -255,7 +259,7 @@ fn a_flush_from_before_a_truncation_counts_for_nothing() {
     assert_eq!(log.flushed(done), 2);
     let done = job.run().unwrap();
     assert_eq!(log.checkpointed(done), 2);
-    assert!(matches!(plan.run(), Err(ReadError::Stale)));
+    assert!(matches!(plan.load(), Err(ReadError::Stale)));
     drop(log);
     disk.crash();
     // The ticket did sync the file: more survives than was reported, and it is the new
