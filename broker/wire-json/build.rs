@@ -85,7 +85,11 @@ fn value(kind: &Type) -> String {
     match kind {
         Type::String => "Value::from(v.as_str())".into(),
         Type::Uuid => "Value::from(v.to_string())".into(),
-        Type::Bytes | Type::Records => "Value::from(STANDARD.encode(v))".into(),
+        Type::Bytes => "Value::from(STANDARD.encode(v))".into(),
+        // What was decoded is always here.
+        Type::Records => {
+            "Value::from(STANDARD.encode(v.clone().into_bytes().unwrap_or_default()))".into()
+        }
         Type::Struct(name) => format!("{}(v, version)", function(name)),
         Type::Array(element) => format!(
             "Value::from(v.iter().map(|v| {}).collect::<Vec<_>>())",

@@ -13,7 +13,7 @@ use tidemark_env::{clock, net, task};
 use tidemark_wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
 };
-use tidemark_wire::{ApiKey, ErrorCode, Message, Reader, Request, Writer};
+use tidemark_wire::{ApiKey, ErrorCode, Message, Reader, Request, Segment, Writer};
 use tidemark_wire::{request_header_version, response_header_version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -461,8 +461,10 @@ fn frame<R: Request>(
         ))
     })?;
     let length = Bytes::copy_from_slice(&length.to_be_bytes());
-    let mut pieces = writer.into_segments();
-    pieces.insert(0, length);
+    // A request has all of its records here.
+    let segments = writer.into_segments();
+    let bodies = segments.into_iter().filter_map(Segment::into_bytes);
+    let pieces: Vec<Bytes> = std::iter::once(length).chain(bodies).collect();
     if bytes <= ONE_PIECE_BYTES {
         return Ok(vec![pieces.concat().into()]);
     }

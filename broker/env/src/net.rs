@@ -1,26 +1,130 @@
 //! Sockets: listeners and byte streams that a simulation can replace.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::clock;
+use crate::disk::{COPY_BYTES, FileRange};
+
+/// The system sends this much of a file in one go: other connections have their turn in between.
+const SEND_FILE_BYTES: usize = 512 * 1024;
+/// EINVAL.
+const INVALID: i32 = Errno::INVAL.raw_os_error();
 
 /// What a [`Stream`] is made of.
 pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
+enum Transport {
+    Tcp(TcpStream),
+    Other(Box<dyn Io>),
+}
+
 /// A connected, ordered, two-way stream of bytes.
-pub struct Stream(Box<dyn Io>);
+pub struct Stream(Transport);
 
 impl Stream {
     /// Wraps any transport (TLS over another stream, an in-memory pipe).
     pub fn new(io: impl Io + 'static) -> Self {
-        Self(Box::new(io))
+        Self(Transport::Other(Box::new(io)))
+    }
+
+    fn io(&mut self) -> Pin<&mut dyn Io> {
+        match &mut self.0 {
+            Transport::Tcp(stream) => Pin::new(stream),
+            Transport::Other(io) => Pin::new(&mut **io),
+        }
+    }
+
+    /// Writes some of `slices`, and says how many bytes. With `more` the system may keep them back
+    /// until the next write, which must follow at once.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn write_slices(&mut self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        match &self.0 {
+            Transport::Tcp(stream) if more => {
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+                let send = || {
+                    let mut control = SendAncillaryBuffer::default();
+                    Ok(rustix::net::sendmsg(stream, slices, &mut control, flags)?)
+                };
+                stream.async_io(Interest::WRITABLE, send).await
+            }
+            _ => self.write_vectored(slices).await,
+        }
+    }
+
+    /// Sends a part of a file, by the system itself where both ends are its own (`sendfile`), and
+    /// through a buffer otherwise. `patience` is how long the other end may take nothing.
+    ///
+    /// The caller sees to it that the range is in memory: reading it blocks.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before the range does, `TimedOut`, and those of the file
+    /// and the connection. An unknown part of the range has been sent then: end the connection.
+    pub async fn send_file(&mut self, mut range: FileRange, patience: Duration) -> io::Result<()> {
+        let file = range.file.clone();
+        let stream = match (&self.0, file.as_fd()) {
+            (Transport::Tcp(stream), Some(fd)) => Some((stream, fd)),
+            _ => None,
+        };
+        let Some((stream, fd)) = stream else {
+            return self.copy_file(range, patience).await;
+        };
+        while range.len > 0 {
+            let send = || {
+                let len = range.len.min(SEND_FILE_BYTES);
+                let sent = rustix::io::retry_on_intr(|| {
+                    rustix::fs::sendfile(stream, fd, Some(&mut range.position.clone()), len)
+                });
+                Ok(sent?)
+            };
+            let sent = stream.async_io(Interest::WRITABLE, send);
+            match clock::timeout(patience, sent).await? {
+                // The file's own file system cannot do it.
+                Err(error) if error.raw_os_error() == Some(INVALID) => {
+                    return self.copy_file(range, patience).await;
+                }
+                Err(error) => return Err(error),
+                Ok(0) => return Err(range.too_short()),
+                Ok(sent) => {
+                    range.position += sent as u64;
+                    range.len -= sent.min(range.len);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_file(&mut self, mut range: FileRange, patience: Duration) -> io::Result<()> {
+        let mut buffer = vec![0; range.len.min(COPY_BYTES)];
+        while range.len > 0 {
+            let len = range.len.min(buffer.len());
+            let read = range.file.read_at(&mut buffer[..len], range.position)?;
+            if read == 0 {
+                return Err(range.too_short());
+            }
+            let mut left = &buffer[..read];
+            while !left.is_empty() {
+                match clock::timeout(patience, self.write(left)).await?? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => left = &left[written..],
+                }
+            }
+            range.position += read as u64;
+            range.len -= read;
+        }
+        Ok(())
     }
 }
 
@@ -36,7 +140,7 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        self.io().poll_read(context, buffer)
     }
 }
 
@@ -46,27 +150,30 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        self.io().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        self.io().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        self.io().poll_shutdown(context)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        self.io().poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        match &self.0 {
+            Transport::Tcp(stream) => stream.is_write_vectored(),
+            Transport::Other(io) => io.is_write_vectored(),
+        }
     }
 }
 
@@ -91,7 +198,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((Stream::new(stream), peer))
+        Ok((Stream(Transport::Tcp(stream)), peer))
     }
 
     /// The address that was bound, with the real port.
@@ -130,5 +237,5 @@ pub async fn connect(address: &str, timeout: Duration) -> io::Result<Stream> {
             )
         })??;
     stream.set_nodelay(true)?;
-    Ok(Stream::new(stream))
+    Ok(Stream(Transport::Tcp(stream)))
 }

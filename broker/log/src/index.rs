@@ -125,6 +125,21 @@ pub(crate) fn floor_offset(
     Ok(found.map(|entry| OffsetPosition::decode(base, &entry)))
 }
 
+/// The last entry of a batch that begins at or before `position` and ends at or below `offset`.
+pub(crate) fn floor_position(
+    file: &dyn DiskFile,
+    base: i64,
+    position: u64,
+    offset: i64,
+) -> io::Result<Option<OffsetPosition>> {
+    let count = file.len()? / OFFSET_ENTRY_BYTES as u64;
+    let found = last_where(file, count, OFFSET_ENTRY_BYTES, |entry| {
+        let entry = OffsetPosition::decode(base, entry);
+        u64::from(entry.position) <= position && entry.offset <= offset
+    })?;
+    Ok(found.map(|entry| OffsetPosition::decode(base, &entry)))
+}
+
 /// The entry with the largest timestamp that is below `target_ms`.
 pub(crate) fn below_timestamp(
     file: &dyn DiskFile,

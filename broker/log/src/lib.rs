@@ -5,7 +5,7 @@
 //! directory) and hands out *plans* and *jobs*; what takes file reads, writes or syncs
 //! is done by them, outside the lock:
 //!
-//! * [`Log::read_plan`] -> [`ReadPlan::run`] for records,
+//! * [`Log::read_plan`] -> [`ReadPlan::run`] (or `load`, into memory) for records,
 //! * [`Log::timestamp_plan`] -> [`TimestampPlan::run`] for offsets by time,
 //! * [`Log::write_job`] -> [`WriteJob::run`] -> [`Log::written`] to write durable records
 //!   into segment files, behind the data path,
@@ -53,7 +53,7 @@ pub use error::{AppendError, LogError, OpenError, ReadError};
 pub use index::{OffsetPosition, TimestampOffset};
 pub use log::{Appended, Journal, Log};
 pub use producers::{ProducerBatch, ProducerEntry, Producers, SequenceCheck};
-pub use read::{ReadPlan, ReadRecords};
+pub use read::{LoadedRecords, Piece, ReadPlan, ReadRecords};
 pub use recovery::{KeptTail, Known, OnCorruption, OpenArgs, RecoveredDir, Recovery, topic_id_of};
 pub use retention::{Deletions, RetentionReport};
 pub use sync::{CheckpointPart, sync_parts};

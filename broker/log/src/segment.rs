@@ -87,6 +87,18 @@ impl SegmentFiles {
         self.cached(&self.index, shared, &path)
     }
 
+    /// The `.log` file, if it is open.
+    pub(crate) fn open_log(&self) -> Option<Arc<dyn DiskFile>> {
+        self.used.store(true, Ordering::Relaxed);
+        lock(&self.log).clone()
+    }
+
+    /// The `.index` file, if it is open.
+    pub(crate) fn open_index(&self) -> Option<Arc<dyn DiskFile>> {
+        self.used.store(true, Ordering::Relaxed);
+        lock(&self.index).clone()
+    }
+
     /// The `.timeindex` file; it is not kept open.
     pub(crate) fn time_index(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
         let path = shared.path(self.base_offset, names::TIME_INDEX);

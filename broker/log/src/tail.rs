@@ -185,10 +185,21 @@ impl Tail {
         }
     }
 
-    /// Where the batch begins that holds `offset`, if it is one of the newest.
-    pub(crate) fn exact(&self, offset: i64) -> Option<u32> {
+    /// Base offset and position of the batch that holds `offset`, if it is one of the newest.
+    pub(crate) fn exact(&self, offset: i64) -> Option<(i64, u32)> {
         let above = self.recent.partition_point(|(base, _)| *base <= offset);
-        above.checked_sub(1).map(|index| self.recent[index].1)
+        above.checked_sub(1).map(|index| self.recent[index])
+    }
+
+    /// The last entry in memory of a batch that begins at or before `position` and ends at or
+    /// below `offset`.
+    pub(crate) fn floor_position(&self, position: u64, offset: i64) -> Option<OffsetPosition> {
+        let above = self.pending_offsets.partition_point(|entry| {
+            u64::from(entry.position) <= position && entry.offset <= offset
+        });
+        above
+            .checked_sub(1)
+            .map(|index| self.pending_offsets[index])
     }
 
     /// Where to begin looking for `offset`, when an entry in memory knows.

@@ -9,7 +9,7 @@ use tidemark_records::{Batch, BatchHeader, Limits};
 use crate::error::ReadError;
 use crate::index::{self, TimestampOffset};
 use crate::log::Log;
-use crate::read::SegmentView;
+use crate::read::{Access, SegmentView};
 use crate::scan::{BatchScanner, Step};
 use crate::segment::LogShared;
 use crate::tail::NO_TIMESTAMP;
@@ -72,12 +72,7 @@ impl Log {
                 // What is known of a segment counts when all of it is in the file.
                 let whole = written == segment.size_bytes;
                 TimeView {
-                    view: SegmentView {
-                        files: segment.files.clone(),
-                        size_bytes: written,
-                        exact: None,
-                        hint: None,
-                    },
+                    view: SegmentView::new(segment, written),
                     max: match &self.tail {
                         _ if !whole => None,
                         Some(tail) if index == last => Some(tail.max_timestamp),
@@ -234,7 +229,7 @@ impl TimestampPlan {
         let Some((view, max)) = best else {
             return Ok(None);
         };
-        let start = view.view.start(&self.shared, max.offset)?;
+        let start = view.view.start(&self.shared, Access::Any, max.offset)?;
         let wanted = |header: &BatchHeader| header.last_offset() >= max.offset;
         self.first_record(view, start, wanted, max.timestamp_ms)
     }
@@ -292,7 +287,7 @@ impl TimestampPlan {
             Err(error) => return Err(error.into()),
         };
         let from = entry.map_or(base, |entry| entry.offset).max(self.log_start);
-        Ok(view.view.start(&self.shared, from)?)
+        Ok(view.view.start(&self.shared, Access::Any, from)?)
     }
 
     /// The first record from `start` on with a timestamp of `target_ms` or later, in

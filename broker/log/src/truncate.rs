@@ -9,6 +9,7 @@ use crate::behind::Written;
 use crate::error::LogError;
 use crate::log::Log;
 use crate::names;
+use crate::read::Access;
 use crate::recovery::{load_producers, snapshot_offsets};
 use crate::tail::Tail;
 
@@ -101,9 +102,9 @@ impl Log {
             .segments
             .partition_point(|segment| segment.base_offset() <= offset)
             .saturating_sub(1);
-        let view = self.view(holding, offset);
+        let view = self.view(holding, offset, 0, offset);
         let file = view.files.log(&self.shared)?;
-        let start = view.start(&self.shared, offset)?;
+        let start = view.start(&self.shared, Access::Any, offset)?;
         let found = view.find(&self.shared, &file, start, offset)?;
         Ok(match found {
             Some((position, header)) => Cut {

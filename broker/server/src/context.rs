@@ -4,6 +4,7 @@ use crate::net::{FrameError, Permit};
 use bytes::Bytes;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
+use tidemark_log::Piece;
 use tidemark_wire::messages::RequestHeader;
 use tidemark_wire::{ApiKey, Reader, request_header_version};
 
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) listener: Arc<str>,
     /// Memory that the answer holds until it is sent.
     pub(crate) held: Mutex<Vec<Permit>>,
+    /// Records that the answer announces, in the order of their places in it.
+    pub(crate) announced: Mutex<Vec<Piece>>,
 }
 
 impl Context {
@@ -44,6 +47,23 @@ impl Context {
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Keeps records that the answer announces; in the order of their places in it.
+    pub(crate) fn announce(&self, pieces: impl IntoIterator<Item = Piece>) {
+        self.announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(pieces);
+    }
+
+    /// Hands over what the answer announces.
+    pub(crate) fn take_announced(&self) -> Vec<Piece> {
+        let mut announced = self
+            .announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *announced)
+    }
+
     /// Reads only the correlation id: enough to answer a request whose version is unknown.
     pub(crate) fn bare(api: ApiKey, version: i16, frame: &Bytes) -> Result<Context, FrameError> {
         let mut reader = Reader::new(frame.clone());
@@ -57,6 +77,7 @@ impl Context {
             peer: UNKNOWN_PEER,
             listener: Arc::from(""),
             held: Mutex::default(),
+            announced: Mutex::default(),
         })
     }
 
@@ -81,6 +102,7 @@ impl Context {
                 peer,
                 listener,
                 held: Mutex::default(),
+                announced: Mutex::default(),
             },
             reader.rest(),
         ))

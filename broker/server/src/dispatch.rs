@@ -6,17 +6,19 @@ use crate::errors;
 use crate::handlers;
 use crate::net::{FrameError, Permit, answer};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use tidemark_env::clock;
+use tidemark_log::Piece;
 use tidemark_wire::messages::ApiVersionsResponse;
 use tidemark_wire::{ApiKey, ErrorCode, Message, Reader};
 
-/// An answer ready for the socket; no segments for a request that gets none.
+/// An answer ready for the socket; no pieces for a request that gets none.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
-    pub(crate) segments: Vec<Bytes>,
+    pub(crate) pieces: VecDeque<Piece>,
     /// Memory to give back once it is sent.
     pub(crate) held: Vec<Permit>,
 }
@@ -24,7 +26,7 @@ pub(crate) struct Answer {
 /// Encodes a response, with the memory that it holds.
 fn answered<M: Message>(context: &Context, response: &M) -> Result<Answer, FrameError> {
     Ok(Answer {
-        segments: answer(context, response)?,
+        pieces: answer(context, response)?,
         held: context.take_held(),
     })
 }
@@ -141,10 +143,10 @@ pub(crate) fn refusal(
             answered(&context, &response).map(Some)
         }
         ApiKey::Produce if (0..first).contains(&version) => {
-            let segments = handlers::produce_legacy::refuse(version, frame)?;
+            let pieces = handlers::produce_legacy::refuse(version, frame)?;
             refused();
             Ok(Some(Answer {
-                segments,
+                pieces,
                 held: Vec::new(),
             }))
         }

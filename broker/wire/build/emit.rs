@@ -68,7 +68,8 @@ fn rust_type(kind: &Type) -> String {
         Type::Float64 => "f64".into(),
         Type::String => "String".into(),
         Type::Uuid => "Uuid".into(),
-        Type::Bytes | Type::Records => "Bytes".into(),
+        Type::Bytes => "Bytes".into(),
+        Type::Records => "Records".into(),
         Type::Struct(name) => name.clone(),
         Type::Array(element) => format!("Vec<{}>", rust_type(element)),
     }
@@ -155,11 +156,7 @@ impl Context<'_> {
         };
         match &field.kind {
             Type::String | Type::Bytes | Type::Records => {
-                let method = if field.kind == Type::String {
-                    "string"
-                } else {
-                    "bytes"
-                };
+                let method = counted(&field.kind);
                 if nullable {
                     format!("r.nullable_{method}({compact}, {may_null})?")
                 } else {
@@ -195,11 +192,7 @@ impl Context<'_> {
         };
         match &field.kind {
             Type::String | Type::Bytes | Type::Records => {
-                let method = if field.kind == Type::String {
-                    "string"
-                } else {
-                    "bytes"
-                };
+                let method = counted(&field.kind);
                 if nullable {
                     let view = if method == "string" {
                         "as_deref"
@@ -229,6 +222,15 @@ impl Context<'_> {
             Type::Struct(_) => format!("{value}.encode(w, version)?"),
             other => format!("w.{}({value})", primitive(other)),
         }
+    }
+}
+
+/// The method of `Reader` and `Writer` for a kind that is bytes behind a length.
+fn counted(kind: &Type) -> &'static str {
+    match kind {
+        Type::String => "string",
+        Type::Records => "records",
+        _ => "bytes",
     }
 }
 

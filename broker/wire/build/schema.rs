@@ -73,6 +73,8 @@ pub enum Type {
     String,
     Uuid,
     Bytes,
+    /// Records of a response, which its sender need not have in memory. Those of a request are
+    /// plain bytes: whoever makes one has them.
     Records,
     Struct(String),
     Array(Box<Type>),
@@ -182,8 +184,15 @@ fn message(value: &Value) -> Message {
             &mut structs,
         );
     }
+    let kind = text(value, "type");
+    if kind != "response" {
+        let fields = structs.iter_mut().flat_map(|item| &mut item.fields);
+        for field in fields.filter(|field| field.kind == Type::Records) {
+            field.kind = Type::Bytes;
+        }
+    }
     Message {
-        kind: text(value, "type"),
+        kind,
         api_key: value["apiKey"].as_i64().map(|key| key as i16),
         flexible: Versions::parse(&text(value, "flexibleVersions")).within(versions),
         latest_unstable: value["latestVersionUnstable"].as_bool().unwrap_or(false),

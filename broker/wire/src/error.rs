@@ -98,6 +98,9 @@ pub enum EncodeError {
         /// Its length.
         length: usize,
     },
+    /// Records that are elsewhere, in a message that is to be written whole.
+    #[error("records that are not in memory cannot be written into one buffer")]
+    Elsewhere,
     /// A version outside the schema's.
     #[error("{message} has versions {first} to {last}, not {version}")]
     Version {

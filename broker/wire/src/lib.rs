@@ -9,6 +9,7 @@
 mod error;
 mod headers;
 mod reader;
+mod records;
 mod uuid;
 mod writer;
 
@@ -18,8 +19,9 @@ mod tests;
 pub use error::{DecodeError, EncodeError};
 pub use headers::{request_header_version, response_header_version};
 pub use reader::Reader;
+pub use records::Records;
 pub use uuid::{InvalidUuid, Uuid};
-pub use writer::{TagWriter, Writer};
+pub use writer::{Segment, TagWriter, Writer};
 
 use bytes::Bytes;
 use std::fmt::{self, Debug};
@@ -32,7 +34,7 @@ mod generated {
     pub(crate) use crate::reader::Reader;
     pub(crate) use crate::writer::{TagWriter, Writer};
     pub(crate) use crate::{
-        ApiKey, DecodeError, EncodeError, Message, Request, TaggedFields, Uuid,
+        ApiKey, DecodeError, EncodeError, Message, Records, Request, TaggedFields, Uuid,
     };
     pub(crate) use bytes::Bytes;
 }
@@ -90,7 +92,7 @@ pub fn decode<M: Message>(input: Bytes, version: i16) -> Result<M, DecodeError> 
     Ok(message)
 }
 
-/// Encodes a message into one buffer.
+/// Encodes a message into one buffer. Records that are [`Records::Elsewhere`] are an error.
 pub fn encode<M: Message>(message: &M, version: i16) -> Result<Bytes, EncodeError> {
     let mut writer = Writer::new();
     message.encode(&mut writer, version)?;

@@ -1,6 +1,6 @@
 //! Reads the protocol's primitive types from untrusted bytes.
 
-use crate::{DecodeError, TaggedFields, Uuid};
+use crate::{DecodeError, Records, TaggedFields, Uuid};
 use bytes::Bytes;
 
 /// Memory that a message may take beyond its share of the input.
@@ -215,6 +215,21 @@ impl Reader {
     pub fn bytes(&mut self, compact: bool) -> Result<Bytes, DecodeError> {
         let value = self.nullable_bytes(compact, false)?;
         self.present(value)
+    }
+
+    /// Records behind a length; they are always here.
+    pub fn records(&mut self, compact: bool) -> Result<Records, DecodeError> {
+        self.bytes(compact).map(Records::Here)
+    }
+
+    /// Records behind a length, or null.
+    pub fn nullable_records(
+        &mut self,
+        compact: bool,
+        may_be_null: bool,
+    ) -> Result<Option<Records>, DecodeError> {
+        let bytes = self.nullable_bytes(compact, may_be_null)?;
+        Ok(bytes.map(Records::Here))
     }
 
     /// An array, null where this version allows it.

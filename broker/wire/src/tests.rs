@@ -1,6 +1,9 @@
 //! What the golden vectors cannot show: refusals, and fields of a later schema.
 
-use crate::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, fetch_request};
+use crate::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use crate::messages::{
+    CreateTopicsRequest, FetchRequest, FetchResponse, MetadataRequest, fetch_request,
+};
 use crate::*;
 
 #[test]
@@ -90,8 +93,52 @@ fn shared_fields_stay_in_place() {
     copy.i16(2);
     let segments = writer.into_segments();
     assert_eq!(segments.len(), 3);
+    let segments: Vec<Bytes> = segments
+        .into_iter()
+        .filter_map(Segment::into_bytes)
+        .collect();
     assert_eq!(segments[1].as_ptr(), big.as_ptr());
     assert_eq!(segments.concat(), copy.into_bytes());
+}
+
+#[test]
+fn announced_records_are_a_hole_of_their_length() {
+    for version in [4, 12, FetchResponse::MAX_VERSION] {
+        let records = Bytes::from_static(b"whole batches");
+        let partition = |records| PartitionData {
+            partition_index: 7,
+            records: Some(records),
+            ..Default::default()
+        };
+        let response = |records: [Records; 3]| FetchResponse {
+            responses: vec![FetchableTopicResponse {
+                partitions: records.into_iter().map(partition).collect(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let here = response([(); 3].map(|()| Records::Here(records.clone())));
+        let whole = encode(&here, version).unwrap();
+        let mixed = response([
+            Records::Elsewhere(records.len()),
+            Records::Here(records.clone()),
+            Records::Elsewhere(records.len()),
+        ]);
+        assert_eq!(encode(&mixed, version), Err(EncodeError::Elsewhere));
+        let mut writer = Writer::announcing(64);
+        mixed.encode(&mut writer, version).unwrap();
+        assert_eq!(writer.written(), whole.len());
+        let filled: Vec<Bytes> = writer
+            .into_segments()
+            .into_iter()
+            .map(|segment| match segment {
+                Segment::Bytes(bytes) => bytes,
+                Segment::Elsewhere(len) => records.slice(..len),
+            })
+            .collect();
+        assert_eq!(filled.concat(), whole);
+        assert_eq!(decode::<FetchResponse>(whole, version).unwrap(), here);
+    }
 }
 
 #[test]

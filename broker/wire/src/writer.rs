@@ -1,18 +1,38 @@
 //! Writes the protocol's primitive types.
 
-use crate::{EncodeError, TaggedFields, Uuid};
+use crate::{EncodeError, Records, TaggedFields, Uuid};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Byte fields from this length on are shared, not copied, when the segments are taken.
 const SHARE_FROM_BYTES: usize = 1024;
+
+/// A part of a written message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Bytes to send as they are.
+    Bytes(Bytes),
+    /// So many bytes of records that the sender has elsewhere and sends in this place.
+    Elsewhere(usize),
+}
+
+impl Segment {
+    /// The bytes, if they are here.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Segment::Bytes(bytes) => Some(bytes),
+            Segment::Elsewhere(_) => None,
+        }
+    }
+}
 
 /// A message being written: a buffer, and shared byte fields to be inserted at positions in it,
 /// so that record payloads reach the socket without a copy.
 #[derive(Debug, Default)]
 pub struct Writer {
     buffer: BytesMut,
-    shared: Vec<(usize, Bytes)>,
+    shared: Vec<(usize, Segment)>,
     shared_bytes: usize,
+    may_announce: bool,
 }
 
 impl Writer {
@@ -29,7 +49,16 @@ impl Writer {
         }
     }
 
-    /// Bytes written so far, shared ones included.
+    /// An empty writer with room for `bytes`, whose records may be [`Records::Elsewhere`]: only for
+    /// who takes [`Writer::into_segments`] and fills them in.
+    pub fn announcing(bytes: usize) -> Writer {
+        Writer {
+            may_announce: true,
+            ..Writer::with_capacity(bytes)
+        }
+    }
+
+    /// Bytes written so far, shared and announced ones included.
     pub fn written(&self) -> usize {
         self.buffer.len() + self.shared_bytes
     }
@@ -40,26 +69,28 @@ impl Writer {
             return self.buffer.freeze();
         }
         let mut whole = BytesMut::with_capacity(self.written());
+        debug_assert!(!self.may_announce, "nothing of it is elsewhere");
         for segment in self.into_segments() {
-            whole.put_slice(&segment);
+            whole.put_slice(&segment.into_bytes().unwrap_or_default());
         }
         whole.freeze()
     }
 
-    /// Everything as a sequence of buffers, shared fields among them as they came.
-    pub fn into_segments(self) -> Vec<Bytes> {
+    /// Everything as a sequence of buffers, shared fields among them as they came. Only a writer
+    /// that is [`Writer::announcing`] has segments elsewhere.
+    pub fn into_segments(self) -> Vec<Segment> {
         let buffer = self.buffer.freeze();
         let mut segments = Vec::with_capacity(self.shared.len() * 2 + 1);
         let mut from = 0;
-        for (at, bytes) in self.shared {
+        for (at, shared) in self.shared {
             if at > from {
-                segments.push(buffer.slice(from..at));
+                segments.push(Segment::Bytes(buffer.slice(from..at)));
             }
-            segments.push(bytes);
+            segments.push(shared);
             from = at;
         }
         if from < buffer.len() {
-            segments.push(buffer.slice(from..));
+            segments.push(Segment::Bytes(buffer.slice(from..)));
         }
         segments
     }
@@ -174,7 +205,8 @@ impl Writer {
         self.length(value.len(), compact, true)?;
         if value.len() >= SHARE_FROM_BYTES {
             self.shared_bytes += value.len();
-            self.shared.push((self.buffer.len(), value.clone()));
+            let shared = Segment::Bytes(value.clone());
+            self.shared.push((self.buffer.len(), shared));
         } else {
             self.buffer.put_slice(value);
         }
@@ -190,6 +222,34 @@ impl Writer {
     ) -> Result<(), EncodeError> {
         match value {
             Some(value) => self.bytes(value, compact),
+            None => self.null(compact, true, may_be_null),
+        }
+    }
+
+    /// Records behind a length.
+    pub fn records(&mut self, value: &Records, compact: bool) -> Result<(), EncodeError> {
+        match value {
+            Records::Here(bytes) => self.bytes(bytes, compact),
+            Records::Elsewhere(_) if !self.may_announce => Err(EncodeError::Elsewhere),
+            Records::Elsewhere(len) => {
+                self.length(*len, compact, true)?;
+                self.shared_bytes += len;
+                self.shared
+                    .push((self.buffer.len(), Segment::Elsewhere(*len)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Records behind a length, or null.
+    pub fn nullable_records(
+        &mut self,
+        value: Option<&Records>,
+        compact: bool,
+        may_be_null: bool,
+    ) -> Result<(), EncodeError> {
+        match value {
+            Some(value) => self.records(value, compact),
             None => self.null(compact, true, may_be_null),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemark_env::task;
 use tidemark_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_wire::messages::{FetchRequest, FetchResponse};
-use tidemark_wire::{ErrorCode, Uuid};
+use tidemark_wire::{ErrorCode, Records, Uuid};
 
 use super::assignor::TopicPartition;
 use super::fetched::parse;
@@ -217,7 +217,8 @@ impl Consumer {
                     data.high_watermark
                 },
             );
-            let Some(bytes) = data.records.filter(|bytes| !bytes.is_empty()) else {
+            let bytes = data.records.and_then(Records::into_bytes);
+            let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
                 continue;
             };
             let aborted = self

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::FlockOperation;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::direct::DirectFile;
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
@@ -227,6 +228,22 @@ impl DiskFile for RealFile {
                 result => return result.map_err(about(&self.path)),
             }
         }
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read),
+            // A file system that cannot tell; a read that was interrupted was waiting.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(errno) => Err(about(&self.path)(errno.into())),
+        }
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod tests;
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -132,10 +133,101 @@ pub trait Disk: Send + Sync + Debug {
     fn lock_dir(&self, path: &Path) -> io::Result<DirLock>;
 }
 
+/// Reading a byte in each of these says whether a range is in memory.
+const PROBE_BYTES: u64 = 128 * 1024;
+
+/// Bytes of an open file, which stay readable when its name is removed.
+#[derive(Debug, Clone)]
+pub struct FileRange {
+    /// The file.
+    pub file: Arc<dyn DiskFile>,
+    /// Where the range begins, in bytes.
+    pub position: u64,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+impl FileRange {
+    /// All of it in memory. Blocks.
+    ///
+    /// # Errors
+    /// Those of reading; `UnexpectedEof` when the file ends before the range does.
+    pub fn read(&self) -> io::Result<Bytes> {
+        let bytes = self.file.read_bytes_at(self.position, self.len)?;
+        match bytes.len() == self.len {
+            true => Ok(bytes),
+            false => Err(self.too_short()),
+        }
+    }
+
+    /// Whether reading it would not wait for the disk, as far as a look at some of it can tell.
+    pub fn is_cached(&self) -> bool {
+        let end = self.position + self.len as u64;
+        let mut at = self.position;
+        let mut byte = [0];
+        while at < end {
+            match self.file.read_cached_at(&mut byte, at) {
+                Ok(_) => {}
+                // Other errors come again when it is read, and are told then.
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
+            at = match at + 1 == end {
+                true => end,
+                false => (at + PROBE_BYTES).min(end - 1),
+            };
+        }
+        true
+    }
+
+    /// Reads all of it once, so that it is in memory afterwards if there is room. Blocks.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn warm(&self) -> io::Result<()> {
+        let mut buffer = vec![0; self.len.min(COPY_BYTES)];
+        let end = self.position + self.len as u64;
+        let mut at = self.position;
+        while at < end {
+            let len = buffer.len().min(usize::try_from(end - at).unwrap_or(0));
+            match self.file.read_at(&mut buffer[..len], at)? {
+                0 => return Ok(()),
+                read => at += read as u64,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn too_short(&self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!(
+                "a file ends within bytes {} to {} of it, which were to be read",
+                self.position,
+                self.position + self.len as u64
+            ),
+        )
+    }
+}
+
+/// What is copied from a file goes through memory in pieces of this size.
+pub(crate) const COPY_BYTES: usize = 256 * 1024;
+
 /// An open file. Reads and writes name their position; there is no cursor.
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 means the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Like [`DiskFile::read_at`], but `WouldBlock` instead of waiting for the disk: when the bytes
+    /// are not in memory, or when there is no telling.
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buffer, offset)
+    }
+
+    /// The operating system's handle, for what it can do with a file by itself; `None` for a file
+    /// that is not one of its own.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Writes all of `bytes` at `offset`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -208,6 +300,32 @@ pub trait DiskFile: Send + Sync + Debug {
             }
         }
         Ok(())
+    }
+}
+
+/// A file of which only what is in memory can be read: everything else is `WouldBlock`.
+#[derive(Debug)]
+pub struct CachedOnly(pub Arc<dyn DiskFile>);
+
+impl DiskFile for CachedOnly {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_cached_at(buffer, offset)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

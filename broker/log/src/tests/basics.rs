@@ -123,7 +123,7 @@ fn reads_whole_batches(log: &Log) {
     let read = |offset, max_bytes, upper, whole| {
         log.read_plan(offset, max_bytes, upper, whole)
             .unwrap()
-            .run()
+            .load()
             .unwrap()
     };
     let found = read(7, 1 << 20, 15, true);

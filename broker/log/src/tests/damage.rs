@@ -218,7 +218,7 @@ fn an_index_that_lies_does_not_mislead_a_read() {
     }
     let (log, _) = open(&disk, &config).unwrap();
     for offset in 0..log.end_offset() {
-        let read = log.read_plan(offset, 1, 120, true).unwrap().run().unwrap();
+        let read = log.read_plan(offset, 1, 120, true).unwrap().load().unwrap();
         assert_eq!(read.first_offset, Some(offset / 2 * 2));
     }
 }
@@ -232,7 +232,11 @@ fn damage_is_found_when_it_is_read() {
     let size = records(2).bytes.len() as u64;
     disk.corrupt(&log_path(0), 2 * size + 16, 0xff).unwrap();
     let (log, _) = open(&disk, &LogConfig::default()).unwrap();
-    let error = log.read_plan(6, 1000, 10, true).unwrap().run().unwrap_err();
+    let error = log
+        .read_plan(6, 1000, 10, true)
+        .unwrap()
+        .load()
+        .unwrap_err();
     assert!(
         matches!(&error, ReadError::Corrupt { position, .. } if *position == 2 * size),
         "{error}"
@@ -242,7 +246,7 @@ fn damage_is_found_when_it_is_read() {
         .run()
         .unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }));
-    let good = log.read_plan(0, 1, 10, true).unwrap().run().unwrap();
+    let good = log.read_plan(0, 1, 10, true).unwrap().load().unwrap();
     assert_eq!(good.next_offset, 2);
 }
 
@@ -289,7 +293,7 @@ fn what_was_appended_before_a_truncation_stays_away() {
     log.append_as_leader(&records(3), 1, NOW_MS).unwrap();
     flush(&mut log);
     assert_eq!(log.durable_offset(), 5);
-    assert!(matches!(plan.run(), Err(ReadError::Stale)));
+    assert!(matches!(plan.load(), Err(ReadError::Stale)));
     drop(log);
     disk.crash();
     let (log, _) = open(&disk, &LogConfig::default()).unwrap();

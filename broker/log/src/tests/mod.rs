@@ -289,7 +289,7 @@ pub(crate) fn read_all(log: &Log, from: i64) -> Vec<Batch> {
         let read = log
             .read_plan(offset, 1 << 20, log.durable_offset(), true)
             .unwrap()
-            .run()
+            .load()
             .unwrap();
         assert!(read.next_offset > offset, "{read:?}");
         offset = read.next_offset;

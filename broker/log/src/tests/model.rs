@@ -442,7 +442,7 @@ impl World {
             .log()
             .read_plan(offset, max_bytes, upper, true)
             .unwrap()
-            .run()
+            .load()
             .unwrap();
         let mut expected = Vec::new();
         let mut size = 0;

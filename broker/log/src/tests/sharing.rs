@@ -18,7 +18,7 @@ fn leader_bytes(disk: &MemDisk) -> Bytes {
     leader
         .read_plan(0, 1 << 20, 6, true)
         .unwrap()
-        .run()
+        .load()
         .unwrap()
         .records
 }
@@ -34,7 +34,7 @@ fn a_follower_takes_what_its_leader_has_and_nothing_else() {
     let read = follower
         .read_plan(0, 1 << 20, 6, true)
         .unwrap()
-        .run()
+        .load()
         .unwrap();
     assert_eq!(read.records, bytes, "the same bytes on every replica");
     assert_eq!(follower.end_offset_for_epoch(0).unwrap().end_offset, 4);
@@ -176,7 +176,7 @@ fn readers_beside_a_writer_see_whole_batches_of_one_history() {
                         let upper = log.durable_offset();
                         log.read_plan(offset, 700 + reader * 1000, upper, true)
                     };
-                    let read = match plan.and_then(|plan| plan.run()) {
+                    let read = match plan.and_then(|plan| plan.load()) {
                         Ok(read) => read,
                         Err(ReadError::Stale) => continue,
                         Err(ReadError::OutOfRange { log_start, .. }) => {

@@ -5,10 +5,10 @@ use super::signal::{Signal, Slot};
 use crate::broker::Broker;
 use crate::net::Permit;
 use crate::partition::Partition;
-use bytes::Bytes;
+use std::io;
 use std::sync::Arc;
 use tidemark_env::task;
-use tidemark_log::{ReadError, ReadPlan};
+use tidemark_log::{Piece, ReadError, ReadPlan, ReadRecords};
 use tidemark_wire::ErrorCode;
 
 /// A partition that a fetch watches; it stops watching on drop.
@@ -44,10 +44,13 @@ pub(crate) struct Found {
     pub(crate) log_start: i64,
     /// Epoch and end offset where the client's log and this one part (KIP-595).
     pub(crate) diverging: Option<(i32, i64)>,
-    pub(crate) records: Bytes,
+    /// The records, as they lie.
+    pub(crate) pieces: Vec<Piece>,
+    /// The length of `pieces` together.
+    pub(crate) bytes: usize,
     /// Whether there was a batch that the limit left no room for.
     pub(crate) more: bool,
-    /// The memory that the records take.
+    /// The memory that the records hold.
     pub(crate) held: Option<Permit>,
 }
 
@@ -59,7 +62,8 @@ impl Found {
             high_watermark: -1,
             log_start: -1,
             diverging: None,
-            records: Bytes::new(),
+            pieces: Vec::new(),
+            bytes: 0,
             more: false,
             held: None,
         }
@@ -79,11 +83,7 @@ pub(crate) fn check_epoch(known: i32, current: i32) -> Result<(), ErrorCode> {
 /// What is planned under the lock, to be read outside of it.
 enum Planned {
     Answer(Found),
-    Read {
-        found: Found,
-        plan: ReadPlan,
-        cold: bool,
-    },
+    Read { found: Found, plan: ReadPlan },
 }
 
 fn plan(
@@ -92,47 +92,44 @@ fn plan(
     max_bytes: usize,
     at_least_one_batch: bool,
 ) -> Planned {
-    let Ok(bounds) = partition.bounds() else {
-        return Planned::Answer(Found::error(ErrorCode::NotLeaderOrFollower));
-    };
-    if let Err(error) = check_epoch(wanted.current_leader_epoch, bounds.leader_epoch) {
-        return Planned::Answer(Found::error(error));
-    }
-    let mut found = Found {
-        high_watermark: bounds.high_watermark,
-        log_start: bounds.log_start,
-        ..Found::error(ErrorCode::None)
-    };
-    let planned = partition.with_log(|log, _| {
+    let planned = partition.with_bounds(|log, bounds| {
+        if let Err(error) = check_epoch(wanted.current_leader_epoch, bounds.leader_epoch) {
+            return Planned::Answer(Found::error(error));
+        }
+        let found = Found {
+            high_watermark: bounds.high_watermark,
+            log_start: bounds.log_start,
+            ..Found::error(ErrorCode::None)
+        };
         if wanted.last_fetched_epoch >= 0 {
             match log.end_offset_for_epoch(wanted.last_fetched_epoch) {
                 Some(end)
                     if end.epoch < wanted.last_fetched_epoch
                         || end.end_offset < wanted.fetch_offset =>
                 {
-                    return Ok(Err((end.epoch, end.end_offset)));
+                    let diverging = Some((end.epoch, end.end_offset));
+                    return Planned::Answer(Found { diverging, ..found });
                 }
                 Some(_) => {}
-                None => return Err(ErrorCode::OffsetOutOfRange),
+                None => {
+                    let error = ErrorCode::OffsetOutOfRange;
+                    return Planned::Answer(Found { error, ..found });
+                }
             }
         }
         // Past the high watermark and up to the end there is nothing to read yet (CORRECTNESS B9).
-        // The bound is the one that the answer tells, not one that was raised meanwhile.
         let upper = bounds.high_watermark;
         match log.read_plan(wanted.fetch_offset, max_bytes, upper, at_least_one_batch) {
-            Ok(plan) => Ok(Ok((plan, wanted.fetch_offset < log.active_segment_base()))),
-            Err(error) => Err(code(&error)),
+            Ok(plan) => Planned::Read { found, plan },
+            Err(error) => {
+                let error = code(&error);
+                Planned::Answer(Found { error, ..found })
+            }
         }
     });
-    match planned {
-        Err(_) => Planned::Answer(Found::error(ErrorCode::NotLeaderOrFollower)),
-        Ok(Err(error)) => Planned::Answer(Found { error, ..found }),
-        Ok(Ok(Err(diverging))) => {
-            found.diverging = Some(diverging);
-            Planned::Answer(found)
-        }
-        Ok(Ok(Ok((plan, cold)))) => Planned::Read { found, plan, cold },
-    }
+    planned.unwrap_or(Planned::Answer(Found::error(
+        ErrorCode::NotLeaderOrFollower,
+    )))
 }
 
 fn code(error: &ReadError) -> ErrorCode {
@@ -144,9 +141,26 @@ fn code(error: &ReadError) -> ErrorCode {
     }
 }
 
-/// Reads what `wanted` asks for, at most `max_bytes` of it, and takes memory for it. The `first` to
-/// be read for an answer may be a batch above the limit (KIP-74), and waits for memory; the others
-/// are left for the next fetch when there is none (waiting while holding could wait for ever).
+/// Finds the records without waiting for the disk on this thread, which would stall its other
+/// connections: what is not in the page cache is read into it by the blocking pool first.
+async fn run(plan: ReadPlan) -> Result<ReadRecords, ReadError> {
+    if let Some(read) = plan.run_cached()? {
+        return Ok(read);
+    }
+    let reading = task::blocking(move || {
+        let read = plan.run()?;
+        read.warm()?;
+        Ok(read)
+    });
+    reading
+        .await
+        .unwrap_or_else(|error| Err(ReadError::Io(io::Error::other(error))))
+}
+
+/// Finds what `wanted` asks for, at most `max_bytes` of it, and takes memory for what of it is held
+/// in memory. The `first` to be read for an answer may be a batch above the limit (KIP-74), and
+/// waits for memory; the others are left for the next fetch when there is none (waiting while
+/// holding could wait for ever).
 pub(crate) async fn look(
     broker: &Broker,
     partition: &Partition,
@@ -154,15 +168,24 @@ pub(crate) async fn look(
     max_bytes: usize,
     first: bool,
 ) -> Found {
-    let (found, plan, cold) = match plan(partition, wanted, max_bytes, first) {
+    let (found, plan) = match plan(partition, wanted, max_bytes, first) {
         Planned::Answer(found) => return found,
-        Planned::Read { found, plan, .. } if plan.is_empty() => return found,
-        Planned::Read { found, plan, cold } => (found, plan, cold),
+        Planned::Read { found, plan } if plan.is_empty() => return found,
+        Planned::Read { found, plan } => (found, plan),
     };
-    let mut permit = match first {
-        true => broker.fetch_memory.take(max_bytes).await,
-        false => match broker.fetch_memory.try_take(max_bytes) {
-            Some(permit) => permit,
+    let read = match run(plan).await {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records cannot be read");
+            let error = code(&error);
+            return Found { error, ..found };
+        }
+    };
+    let held = match held_bytes(&read.pieces) {
+        0 => None,
+        bytes if first => Some(broker.fetch_memory.take(bytes).await),
+        bytes => match broker.fetch_memory.try_take(bytes) {
+            Some(permit) => Some(permit),
             None => {
                 return Found {
                     more: true,
@@ -171,33 +194,22 @@ pub(crate) async fn look(
             }
         },
     };
-    // The active segment was written a moment ago and is in the page cache; an older one may have
-    // to come from the disk, which must not stall the other connections of this net thread.
-    let read = if cold {
-        match task::blocking(move || plan.run()).await {
-            Ok(read) => read,
-            Err(_) => return Found::error(ErrorCode::UnknownServerError),
-        }
-    } else {
-        plan.run()
-    };
-    match read {
-        Ok(read) => {
-            partition.count_out(read.records.len() as u64);
-            permit.shrink(read.records.len());
-            Found {
-                held: (!read.records.is_empty()).then_some(permit),
-                records: read.records,
-                more: read.more,
-                ..found
-            }
-        }
-        Err(error) => {
-            tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records cannot be read");
-            Found {
-                error: code(&error),
-                ..found
-            }
-        }
+    let bytes = read.size_bytes();
+    partition.count_out(bytes as u64);
+    Found {
+        held,
+        bytes,
+        pieces: read.pieces,
+        more: read.more,
+        ..found
     }
+}
+
+/// The memory that an answer takes until it is sent: parts of files take none.
+fn held_bytes(pieces: &[Piece]) -> usize {
+    let held = pieces.iter().map(|piece| match piece {
+        Piece::Memory(bytes) => bytes.len(),
+        Piece::File(_) => 0,
+    });
+    held.sum()
 }

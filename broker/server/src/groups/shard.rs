@@ -314,7 +314,7 @@ impl Shard {
             let plan = self
                 .partition
                 .with_log(|log, _| log.read_plan(at, LOAD_BYTES, bounds.end, true));
-            let read = plan.map_err(|_| LoadError::Closed)??.run()?;
+            let read = plan.map_err(|_| LoadError::Closed)??.load()?;
             if read.next_offset <= at {
                 break;
             }

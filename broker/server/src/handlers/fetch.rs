@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tidemark_env::{clock, random};
+use tidemark_log::Piece;
 use tidemark_model::Image;
+use tidemark_wire::Records;
 use tidemark_wire::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
@@ -63,12 +65,12 @@ pub(crate) async fn handle(
     let served = serve(broker, context, &mut interest, &mut candidates, &request).await;
     let mut response = FetchResponse::default();
     let read_committed = request.isolation_level == READ_COMMITTED;
-    let mut topics: Vec<(TopicRef, FetchableTopicResponse)> = Vec::new();
-    for (slot, found) in served {
+    let mut topics: Vec<(TopicRef, FetchableTopicResponse, Vec<Piece>)> = Vec::new();
+    for (slot, mut found) in served {
         let Some(entry) = interest.entry(slot) else {
             continue;
         };
-        let news = !found.records.is_empty()
+        let news = found.bytes > 0
             || found.error != ErrorCode::None
             || found.diverging.is_some()
             || entry.told_high_watermark != found.high_watermark
@@ -81,9 +83,13 @@ pub(crate) async fn handle(
         entry.told_high_watermark = if told { found.high_watermark } else { -1 };
         entry.told_log_start = if told { found.log_start } else { -1 };
         let topic = entry.wanted.topic.clone();
+        let pieces = std::mem::take(&mut found.pieces);
         let data = partition_data(entry.wanted.index, found, read_committed);
-        match topics.iter_mut().rev().find(|(other, _)| *other == topic) {
-            Some((_, of_topic)) => of_topic.partitions.push(data),
+        match topics.iter_mut().rev().find(|(other, ..)| *other == topic) {
+            Some((_, of_topic, announced)) => {
+                of_topic.partitions.push(data);
+                announced.extend(pieces);
+            }
             None => {
                 let mut of_topic = FetchableTopicResponse {
                     partitions: vec![data],
@@ -93,11 +99,14 @@ pub(crate) async fn handle(
                     TopicRef::Id(id) => of_topic.topic_id = *id,
                     TopicRef::Name(name) => of_topic.topic = name.clone(),
                 }
-                topics.push((topic, of_topic));
+                topics.push((topic, of_topic, pieces));
             }
         }
     }
-    response.responses = topics.into_iter().map(|(_, topic)| topic).collect();
+    for (_, topic, pieces) in topics {
+        response.responses.push(topic);
+        context.announce(pieces);
+    }
     match kind {
         Kind::Full { keep: false } => {}
         Kind::Full { keep: true } => response.session_id = keep(broker, interest, by_id),
@@ -179,15 +188,15 @@ async fn serve(
         for slot in candidates.drain(..) {
             // What it holds is given back before more is taken.
             if let Some(earlier) = answers.remove(&slot) {
-                bytes -= earlier.records.len();
+                bytes -= earlier.bytes;
             } else {
                 order.push(slot);
             }
             let room = limit.saturating_sub(bytes);
             let found = look_at(broker, interest, slot, room, bytes == 0).await;
-            bytes += found.records.len();
+            bytes += found.bytes;
             news |= found.error != ErrorCode::None || found.diverging.is_some();
-            if found.more && found.records.is_empty() || found.error != ErrorCode::None {
+            if found.more && found.bytes == 0 || found.error != ErrorCode::None {
                 // No room in this answer, or not well: it is looked at in the next.
                 later.push(slot);
             }
@@ -205,7 +214,7 @@ async fn serve(
         if let Some(permit) = found.held.take() {
             context.hold(permit);
         }
-        if !found.records.is_empty() {
+        if found.bytes > 0 {
             interest.served(*slot);
             // The client may throw the answer away and ask from the same offset again, which an
             // incremental request does not say.
@@ -281,7 +290,10 @@ fn partition_data(index: i32, found: Found, read_committed: bool) -> PartitionDa
         log_start_offset: found.log_start,
         diverging_epoch: diverging.unwrap_or_default(),
         aborted_transactions: read_committed.then(Vec::new),
-        records: Some(found.records),
+        records: Some(match found.bytes {
+            0 => Records::default(),
+            bytes => Records::Elsewhere(bytes),
+        }),
         ..Default::default()
     }
 }

@@ -4,6 +4,8 @@
 use crate::context::{Context, UNKNOWN_PEER};
 use crate::net::{FrameError, finish, start};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use tidemark_log::Piece;
 use tidemark_wire::{ApiKey, DecodeError, ErrorCode, Reader};
 
 /// The topics and partitions of the request, in order.
@@ -22,7 +24,7 @@ fn targets(reader: &mut Reader) -> Result<Vec<(String, Vec<i32>)>, DecodeError> 
 }
 
 /// The refusal of every partition of `frame`, a whole request.
-pub(crate) fn refuse(version: i16, frame: &Bytes) -> Result<Vec<Bytes>, FrameError> {
+pub(crate) fn refuse(version: i16, frame: &Bytes) -> Result<VecDeque<Piece>, FrameError> {
     let failed = |source| FrameError::Decode {
         api: ApiKey::Produce,
         version,
@@ -60,5 +62,5 @@ pub(crate) fn refuse(version: i16, frame: &Bytes) -> Result<Vec<Bytes>, FrameErr
     if version >= 1 {
         writer.i32(0); // throttle time
     }
-    Ok(finish(writer))
+    finish(&context, writer)
 }

@@ -15,18 +15,8 @@ pub(crate) struct Budget {
 
 /// Bytes taken from a [`Budget`], given back on drop.
 #[derive(Debug)]
-pub(crate) struct Permit(Option<OwnedSemaphorePermit>);
-
-impl Permit {
-    /// Gives back all but `bytes`.
-    pub(crate) fn shrink(&mut self, bytes: usize) {
-        if let Some(permit) = &mut self.0 {
-            let surplus = permit
-                .num_permits()
-                .saturating_sub(bytes.div_ceil(UNIT_BYTES));
-            drop(permit.split(surplus));
-        }
-    }
+pub(crate) struct Permit {
+    _units: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -55,7 +45,7 @@ impl Budget {
             .acquire_many_owned(self.units(bytes))
             .await;
         // The semaphore is never closed, so this is always a permit.
-        Permit(taken.ok())
+        Permit { _units: taken.ok() }
     }
 
     /// Takes `bytes` if they are free now.
@@ -63,7 +53,9 @@ impl Budget {
         let taken = Arc::clone(&self.units)
             .try_acquire_many_owned(self.units(bytes))
             .ok()?;
-        Some(Permit(Some(taken)))
+        Some(Permit {
+            _units: Some(taken),
+        })
     }
 
     /// Bytes in use now.
@@ -84,13 +76,13 @@ mod tests {
     #[test]
     fn what_is_over_the_budget_waits_and_what_is_given_back_is_free() {
         let budget = Budget::new(10 * 1024);
-        let mut first = budget.try_take(8 * 1024).expect("8 of 10 KiB are free");
+        let first = budget.try_take(8 * 1024).expect("8 of 10 KiB are free");
         assert!(budget.try_take(4 * 1024).is_none());
-        first.shrink(1024);
-        assert_eq!(budget.used_bytes(), 1024);
+        assert_eq!(budget.used_bytes(), 8 * 1024);
+        drop(first);
         let second = budget.try_take(4 * 1024);
         assert!(second.is_some());
-        drop((first, second));
+        drop(second);
         assert_eq!(budget.used_bytes(), 0);
         assert!(
             budget.try_take(1 << 30).is_some(),

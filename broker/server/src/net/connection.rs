@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_env::net::Stream;
+use tidemark_log::Piece;
 use tidemark_wire::ApiKey;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 /// Produce requests of one connection that may wait for durability at once.
@@ -34,6 +35,10 @@ const KEEP_BUFFER_BYTES: usize = 256 * 1024;
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 /// A request or answer that holds memory and does not move for this long ends its connection.
 const STALLED: Duration = Duration::from_secs(30);
+/// A part of a file up to this length is copied, and sent with what stands beside it.
+const SMALL_BYTES: usize = 8 * 1024;
+/// Pieces that are sent at once.
+const MAX_SLICES: usize = 64;
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// What a read waits for.
@@ -265,35 +270,68 @@ impl Connection {
     /// Sends an answer; the memory that it holds is given back afterwards. A client that takes
     /// nothing for long loses its connection: others may be waiting for that memory.
     async fn write(&mut self, answer: Answer) -> io::Result<()> {
-        let mut left: VecDeque<Bytes> = answer.segments.into();
+        let mut left = answer.pieces;
         let patience = self.idle().min(STALLED);
-        while !left.is_empty() {
-            let slices: Vec<IoSlice<'_>> = left
-                .iter()
-                .take(64)
-                .map(|bytes| IoSlice::new(bytes))
-                .collect();
-            let mut written =
-                clock::timeout(patience, self.stream.write_vectored(&slices)).await??;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            while written > 0 {
-                let Some(mut first) = left.pop_front() else {
-                    break;
-                };
-                if first.len() > written {
-                    left.push_front(first.split_off(written));
-                    written = 0;
-                } else {
-                    written -= first.len();
+        while let Some(first) = left.pop_front() {
+            match first {
+                Piece::File(range) if range.len > SMALL_BYTES => {
+                    self.stream.send_file(range, patience).await?;
                 }
-            }
-            while left.front().is_some_and(Bytes::is_empty) {
-                left.pop_front();
+                // Less work to copy than to send by itself.
+                Piece::File(range) => left.push_front(Piece::Memory(range.read()?)),
+                Piece::Memory(bytes) => {
+                    left.push_front(Piece::Memory(bytes));
+                    self.write_memory(&mut left, patience).await?;
+                }
             }
         }
         drop(answer.held);
+        Ok(())
+    }
+
+    /// Sends some of what lies in memory at the beginning of `left`.
+    async fn write_memory(
+        &mut self,
+        left: &mut VecDeque<Piece>,
+        patience: Duration,
+    ) -> io::Result<()> {
+        for piece in left.iter_mut().take(MAX_SLICES) {
+            match piece {
+                Piece::Memory(_) => {}
+                Piece::File(range) if range.len <= SMALL_BYTES => {
+                    *piece = Piece::Memory(range.read()?);
+                }
+                Piece::File(_) => break,
+            }
+        }
+        let memory = |piece| match piece {
+            Piece::Memory(bytes) => Some(bytes),
+            Piece::File(_) => None,
+        };
+        let slices: Vec<IoSlice<'_>> = left
+            .iter()
+            .map_while(|piece| match piece {
+                Piece::Memory(bytes) => Some(IoSlice::new(bytes)),
+                Piece::File(_) => None,
+            })
+            .take(MAX_SLICES)
+            .collect();
+        let more = slices.len() < left.len();
+        let sending = self.stream.write_slices(&slices, more);
+        let mut written = clock::timeout(patience, sending).await??;
+        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(mut first) = left.pop_front().and_then(memory) {
+            if first.len() > written {
+                left.push_front(Piece::Memory(first.split_off(written)));
+                break;
+            }
+            written -= first.len();
+            if !matches!(left.front(), Some(Piece::Memory(_))) {
+                break;
+            }
+        }
         Ok(())
     }
 }

@@ -2,9 +2,12 @@
 
 use crate::context::Context;
 use bytes::{Buf, Bytes, BytesMut};
+use std::collections::VecDeque;
+use tidemark_log::Piece;
 use tidemark_wire::messages::ResponseHeader;
 use tidemark_wire::{
-    ApiKey, DecodeError, EncodeError, ErrorCode, Message, Reader, Writer, response_header_version,
+    ApiKey, DecodeError, EncodeError, ErrorCode, Message, Reader, Segment, Writer,
+    response_header_version,
 };
 
 /// Why a connection cannot go on: what came is not a request of this protocol.
@@ -40,6 +43,9 @@ pub(crate) enum FrameError {
     /// The header itself is cut short.
     #[error("request header does not decode: {0}")]
     Header(DecodeError),
+    /// Our own answer announces records that it does not come with; a defect of the broker.
+    #[error("{api}: {missing} bytes of records were announced and are not there")]
+    Announced { api: ApiKey, missing: usize },
     /// Our own answer does not fit the version asked for; a defect of the broker.
     #[error("{api} version {version}: the answer does not encode: {source}")]
     Encode {
@@ -75,11 +81,12 @@ pub(super) fn peek(frame: &Bytes) -> Result<(i16, i16), FrameError> {
     Ok((key, version))
 }
 
-/// An answer as buffers ready for the socket: length, header, body.
+/// An answer in parts ready for the socket: length, header, body. Records that the answer only
+/// announces are taken from the context, in order.
 pub(crate) fn answer<M: Message>(
     context: &Context,
     response: &M,
-) -> Result<Vec<Bytes>, FrameError> {
+) -> Result<VecDeque<Piece>, FrameError> {
     let failed = |source| FrameError::Encode {
         api: context.api,
         version: context.version,
@@ -89,12 +96,12 @@ pub(crate) fn answer<M: Message>(
     response
         .encode(&mut writer, context.version)
         .map_err(failed)?;
-    Ok(finish(writer))
+    finish(context, writer)
 }
 
 /// A writer that holds the answer's header.
 pub(crate) fn start(context: &Context) -> Result<Writer, FrameError> {
-    let mut writer = Writer::with_capacity(256);
+    let mut writer = Writer::announcing(256);
     let header = ResponseHeader {
         correlation_id: context.correlation_id,
         ..Default::default()
@@ -112,11 +119,27 @@ pub(crate) fn start(context: &Context) -> Result<Writer, FrameError> {
     Ok(writer)
 }
 
-/// Puts the length in front.
-pub(crate) fn finish(writer: Writer) -> Vec<Bytes> {
+/// Puts the length in front, and the announced records in their places.
+pub(crate) fn finish(context: &Context, writer: Writer) -> Result<VecDeque<Piece>, FrameError> {
     let length = u32::try_from(writer.written()).unwrap_or(u32::MAX);
-    let mut segments = Vec::with_capacity(4);
-    segments.push(Bytes::copy_from_slice(&length.to_be_bytes()));
-    segments.extend(writer.into_segments());
-    segments
+    let mut announced = context.take_announced().into_iter();
+    let mut pieces = VecDeque::with_capacity(4);
+    pieces.push_back(Piece::Memory(Bytes::copy_from_slice(&length.to_be_bytes())));
+    for segment in writer.into_segments() {
+        match segment {
+            Segment::Bytes(bytes) => pieces.push_back(Piece::Memory(bytes)),
+            Segment::Elsewhere(mut len) => {
+                while len > 0 {
+                    let next = announced.next().filter(|piece| piece.len() <= len);
+                    let piece = next.ok_or(FrameError::Announced {
+                        api: context.api,
+                        missing: len,
+                    })?;
+                    len -= piece.len();
+                    pieces.push_back(piece);
+                }
+            }
+        }
+    }
+    Ok(pieces)
 }

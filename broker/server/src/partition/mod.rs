@@ -20,6 +20,7 @@ pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 use crate::fetch::{Signal, Slot};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
 use tidemark_records::Batch;
@@ -58,6 +59,8 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     policy: RwLock<Arc<Policy>>,
     dir: Arc<LogDir>,
+    /// Bytes that fetches took: not behind the lock, which a fetch needs only once.
+    bytes_out: AtomicU64,
 }
 
 /// Where a partition's log begins and ends, at one moment.
@@ -102,6 +105,7 @@ impl Partition {
             state: Mutex::new(state),
             policy: RwLock::new(policy),
             dir,
+            bytes_out: AtomicU64::new(0),
         }
     }
 
@@ -191,15 +195,21 @@ impl Partition {
 
     /// Where the log begins and ends.
     pub(crate) fn bounds(&self) -> Result<Bounds, Closed> {
+        self.with_bounds(|_, bounds| bounds)
+    }
+
+    /// Runs `look` under the lock, with where the log begins and ends at that moment.
+    pub(crate) fn with_bounds<T>(&self, look: impl FnOnce(&Log, Bounds) -> T) -> Result<T, Closed> {
         let state = self.lock();
         let log = state.log.as_ref().ok_or(Closed)?;
-        Ok(Bounds {
+        let bounds = Bounds {
             log_start: log.log_start_offset(),
             high_watermark: state.high_watermark,
             end: log.end_offset(),
             durable: log.durable_offset(),
             leader_epoch: state.leader_epoch,
-        })
+        };
+        Ok(look(log, bounds))
     }
 
     /// Runs `use_log` under the lock: for decisions and plans, not for reads or syncs.
@@ -226,12 +236,15 @@ impl Partition {
 
     /// Counts bytes that a fetch took.
     pub(crate) fn count_out(&self, bytes: u64) {
-        self.lock().traffic.bytes_out += bytes;
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What went in and out.
     pub(crate) fn traffic(&self) -> Traffic {
-        self.lock().traffic
+        Traffic {
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            ..self.lock().traffic
+        }
     }
 
     /// Tells watchers that the log start moved.

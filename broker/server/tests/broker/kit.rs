@@ -15,7 +15,7 @@ use tidemark_wire::messages::incremental_alter_configs_request::{
 use tidemark_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use tidemark_wire::messages::produce_response::PartitionProduceResponse;
 use tidemark_wire::messages::*;
-use tidemark_wire::{ErrorCode, Uuid};
+use tidemark_wire::{ErrorCode, Records, Uuid};
 
 /// The last version of Produce, Fetch that names topics.
 pub const BY_NAME: i16 = 12;
@@ -256,12 +256,13 @@ pub fn partitions_of(response: &FetchResponse) -> Vec<&PartitionData> {
 pub fn bytes_of(response: &FetchResponse) -> usize {
     partitions_of(response)
         .iter()
-        .map(|p| p.records.as_ref().map_or(0, Bytes::len))
+        .map(|p| p.records.as_ref().map_or(0, Records::len))
         .sum()
 }
 
 pub fn batches(data: &PartitionData) -> Vec<Batch> {
-    let mut bytes = data.records.clone().unwrap_or_default();
+    let records = data.records.clone();
+    let mut bytes = records.and_then(Records::into_bytes).unwrap_or_default();
     let mut all = Vec::new();
     while let Some(batch) = Batch::split_first(&mut bytes).expect("whole batches") {
         batch.verify_crc().expect("a sound batch");
