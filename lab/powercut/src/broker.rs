@@ -1,0 +1,129 @@
+//! The built binary as a process: started, waited for, killed.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a start may take.
+const START: Duration = Duration::from_secs(30);
+
+/// What every start of a run has in common.
+#[derive(Debug)]
+pub struct Launch {
+    binary: PathBuf,
+    config: PathBuf,
+    /// All output of all starts.
+    pub log: PathBuf,
+    /// `host:port` of the listener.
+    pub address: String,
+}
+
+/// A broker that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Launch {
+    /// Writes the configuration into `work`; the data goes to `data`. Small segments, quick retention.
+    pub fn new(binary: &Path, work: &Path, data: &Path) -> io::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
+        let address = format!("127.0.0.1:{port}");
+        let config = work.join("broker.yaml");
+        fs::write(
+            &config,
+            format!(
+                "config:\n  node.id: 1\n  listeners: PLAINTEXT://{address}\n  log.dirs: {}\n  \
+                 http.listen: \"\"\n  auto.create.topics.enable: false\n  \
+                 log.segment.bytes: 1048576\n  log.segment.delete.delay.ms: 300\n  \
+                 log.retention.check.interval.ms: 200\n  offsets.topic.num.partitions: 3\n  \
+                 offsets.topic.segment.bytes: 1048576\n",
+                data.display()
+            ),
+        )?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            config,
+            log: work.join("broker.log"),
+            address,
+        })
+    }
+
+    /// Starts the process without waiting.
+    pub fn spawn(&self) -> io::Result<Running> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
+        let child = Command::new(&self.binary)
+            .args(["broker", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Running { child })
+    }
+
+    /// Starts the broker and waits until it is ready; how long that took.
+    ///
+    /// # Errors
+    /// What it said when it ended instead, or that it took too long.
+    pub async fn start(&self) -> Result<(Running, Duration), String> {
+        let from = Instant::now();
+        let known = fs::metadata(&self.log).map_or(0, |m| m.len());
+        let mut running = self.spawn().map_err(|e| e.to_string())?;
+        loop {
+            let said = fs::read(&self.log).unwrap_or_default();
+            let said = said
+                .get(usize::try_from(known).unwrap_or(0)..)
+                .unwrap_or(&[]);
+            let said = String::from_utf8_lossy(said);
+            if said.lines().any(|line| line.starts_with("ready ")) {
+                return Ok((running, from.elapsed()));
+            }
+            if let Ok(Some(status)) = running.child.try_wait() {
+                return Err(format!("the broker ended at start with {status}: {said}"));
+            }
+            if from.elapsed() > START {
+                running.kill();
+                return Err(format!("the broker was not ready within {START:?}: {said}"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Running {
+    /// Sends SIGKILL: no thread of the process runs its own code again.
+    pub fn signal_kill(&mut self) {
+        // It fails only for a process that has ended already.
+        drop(self.child.kill());
+    }
+
+    /// Waits for the end of a killed process.
+    pub fn reap(&mut self) {
+        drop(self.child.wait());
+    }
+
+    /// Both.
+    pub fn kill(&mut self) {
+        self.signal_kill();
+        self.reap();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> Option<String> {
+        self.child.try_wait().ok().flatten().map(|s| s.to_string())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
