@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::chance::Chance;
+
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
 
@@ -18,6 +20,8 @@ pub struct Launch {
     pub log: PathBuf,
     /// `host:port` of the listener.
     pub address: String,
+    disk: PathBuf,
+    own_wal_dir: bool,
 }
 
 /// A broker that runs.
@@ -27,30 +31,40 @@ pub struct Running {
 }
 
 impl Launch {
-    /// Writes the configuration into `work`; the data goes to `data`. Small segments, quick retention.
-    pub fn new(binary: &Path, work: &Path, data: &Path) -> io::Result<Self> {
+    /// For data on `disk`; with `own_wal_dir` the write-ahead log is kept beside the data.
+    pub fn new(binary: &Path, work: &Path, disk: &Path, own_wal_dir: bool) -> io::Result<Self> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?
             .local_addr()?
             .port();
-        let address = format!("127.0.0.1:{port}");
-        let config = work.join("broker.yaml");
-        fs::write(
-            &config,
-            format!(
-                "config:\n  node.id: 1\n  listeners: PLAINTEXT://{address}\n  log.dirs: {}\n  \
-                 http.listen: \"\"\n  auto.create.topics.enable: false\n  \
-                 log.segment.bytes: 1048576\n  log.segment.delete.delay.ms: 300\n  \
-                 log.retention.check.interval.ms: 200\n  offsets.topic.num.partitions: 3\n  \
-                 offsets.topic.segment.bytes: 1048576\n",
-                data.display()
-            ),
-        )?;
         Ok(Self {
             binary: binary.to_owned(),
-            config,
+            config: work.join("broker.yaml"),
             log: work.join("broker.log"),
-            address,
+            address: format!("127.0.0.1:{port}"),
+            disk: disk.to_owned(),
+            own_wal_dir,
         })
+    }
+
+    /// Writes the configuration: small segments, quick retention, and a write-ahead log that is often
+    /// so small that a round goes around it several times.
+    pub fn configure(&self, chance: &mut Chance) -> io::Result<()> {
+        let (file, most) = [(1, 4), (1, 6), (2, 16), (16, 512)][chance.index(4)];
+        let (disk, address) = (self.disk.display(), &self.address);
+        let mut text = format!(
+            "config:\n  node.id: 1\n  listeners: PLAINTEXT://{address}\n  log.dirs: {disk}/data\n  \
+             http.listen: \"\"\n  auto.create.topics.enable: false\n  \
+             log.segment.bytes: 1048576\n  log.segment.delete.delay.ms: 300\n  \
+             log.retention.check.interval.ms: 200\n  offsets.topic.num.partitions: 3\n  \
+             offsets.topic.segment.bytes: 1048576\n  wal.memory.bytes: 8388608\n  \
+             wal.file.bytes: {}\n  wal.max.bytes: {}\n",
+            file << 20,
+            most << 20
+        );
+        if self.own_wal_dir {
+            text += &format!("  wal.dir: {disk}/wal\n");
+        }
+        fs::write(&self.config, text)
     }
 
     /// Starts the process without waiting.

@@ -128,9 +128,10 @@ impl Stand {
         std::fs::create_dir_all(&at)?;
         let mut chance = Chance::new(seed);
         let device = Arc::new(Mutex::new(Device::new(chance.number())));
+        let own_wal_dir = chance.percent(50);
         Ok(Self {
             device,
-            launch: Launch::new(&options.binary, work, &at.join("data"))?,
+            launch: Launch::new(&options.binary, work, &at, own_wal_dir)?,
             mounted: None,
             broker: None,
             at,
@@ -166,6 +167,8 @@ impl Stand {
     }
 
     async fn start(&mut self) -> Result<Duration, String> {
+        let configured = self.launch.configure(&mut self.chance);
+        configured.map_err(|error| format!("no configuration: {error}"))?;
         let (broker, took) = self.launch.start().await?;
         self.broker = Some(broker);
         Ok(took)
