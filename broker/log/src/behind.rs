@@ -369,27 +369,32 @@ impl Log {
 
     /// Takes note of a job that was run: what it wrote is read from the files from now on.
     pub fn written(&mut self, job: WriteJob) {
-        if job
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::Create { .. } | Step::Snapshot { .. }))
-        {
-            self.names_dirty = true;
-        }
-        for step in &job.steps {
-            if let Step::Snapshot { offset, .. } = step {
-                self.snapshot_offset = Some(*offset);
+        let WriteJob {
+            steps,
+            written,
+            batches,
+            rolls,
+            ..
+        } = job;
+        for step in steps {
+            match step {
+                Step::Create { .. } => self.names_dirty = true,
+                Step::Snapshot { offset, .. } => {
+                    self.names_dirty = true;
+                    self.snapshot_offset = Some(offset);
+                }
+                Step::Write { .. } | Step::Index { .. } => {}
             }
         }
         self.unsynced_from = self.unsynced_from.min(self.written.segment_base);
-        self.written = job.written;
+        self.written = written;
         let Some(behind) = &mut self.behind else {
             return;
         };
         behind.running = false;
-        behind.batches.drain(..job.batches);
-        behind.durable -= job.batches;
-        behind.rolls.drain(..job.rolls);
+        behind.batches.drain(..batches);
+        behind.durable -= batches;
+        behind.rolls.drain(..rolls);
         if behind.is_settled() && behind.batches.capacity() > 64 {
             behind.batches.shrink_to(16);
         }

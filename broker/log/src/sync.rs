@@ -105,6 +105,20 @@ impl SyncWork {
         Ok(())
     }
 
+    /// A log that was deleted since its part was taken needs nothing any more: its
+    /// directory is renamed away before it is removed.
+    fn unless_deleted(&self, result: io::Result<()>) -> io::Result<()> {
+        match result {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && !self.shared.disk.exists(&self.shared.dir)? =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         if !self.names && self.epochs.is_none() && self.snapshot.is_none() {
             return Ok(());
@@ -122,21 +136,25 @@ impl SyncWork {
 pub fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) -> io::Result<()> {
     let works: Vec<&SyncWork> = parts.iter().filter_map(|part| part.sync.as_ref()).collect();
     for work in &works {
-        work.write()?;
+        work.unless_deleted(work.write())?;
     }
     if works.len() > MAX_SINGLE_SYNCS {
         disk.sync_filesystem(dir)?;
         let renamed = works.iter().any(|work| work.epochs.is_some());
-        works.iter().try_for_each(|work| work.rename())?;
+        works
+            .iter()
+            .try_for_each(|work| work.unless_deleted(work.rename()))?;
         if renamed {
             disk.sync_filesystem(dir)?;
         }
         return Ok(());
     }
     for work in works {
-        work.sync_files()?;
-        work.rename()?;
-        work.sync_names()?;
+        let synced = work
+            .sync_files()
+            .and_then(|()| work.rename())
+            .and_then(|()| work.sync_names());
+        work.unless_deleted(synced)?;
     }
     Ok(())
 }
@@ -219,7 +237,7 @@ impl Log {
     /// The producers' snapshot at the end of the files, where one is worth its while.
     fn due_snapshot(&mut self) -> Option<(i64, Vec<u8>)> {
         let due = self.since_snapshot_bytes >= SNAPSHOT_AFTER_BYTES
-            && self.producers.len() > 0
+            && !self.producers.is_empty()
             && self.is_settled()
             && self.snapshot_offset != Some(self.end);
         due.then(|| self.snapshot_now())

@@ -163,6 +163,15 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Makes durable what was read: a process that was killed may have left the last
+    /// group in the page cache only, and whoever acts on it must not see it go. Blocks.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn sync(&self) -> io::Result<()> {
+        self.files.iter().try_for_each(|(_, file)| file.sync_data())
+    }
+
     /// The bytes of an entry.
     ///
     /// # Errors

@@ -299,3 +299,29 @@ fn a_flush_delay_is_paid_by_whatever_flushes() {
         assert!(before.elapsed() >= delay);
     }
 }
+
+#[test]
+fn the_power_goes_after_so_many_changes() {
+    let disk = MemDisk::new();
+    let path = Path::new("/f");
+    let file = disk.open(path, OpenMode::CreateNew).unwrap();
+    disk.cut_power_after(2);
+    file.write_at(b"one", 0).unwrap();
+    assert_eq!(file.read_bytes_at(0, 3).unwrap(), "one");
+    assert!(!disk.power_is_off());
+    file.sync_data().unwrap();
+    assert!(disk.power_is_off());
+    assert!(file.write_at(b"two", 0).is_err() && file.read_bytes_at(0, 3).is_err());
+    assert!(disk.sync_dir(Path::new("/")).is_err());
+    disk.keep_power();
+    assert!(disk.power_is_off(), "what is off stays off");
+    disk.crash();
+    assert!(!disk.power_is_off());
+    disk.cut_power_after(0);
+    disk.crash();
+    disk.cut_power_after(1);
+    disk.keep_power();
+    for _ in 0..3 {
+        disk.sync_dir(Path::new("/")).unwrap();
+    }
+}

@@ -41,7 +41,7 @@ pub struct RecoveredDir {
 
 impl RecoveredDir {
     /// Reads the checkpoint of data directory `dir`, and the ring in `ring_dir(id)` that
-    /// it names. Nothing is changed. Blocks.
+    /// it names, which is made durable as it was read. Nothing is changed. Blocks.
     ///
     /// # Errors
     /// A damaged checkpoint, or a write-ahead log damaged in a way that does not say
@@ -90,6 +90,7 @@ impl RecoveredDir {
                 checkpoint.released_lsn,
                 &verify,
             )?;
+            found.sync()?;
             recovered.next_lsn = recovered.next_lsn.max(found.last_lsn + 1);
             recovered.torn = found
                 .torn
@@ -147,8 +148,10 @@ impl RecoveredDir {
                     partition,
                 } => {
                     // A checkpoint that already knows of it knows more.
+                    // Its first records may be in the group that makes it.
+                    let before = entry.lsn.saturating_sub(1);
                     logs.entry(id).or_insert_with(|| Known {
-                        checkpoint: LogCheckpoint::empty(Uuid(topic_id), partition, entry.lsn),
+                        checkpoint: LogCheckpoint::empty(Uuid(topic_id), partition, before),
                         ..Known::default()
                     });
                 }

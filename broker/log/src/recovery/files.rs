@@ -35,6 +35,7 @@ pub(crate) fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>,
     }
     match version.as_deref() {
         None | Some("0") => Ok(id),
+        Some(version) if version.parse::<u32>().is_err() => Ok(None),
         Some(version) => Err(OpenError::BadFile {
             file: path,
             reason: format!(

@@ -157,6 +157,8 @@ struct Trusted {
     end: i64,
     segment_base: i64,
     position: u64,
+    /// Epochs that begin here or later are not.
+    epochs_end: i64,
 }
 
 impl Opening {
@@ -223,8 +225,7 @@ impl Opening {
         let end = scanned.end;
         let first_base = scanned.segments.first().map_or(end, Segment::base_offset);
         let mut epochs = std::mem::take(&mut scanned.epochs);
-        // One that begins at the end has no records yet: its leader said so durably.
-        epochs.truncate_from_end(end + 1);
+        epochs.truncate_from_end(trusted.epochs_end.min(end + 1));
         let (producers, snapshot_offset) = self.producers(&shared, &scanned)?;
         let size_bytes = scanned
             .segments
@@ -290,6 +291,7 @@ impl Opening {
                 end: first_base,
                 segment_base: first_base,
                 position: 0,
+                epochs_end: i64::MAX,
             };
             return Ok((nothing, 0));
         };
@@ -299,6 +301,8 @@ impl Opening {
             end: checkpoint.end,
             segment_base: checkpoint.segment_base,
             position: checkpoint.position,
+            // One that begins at the end has no records yet: its leader said so durably.
+            epochs_end: checkpoint.end + 1,
         };
         let (mut from, mut reset) = (0, false);
         for (index, entry) in known.replay.iter().enumerate() {
@@ -311,11 +315,13 @@ impl Opening {
                         end: start_offset,
                         segment_base: start_offset,
                         position: 0,
+                        epochs_end: i64::MIN,
                     };
                     from = index + 1;
                 }
                 EntryKind::Truncate { end_offset } if end_offset <= trusted.end => {
                     trusted.end = end_offset;
+                    trusted.epochs_end = trusted.epochs_end.min(end_offset);
                     from = index + 1;
                 }
                 _ => {}
@@ -346,11 +352,11 @@ impl Opening {
             match entry.kind {
                 EntryKind::Batches { base_offset, .. } => {
                     let Some(scan) = &known.scan else {
-                        return Err(self.bad_wal("its records' bytes are not at hand".to_owned()));
+                        return Err(self.bad_wal("its records' bytes are not at hand"));
                     };
                     let bytes = scan.read(entry)?;
                     if base_offset != log.end {
-                        return Err(self.bad_wal(format!(
+                        return Err(self.bad_wal(&format!(
                             "records at offset {base_offset} follow a log that ends at {}",
                             log.end
                         )));
@@ -393,7 +399,7 @@ impl Opening {
         }
     }
 
-    fn bad_wal(&self, reason: String) -> OpenError {
+    fn bad_wal(&self, reason: &str) -> OpenError {
         OpenError::BadFile {
             file: self.args.dir.clone(),
             reason: format!(
@@ -417,6 +423,7 @@ impl Opening {
             && self.recovery.untrusted_bytes == 0
             && self.recovery.rebuilt_indexes == 0
             && self.recovery.segments_set_aside == 0
+            && known.is_none_or(|known| known.replay.is_empty())
             && !log.names_dirty;
         let as_noted = known.is_some_and(|known| {
             known.checkpoint.end == log.end

@@ -156,3 +156,18 @@ fn records_of_a_damaged_log_are_kept_until_it_is_mended() {
         "it is not needed any more"
     );
 }
+
+/// Found by a power cut test: a topic was deleted while its part of a checkpoint was made.
+#[test]
+fn a_log_that_is_deleted_while_it_is_checkpointed_is_passed_over() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(2), 3, NOW_MS).unwrap();
+    log.flush();
+    log.settle().unwrap();
+    let cut = log.wal.durable_lsn();
+    let part = log.checkpoint_part(cut);
+    disk.rename(&dir(), &PathBuf::from("/data/topic-0.deleted"))
+        .unwrap();
+    sync_parts(&disk, &PathBuf::from("/data"), &[part]).unwrap();
+}

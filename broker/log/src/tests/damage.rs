@@ -55,8 +55,7 @@ fn a_segment_that_lost_bytes_is_refused_by_name_and_place_and_cut_when_asked() {
             "{text}"
         );
     }
-    let disk_of = Arc::new(disk.clone());
-    let error = open_with(disk_of, dir(), &LogConfig::default(), &cutting());
+    let error = open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting());
     // What the write-ahead log holds does not continue what is left.
     let error = error.unwrap_err().to_string();
     assert!(
@@ -83,13 +82,8 @@ fn damage_in_the_write_ahead_log_is_refused_and_cut_when_asked() {
         matches!(&error, OpenError::Corrupt { offset: 6, .. }),
         "{error}"
     );
-    let (log, recovery) = open_with(
-        Arc::new(disk.clone()),
-        dir(),
-        &LogConfig::default(),
-        &cutting(),
-    )
-    .unwrap();
+    let (log, recovery) =
+        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
     assert!(recovery.lost_durable);
     assert_eq!(
         log.end_offset(),
@@ -313,7 +307,7 @@ fn a_newer_checkpoint_or_another_topic_is_refused() {
             topic_id,
             ..With::default()
         };
-        open_with(Arc::new(disk.clone()), dir(), &LogConfig::default(), &with)
+        open_with(&shared(&disk), dir(), &LogConfig::default(), &with)
     };
     let (mut log, _) = open_as(Some(id)).unwrap();
     log.append_as_leader(&records(1), 0, NOW_MS).unwrap();

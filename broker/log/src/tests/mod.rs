@@ -2,6 +2,7 @@
 
 mod basics;
 mod checkpoints;
+mod crashes;
 mod damage;
 mod formats;
 mod imports;
@@ -124,12 +125,12 @@ impl TestLog {
         let cut = self.wal.durable_lsn();
         let part = self.checkpoint_part(cut);
         let lsn = part.entry.lsn;
-        self.note(part, false);
+        self.note(&part, false);
         self.wal.recycle(lsn);
     }
 
-    fn note(&self, part: crate::CheckpointPart, clean: bool) {
-        sync_parts(&*self.disk, &self.data, std::slice::from_ref(&part)).unwrap();
+    fn note(&self, part: &crate::CheckpointPart, clean: bool) {
+        sync_parts(&*self.disk, &self.data, std::slice::from_ref(part)).unwrap();
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
@@ -156,7 +157,7 @@ impl TestLog {
         self.wal.stop();
         let cut = self.wal.durable_lsn();
         let part = self.log.take().unwrap().close(cut, now_ms)?;
-        self.note(part, true);
+        self.note(&part, true);
         Ok(())
     }
 }
@@ -176,9 +177,14 @@ impl Default for With {
     }
 }
 
+/// The disk as logs hold it.
+pub(crate) fn shared(disk: &MemDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
 /// Opens a log and the data directory around it, as a broker does when it starts.
 pub(crate) fn open_with(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     dir: PathBuf,
     config: &LogConfig,
     with: &With,
@@ -188,7 +194,7 @@ pub(crate) fn open_with(
     let rings = data.join("wal");
     let cut = with.on_corruption == OnCorruption::Truncate;
     let at = |ring: RingId| rings.join(ring.to_string());
-    let mut recovered = RecoveredDir::read(&disk, &data, at, cut)?;
+    let mut recovered = RecoveredDir::read(disk, &data, at, cut)?;
     let mut id = [0; 16];
     id[8..].copy_from_slice(&RINGS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     let ring = RingId(id);
@@ -259,12 +265,13 @@ pub(crate) fn open_with(
     Ok((log, recovery))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "tests make it on the spot")]
 pub(crate) fn open_in(
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     config: &LogConfig,
 ) -> Result<(TestLog, Recovery), OpenError> {
-    open_with(disk, dir, config, &With::default())
+    open_with(&disk, dir, config, &With::default())
 }
 
 pub(crate) fn open(disk: &MemDisk, config: &LogConfig) -> Result<(TestLog, Recovery), OpenError> {

@@ -81,6 +81,10 @@ pub(crate) fn check_epoch(known: i32, current: i32) -> Result<(), ErrorCode> {
 }
 
 /// What is planned under the lock, to be read outside of it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made and taken apart in one go: a box would be an allocation for each partition"
+)]
 enum Planned {
     Answer(Found),
     Read { found: Found, plan: ReadPlan },

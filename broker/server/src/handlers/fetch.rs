@@ -84,7 +84,7 @@ pub(crate) async fn handle(
         entry.told_log_start = if told { found.log_start } else { -1 };
         let topic = entry.wanted.topic.clone();
         let pieces = std::mem::take(&mut found.pieces);
-        let data = partition_data(entry.wanted.index, found, read_committed);
+        let data = partition_data(entry.wanted.index, &found, read_committed);
         match topics.iter_mut().rev().find(|(other, ..)| *other == topic) {
             Some((_, of_topic, announced)) => {
                 of_topic.partitions.push(data);
@@ -275,7 +275,7 @@ fn find(
     broker.partitions.find(topic.id, wanted.index)
 }
 
-fn partition_data(index: i32, found: Found, read_committed: bool) -> PartitionData {
+fn partition_data(index: i32, found: &Found, read_committed: bool) -> PartitionData {
     let diverging = found.diverging.map(|(epoch, end_offset)| EpochEndOffset {
         epoch,
         end_offset,

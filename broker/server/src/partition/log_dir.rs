@@ -141,7 +141,12 @@ impl LogDir {
             metrics.wal_group(group.took, group.bytes, group.records);
         });
         let wal = Wal::create(Arc::clone(disk), config, ring, recovered.next_lsn, observer)?;
-        disk.sync_dir(&rings)?;
+        // The names on the way there as well: `wal.dir` may be new.
+        for dir in rings.ancestors().take(3) {
+            if !dir.as_os_str().is_empty() {
+                disk.sync_dir(dir)?;
+            }
+        }
         let dir = LogDir {
             path: path.to_path_buf(),
             wal,
@@ -262,8 +267,11 @@ impl LogDir {
                 };
                 self.wal.wait_for_pressure(limits, due)
             };
-            if self.stopping.load(Ordering::Acquire) || self.wal.failure().is_some() {
+            if self.stopping.load(Ordering::Acquire) {
                 return;
+            }
+            if let Some(failure) = self.wal.failure() {
+                return self.fail(&failure.to_string());
             }
             let checkpoint = pressure.ring >= RING_HIGH || last.elapsed() >= CHECKPOINT_INTERVAL;
             let all = checkpoint || self.is_full();

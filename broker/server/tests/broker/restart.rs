@@ -1,12 +1,12 @@
 //! What survives the end of a broker, and which directories and ports it refuses.
 
 use crate::admin::described;
-use crate::common::{Connection, broker, start_in, try_start};
+use crate::common::{Connection, broker, get, start_in, try_start};
 use crate::groups::{commit, committed};
 use crate::kit::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidemark_env::disk::{Disk, FileDisk, OpenMode};
+use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, FileDisk, MemDisk, OpenMode};
 use tidemark_server::{RunningServer, StartError};
 use tidemark_wire::messages::*;
 use tidemark_wire::{ErrorCode, Uuid};
@@ -272,5 +272,53 @@ async fn what_an_unfinished_import_left_is_removed_at_the_next_start() {
     disk.create_dir_all(&left.join("orders-0")).unwrap();
     let server = start_in(&broker.dir, &[]).await;
     until("the copies are gone", async || !disk.exists(&left).unwrap()).await;
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_ends_the_service_and_marks_its_directory() {
+    let disk = MemDisk::new();
+    let data = PathBuf::from("/data");
+    let server = try_start(Arc::new(disk.clone()), &data, &[]).await.unwrap();
+    let mut c = Connection::open(&server).await;
+    topic(&mut c, "t", 1).await;
+    put(&mut c, "t", 0, b"kept").await;
+    disk.inject(Fault {
+        op: FaultOp::Write,
+        path_contains: ".wal".into(),
+        after: 0,
+        times: 1,
+        error: FaultError::Eio,
+    });
+    let answer = produce(&mut c, "t", 0, batch(&[b"lost"])).await;
+    assert_eq!(answer.error_code, code(ErrorCode::KafkaStorageError));
+    let reason = server.failed().await;
+    assert!(reason.contains("/data"), "{reason}");
+    assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
+    drop(server);
+    a_marked_directory_is_not_served(disk).await;
+}
+
+async fn a_marked_directory_is_not_served(disk: MemDisk) {
+    let data = PathBuf::from("/data");
+    let http = [("http.listen", "127.0.0.1:0")];
+    let server = try_start(Arc::new(disk.clone()), &data, &http)
+        .await
+        .unwrap();
+    assert!(server.marked_failed().unwrap().contains("/data"));
+    assert!(get(&server, "/livez").await.0.contains(" 200 "));
+    let (status, why) = get(&server, "/readyz").await;
+    assert!(
+        status.contains(" 503 ") && why.contains("failed"),
+        "{status} {why}"
+    );
+    let state = get(&server, "/state").await.1;
+    assert!(state.contains("DirectoryFailed"), "{state}");
+    server.shutdown().await;
+    // Whoever knows better takes the mark away, and has all that was acknowledged.
+    disk.remove(&data.join("tidemark-failed")).unwrap();
+    let server = try_start(Arc::new(disk), &data, &[]).await.unwrap();
+    let mut c = Connection::open(&server).await;
+    assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
     server.shutdown().await;
 }

@@ -213,14 +213,22 @@ pub fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
 
 /// Status line and body of a page of the broker's HTTP port.
 pub async fn get(server: &RunningServer, path: &str) -> (String, String) {
-    let address = server.http().unwrap().to_string();
-    let mut stream = net::connect(&address, PATIENCE).await.unwrap();
+    let address = server.http().expect("an HTTP port").to_string();
+    let mut stream = net::connect(&address, PATIENCE)
+        .await
+        .expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is taken");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (
+        head.lines().next().expect("a status").to_owned(),
+        body.to_owned(),
+    )
 }
 
 /// The value of one series of a page of metrics.
@@ -230,5 +238,5 @@ pub fn series(page: &str, name: &str) -> String {
             .is_some_and(|(found, _)| found == name)
     });
     let line = line.unwrap_or_else(|| panic!("no {name} in {page}"));
-    line.rsplit_once(' ').unwrap().1.to_owned()
+    line.rsplit_once(' ').expect("a value").1.to_owned()
 }
