@@ -21,6 +21,7 @@ use tidemark_records::crc32c;
 use tidemark_wal::{LogId, Lsn, RingId};
 use tidemark_wire::Uuid;
 
+use crate::cursor::Cursor;
 use crate::error::OpenError;
 use crate::names;
 
@@ -201,18 +202,5 @@ impl DirCheckpoint {
     /// The disk failed; the old file is still there or replaced whole.
     pub fn write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         disk::write_file_atomic(disk, &dir.join(names::CHECKPOINT), &self.encode())
-    }
-}
-
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or_else(|| "it ends too early".to_owned())?;
-        self.0 = rest;
-        Ok(*head)
     }
 }

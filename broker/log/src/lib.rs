@@ -23,6 +23,7 @@
 mod behind;
 pub mod checkpoint;
 mod config;
+mod cursor;
 pub mod dump;
 mod epochs;
 mod error;

@@ -8,6 +8,7 @@
 
 use tidemark_records::crc32c;
 
+use crate::cursor::Cursor;
 use crate::producers::{ProducerBatch, ProducerEntry, Producers};
 
 const VERSION: i16 = 1;
@@ -52,19 +53,6 @@ pub(crate) fn encode(producers: &Producers) -> Vec<u8> {
     let crc = crc32c(&bytes[ENTRIES_AT..]);
     bytes[2..ENTRIES_AT].copy_from_slice(&crc.to_be_bytes());
     bytes
-}
-
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or_else(|| "it ends too early".to_owned())?;
-        self.0 = rest;
-        Ok(*head)
-    }
 }
 
 /// Reads a snapshot. Producers count as active at `now_ms`.

@@ -18,7 +18,7 @@ use crate::segment::{LogShared, SegmentFiles};
 use crate::snapshot;
 
 /// With more logs than this one sync of the whole file system is cheaper than theirs.
-const MAX_SINGLE_SYNCS: usize = 64;
+const MAX_SINGLE_SYNCS: usize = 16;
 /// A producers' snapshot is due when so much has been appended since the last one:
 /// a recovery looks at the headers behind it.
 const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;

@@ -482,6 +482,9 @@ impl RunningServer {
         {
             tracing::error!(%error, "net threads did not stop");
         }
-        drop((self.abandon, self.locks));
+        // All is written: nothing is left to be abandoned.
+        let mut abandon = self.abandon;
+        abandon.0 = None;
+        drop((abandon, self.locks));
     }
 }

@@ -8,6 +8,7 @@
 
 mod acks;
 mod log_dir;
+mod opening;
 mod policy;
 mod registry;
 

@@ -4,18 +4,15 @@ use super::{LogDir, Partition, Policy, WalSettings};
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
 use tidemark_env::disk::Disk;
 use tidemark_env::{clock, task};
-use tidemark_log::{
-    Journal, KeptTail, Known, Log, LogError, OnCorruption, OpenArgs, OpenError, RecoveredDir,
-    Recovery,
-};
+use tidemark_log::{LogError, OnCorruption, OpenError};
 use tidemark_model::{BrokerId, ConfigResource, Image, Topic, TopicChange, TopicId};
-use tidemark_wal::{LogId, Lsn, Record};
+use tidemark_wal::Record;
 use tidemark_wire::ErrorCode;
 use tokio::sync::watch;
 
@@ -89,35 +86,22 @@ pub(crate) type OfflineLogs = BTreeMap<(TopicId, i32), OfflineLog>;
 
 /// All partitions of this broker.
 pub(crate) struct Registry {
-    args: RegistryArgs,
+    pub(super) args: RegistryArgs,
     /// The data directories, in the order of `log.dirs`, once they are open.
-    log_dirs: RwLock<Vec<Arc<LogDir>>>,
-    partitions: RwLock<HashMap<(TopicId, i32), Arc<Partition>>>,
-    offline: RwLock<Arc<OfflineLogs>>,
+    pub(super) log_dirs: RwLock<Vec<Arc<LogDir>>>,
+    pub(super) partitions: RwLock<HashMap<(TopicId, i32), Arc<Partition>>>,
+    pub(super) offline: RwLock<Arc<OfflineLogs>>,
     /// The image that the partitions are in step with.
-    applied: Mutex<Arc<Image>>,
-    applied_index: watch::Sender<u64>,
+    pub(super) applied: Mutex<Arc<Image>>,
+    pub(super) applied_index: watch::Sender<u64>,
     /// Partitions opened of those to be opened, while the broker starts.
     pub(crate) opened: AtomicUsize,
     pub(crate) to_open: AtomicUsize,
     pub(crate) scanned_bytes: AtomicU64,
 }
 
-/// What the data directories were left with, while their logs are opened.
-type Left = BTreeMap<PathBuf, Mutex<RecoveredDir>>;
-
-/// A partition that is open and is served when its leader epoch is durable.
-struct Opened {
-    id: (TopicId, i32),
-    log_id: LogId,
-    partition: Arc<Partition>,
-    epoch_lsn: Option<Lsn>,
-    /// Its files were there before: a checkpoint has to speak of them.
-    found: bool,
-}
-
 /// Threads that open logs at start, and close them at the end.
-const OPENER_THREADS: usize = 4;
+pub(super) const OPENER_THREADS: usize = 4;
 
 impl Registry {
     /// An empty registry.
@@ -176,7 +160,7 @@ impl Registry {
         Arc::clone(&self.offline.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change_offline(&self, change: impl FnOnce(&mut OfflineLogs)) {
+    pub(super) fn change_offline(&self, change: impl FnOnce(&mut OfflineLogs)) {
         let mut offline = self.offline.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut offline));
     }
@@ -199,111 +183,6 @@ impl Registry {
     /// The disk that they are on.
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
         &self.args.disk
-    }
-
-    /// Opens everything that `image` places here, with what the write-ahead logs hold. Directories
-    /// that the image does not know are set aside. Blocks.
-    pub(crate) fn open_all(
-        &self,
-        image: &Arc<Image>,
-        settings: &BrokerSettings,
-    ) -> Result<(), RegistryError> {
-        let left = self.open_dirs()?;
-        self.set_strays_aside(image)?;
-        let mut wanted = Vec::new();
-        for topic in image.topics() {
-            let policy = self.policy(image, topic, settings)?;
-            for index in self.placed_here(topic) {
-                wanted.push((Arc::clone(topic), index, Arc::clone(&policy)));
-            }
-        }
-        self.to_open.store(wanted.len(), Ordering::Relaxed);
-        let opened = Mutex::new(Vec::with_capacity(wanted.len()));
-        let open = |(topic, index, policy): (Arc<Topic>, i32, Arc<Policy>)| {
-            if let Some(one) = self.open_or_set_offline(&topic, index, policy, Some(&left))? {
-                let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
-                opened.push(one);
-            }
-            Ok(())
-        };
-        task::in_parallel("open-log", OPENER_THREADS, wanted, open)?;
-        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for dir in self.log_dirs() {
-            for one in opened
-                .iter()
-                .filter(|one| Arc::ptr_eq(one.partition.dir(), &dir))
-            {
-                dir.add(one.log_id, Arc::clone(&one.partition));
-            }
-            // Everything that was found is durable, and noted, before anything is added to it.
-            dir.opened(&self.args.wal)
-                .map_err(|source| RegistryError::Directory {
-                    path: dir.path.clone(),
-                    source,
-                })?;
-        }
-        for one in &mut opened {
-            let epoch = one.partition.leader_epoch();
-            // A log that cannot take it says so to whoever asks.
-            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
-            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
-        }
-        self.serve(opened);
-        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(image);
-        self.applied_index.send_replace(image.index());
-        Ok(())
-    }
-
-    /// Opens the write-ahead logs; gives what they and the checkpoints know of each log.
-    fn open_dirs(&self) -> Result<Left, RegistryError> {
-        let cut_corrupt = self.args.on_corruption == OnCorruption::Truncate;
-        let mut left = Left::new();
-        let mut dirs = Vec::with_capacity(self.args.dirs.len());
-        for path in &self.args.dirs {
-            let (dir, recovered) = LogDir::open(
-                &self.args.disk,
-                path,
-                &self.args.wal,
-                cut_corrupt,
-                &self.args.metrics,
-                self.args.failed.clone(),
-            )
-            .map_err(|source| RegistryError::Wal {
-                path: path.clone(),
-                source,
-            })?;
-            left.insert(path.clone(), Mutex::new(recovered));
-            dirs.push(dir);
-        }
-        *self
-            .log_dirs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = dirs;
-        Ok(left)
-    }
-
-    /// Serves partitions once the epochs that they are led in are durable. Blocks.
-    fn serve(&self, opened: Vec<Opened>) {
-        for one in opened {
-            let dir = one.partition.dir();
-            let waited = match one.epoch_lsn {
-                Some(lsn) => dir.wait_durable(lsn),
-                None => Ok(()),
-            };
-            if let Err(error) = waited {
-                tracing::error!(topic = %one.partition.topic, partition = one.partition.index, %error, "partition is not served");
-                continue;
-            }
-            self.partitions
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(one.id, one.partition);
-            // One that was offline can be mended while the broker runs.
-            if self.offline().contains_key(&one.id) {
-                self.change_offline(|offline| drop(offline.remove(&one.id)));
-            }
-            self.opened.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Brings the partitions in step with a newer image. Blocks.
@@ -349,7 +228,7 @@ impl Registry {
         drop(applied.wait_for(|at| *at >= index).await);
     }
 
-    fn placed_here(&self, topic: &Topic) -> Vec<i32> {
+    pub(super) fn placed_here(&self, topic: &Topic) -> Vec<i32> {
         let here = |replicas: &[BrokerId]| replicas.contains(&self.args.broker_id);
         topic
             .partitions
@@ -360,7 +239,7 @@ impl Registry {
             .collect()
     }
 
-    fn policy(
+    pub(super) fn policy(
         &self,
         image: &Image,
         topic: &Topic,
@@ -393,216 +272,6 @@ impl Registry {
                 tracing::error!(%error, "settings in the metadata cannot be used; the old ones stay in force");
             }
         }
-    }
-
-    fn open_missing(&self, image: &Image, topic: &Topic, settings: &BrokerSettings) {
-        let policy = match self.policy(image, topic, settings) {
-            Ok(policy) => policy,
-            Err(error) => return tracing::error!(%error, "topic is not served"),
-        };
-        let mut opened = Vec::new();
-        for index in self.placed_here(topic) {
-            if self.get(topic.id, index).is_some() {
-                continue;
-            }
-            match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
-                Ok(one) => opened.extend(one),
-                Err(error) => tracing::error!(%error, "partition is not served"),
-            }
-        }
-        for one in &mut opened {
-            let dir = Arc::clone(one.partition.dir());
-            dir.add(one.log_id, Arc::clone(&one.partition));
-            let epoch = one.partition.leader_epoch();
-            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
-            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
-        }
-        // Files that were there before are known to no write-ahead log: a checkpoint has to.
-        for dir in self.log_dirs() {
-            let here = |one: &&Opened| one.found && Arc::ptr_eq(one.partition.dir(), &dir);
-            if opened.iter().any(|one| here(&one))
-                && let Err(error) = dir.checkpoint(false)
-            {
-                tracing::error!(%error, "partitions are not served");
-                return;
-            }
-        }
-        self.serve(opened);
-    }
-
-    /// Opens a partition. One whose log is damaged is offline and says so; the others are served.
-    fn open_or_set_offline(
-        &self,
-        topic: &Topic,
-        index: i32,
-        policy: Arc<Policy>,
-        left: Option<&Left>,
-    ) -> Result<Option<Opened>, RegistryError> {
-        let (path, found) = self.directory(&topic.name, index);
-        let Some(dir) = self.log_dir_of(&path) else {
-            return Ok(None);
-        };
-        let known = left.and_then(|left| {
-            let mut left = left
-                .get(&dir.path)?
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            left.take(topic.id, index)
-        });
-        let (log_id, known) = match known {
-            Some((log_id, known)) => (log_id, Some(known)),
-            None => (dir.next_log_id(), None),
-        };
-        match self.open(
-            topic,
-            index,
-            policy,
-            (&dir, log_id, path.clone()),
-            known.clone(),
-            found,
-        ) {
-            Err(
-                error @ RegistryError::Open {
-                    source: OpenError::Corrupt { .. } | OpenError::BadFile { .. },
-                    ..
-                },
-            ) => {
-                tracing::error!(%error, "partition is offline: nothing of it is given out or taken in");
-                if let Some(known) = known {
-                    self.keep_tail(&path, &known)?;
-                    dir.add_offline(log_id, known.checkpoint);
-                }
-                let log = OfflineLog {
-                    topic: Arc::clone(&topic.name),
-                    reason: error.to_string(),
-                };
-                self.change_offline(|offline| drop(offline.insert((topic.id, index), log)));
-                Ok(None)
-            }
-            other => other,
-        }
-    }
-
-    /// What the write-ahead log holds of a log that cannot be opened must not go with the ring.
-    fn keep_tail(&self, path: &Path, known: &Known) -> Result<(), RegistryError> {
-        let kept =
-            KeptTail::keep(&*self.args.disk, path, known).map_err(|source| RegistryError::Wal {
-                path: path.to_path_buf(),
-                source,
-            })?;
-        if let Some(kept) = kept {
-            tracing::warn!(
-                file = %kept.path.display(), bytes = kept.bytes,
-                "the damaged log's newest records are kept in a file until it is mended"
-            );
-        }
-        Ok(())
-    }
-
-    fn open(
-        &self,
-        topic: &Topic,
-        index: i32,
-        policy: Arc<Policy>,
-        (dir, log_id, path): (&Arc<LogDir>, LogId, PathBuf),
-        known: Option<Known>,
-        found: bool,
-    ) -> Result<Option<Opened>, RegistryError> {
-        let failed = |source| RegistryError::Open {
-            topic: topic.name.to_string(),
-            partition: index,
-            source,
-        };
-        let Some(placed) = topic.partition(index) else {
-            return Ok(None);
-        };
-        if !found && known.is_none() {
-            dir.create_log(log_id, topic.id, index)
-                .map_err(|failure| failed(OpenError::Io(std::io::Error::other(failure))))?;
-        }
-        let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
-        let (log, recovery) = Log::open(OpenArgs {
-            disk: Arc::clone(&self.args.disk),
-            dir: path.clone(),
-            topic_id: Some(topic.id),
-            partition: index,
-            journal: Some(Journal {
-                wal: Arc::clone(&dir.wal),
-                id: log_id,
-            }),
-            known,
-            trust_indexes,
-            config: Arc::clone(&policy.log),
-            on_corruption: self.args.on_corruption,
-            now_ms: clock::now_ms(),
-        })
-        .map_err(failed)?;
-        self.scanned_bytes.fetch_add(
-            recovery.scanned_bytes + recovery.replayed_bytes,
-            Ordering::Relaxed,
-        );
-        report_cut(&path, &recovery);
-        let partition = Arc::new(Partition::new(
-            Arc::clone(&topic.name),
-            index,
-            log,
-            log_id,
-            placed.leader_epoch,
-            policy,
-            Arc::clone(dir),
-        ));
-        Ok(Some(Opened {
-            id: (topic.id, index),
-            log_id,
-            partition,
-            epoch_lsn: None,
-            found,
-        }))
-    }
-
-    fn log_dir_of(&self, path: &Path) -> Option<Arc<LogDir>> {
-        self.log_dirs()
-            .into_iter()
-            .find(|dir| Some(dir.path.as_path()) == path.parent())
-    }
-
-    /// Where a partition is, or is to be: the directory that has it, else the emptiest one; and
-    /// whether it is there.
-    fn directory(&self, topic: &str, index: i32) -> (PathBuf, bool) {
-        let name = format!("{topic}-{index}");
-        let existing = self
-            .args
-            .dirs
-            .iter()
-            .map(|dir| dir.join(&name))
-            .find(|dir| self.args.disk.exists(dir).unwrap_or(false));
-        if let Some(existing) = existing {
-            return (existing, true);
-        }
-        let mut counts: BTreeMap<&Path, usize> = self
-            .args
-            .dirs
-            .iter()
-            .map(|dir| (dir.as_path(), 0))
-            .collect();
-        if counts.len() > 1 {
-            for partition in self.all() {
-                if let Ok((dir, _)) = partition.placed()
-                    && let Some(count) = counts.get_mut(dir.as_path())
-                {
-                    *count += 1;
-                }
-            }
-        }
-        let emptiest = self
-            .args
-            .dirs
-            .iter()
-            .min_by_key(|dir| counts.get(dir.as_path()).copied().unwrap_or(0));
-        let path = emptiest
-            .map(|dir| dir.join(&name))
-            .unwrap_or_else(|| PathBuf::from(name));
-        (path, false)
     }
 
     /// Removes the logs of a topic. That they are gone is durable before their files go. Blocks.
@@ -656,7 +325,7 @@ impl Registry {
     }
 
     /// Removes what deletions left, and sets aside directories of topics that the metadata lacks.
-    fn set_strays_aside(&self, image: &Image) -> Result<(), RegistryError> {
+    pub(super) fn set_strays_aside(&self, image: &Image) -> Result<(), RegistryError> {
         for dir in &self.args.dirs {
             let failed = |source| RegistryError::Directory {
                 path: dir.clone(),
@@ -747,32 +416,6 @@ impl Registry {
                 );
             }
         }
-    }
-}
-
-/// Says what opening a log cut off its end. Records that were acknowledged are never cut quietly.
-fn report_cut(dir: &Path, recovery: &Recovery) {
-    let reason = recovery.cut_reason.as_deref().unwrap_or_default();
-    let cut_bytes = recovery.cut_bytes;
-    if recovery.lost_durable {
-        let kept: Vec<String> = recovery
-            .cut_kept_in
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        let kept_in = match kept.is_empty() {
-            true => "nowhere: no whole batch was left in it".to_owned(),
-            false => kept.join(", "),
-        };
-        tracing::error!(
-            dir = %dir.display(), cut_bytes, kept_in, reason,
-            "acknowledged records were cut off a damaged log, as --cut-corrupt-logs allows: they are lost to clients"
-        );
-    } else if cut_bytes > 0 {
-        tracing::warn!(
-            dir = %dir.display(), cut_bytes, reason,
-            "the end of a log was cut: it was being written when the broker stopped"
-        );
     }
 }
 
