@@ -1,6 +1,6 @@
 //! Fetch without sessions: long polls, limits, offsets, epochs.
 
-use crate::common::{Connection, broker};
+use crate::common::{Connection, broker, start_in};
 use crate::kit::*;
 use std::time::Duration;
 use tidemark_env::clock;
@@ -286,11 +286,15 @@ async fn a_segment_that_is_cut_under_the_broker_ends_the_connection_and_not_the_
             put(&mut c, "t", index, &[1; 100_000]).await;
         }
     }
+    // A new broker has none of it in memory.
+    broker.server.shutdown().await;
+    let server = start_in(&broker.dir, &[]).await;
     let path = broker.dir.path().join("t-0/00000000000000000000.log");
     let file = FileDisk::new().open(&path, OpenMode::ReadWrite).unwrap();
     file.set_len(250_000).unwrap();
+    let mut c = Connection::open(&server).await;
     c.send(&fetch_request("t", vec![from(0, 0)]), BY_NAME).await;
     assert_eq!(c.frame().await, None);
-    let mut c = Connection::open(&broker.server).await;
+    let mut c = Connection::open(&server).await;
     assert_eq!(values(&read(&mut c, "t", 1, 0).await).len(), 4);
 }
