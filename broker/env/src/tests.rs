@@ -1,9 +1,14 @@
 //! Tasks, net threads and sockets do what their documentation says.
 
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::disk::{Disk, DiskFile, FileDisk, FileRange, MemDisk, OpenMode};
 use crate::runtime::{NetThreads, block_on};
 use crate::task::TaskError;
 use crate::{clock, net, random, task};
@@ -131,4 +136,184 @@ fn an_error_in_parallel_work_leaves_what_was_not_begun() {
     });
     assert_eq!(result, Err(3));
     assert_eq!(begun.into_inner(), 4);
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A file of `len` bytes that differ.
+fn file(disk: &dyn Disk, dir: &Path, len: usize) -> (Arc<dyn DiskFile>, Vec<u8>) {
+    disk.create_dir_all(dir).unwrap();
+    let file = disk.open(&dir.join("f"), OpenMode::Create).unwrap();
+    let bytes: Vec<u8> = (0..len as u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    file.write_at(&bytes, 0).unwrap();
+    (file, bytes)
+}
+
+/// Sends `range` between two writes to a reader that takes little at a time.
+async fn sent(mut from: net::Stream, mut to: net::Stream, range: FileRange) -> Vec<u8> {
+    let sender = task::spawn("sender", async move {
+        let head = [io::IoSlice::new(b"head")];
+        assert_eq!(from.write_slices(&head, true).await.unwrap(), 4);
+        from.send_file(range, PATIENCE).await.unwrap();
+        from.write_all(b"tail").await.unwrap();
+    });
+    let mut all = Vec::new();
+    let mut piece = vec![0; 30_000];
+    while let read @ 1.. = to.read(&mut piece).await.unwrap() {
+        all.extend_from_slice(&piece[..read]);
+        tokio::task::yield_now().await;
+    }
+    sender.await.unwrap();
+    all
+}
+
+async fn tcp() -> (net::Stream, net::Stream) {
+    let listener = net::listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let connected = net::connect(&address, PATIENCE).await.unwrap();
+    (listener.accept().await.unwrap().0, connected)
+}
+
+fn pipe() -> (net::Stream, net::Stream) {
+    let (one, other) = tokio::io::duplex(10_000);
+    (net::Stream::new(one), net::Stream::new(other))
+}
+
+/// More than a socket's buffers hold, from a position in the middle of a page.
+#[test]
+fn a_part_of_a_file_arrives_whole_whatever_it_is_sent_over() {
+    const FROM: usize = 4097;
+    const LEN: usize = 9_000_001;
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let real = file(&FileDisk::new(), dir.path(), FROM + LEN + 5);
+        let memory = file(&MemDisk::new(), Path::new("/d"), FROM + LEN + 5);
+        for (file, bytes) in [real, memory] {
+            for (from, to) in [tcp().await, pipe()] {
+                let range = FileRange {
+                    file: Arc::clone(&file),
+                    position: FROM as u64,
+                    len: LEN,
+                };
+                let arrived = sent(from, to, range).await;
+                let expected = [b"head", &bytes[FROM..FROM + LEN], b"tail"].concat();
+                assert!(arrived == expected, "{} bytes arrived", arrived.len());
+            }
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_file_that_is_shorter_than_announced_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let (real, _) = file(&FileDisk::new(), dir.path(), 1000);
+        let (memory, _) = file(&MemDisk::new(), Path::new("/d"), 1000);
+        for file in [real, memory] {
+            for (mut from, _to) in [tcp().await, pipe()] {
+                let file = Arc::clone(&file);
+                let range = FileRange {
+                    file,
+                    position: 900,
+                    len: 101,
+                };
+                assert!(range.read().is_err());
+                let error = from.send_file(range, PATIENCE).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
+            }
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let (real, _) = file(&FileDisk::new(), dir.path(), 30_000_000);
+        for (mut from, _to) in [tcp().await, pipe()] {
+            let range = FileRange {
+                file: Arc::clone(&real),
+                position: 0,
+                len: 30_000_000,
+            };
+            let sending = from.send_file(range, Duration::from_millis(50));
+            let error = sending.await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        }
+    })
+    .unwrap();
+}
+
+/// A file whose bytes are in memory once all of them were read.
+#[derive(Debug)]
+struct ColdFile {
+    inner: Arc<dyn DiskFile>,
+    end_read: AtomicBool,
+}
+
+impl DiskFile for ColdFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.inner.read_at(buffer, offset)?;
+        let end = offset + read as u64 == self.inner.len()?;
+        self.end_read.fetch_or(end, Ordering::Relaxed);
+        Ok(read)
+    }
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.end_read.load(Ordering::Relaxed) {
+            true => self.inner.read_at(buffer, offset),
+            // Only the beginning is there.
+            false if offset < 100_000 => self.inner.read_at(buffer, offset),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[test]
+fn a_range_is_cached_when_all_of_it_is_and_warming_makes_it_so() {
+    let (inner, _) = file(&MemDisk::new(), Path::new("/d"), 1_000_000);
+    let file = Arc::new(ColdFile {
+        inner,
+        end_read: AtomicBool::new(false),
+    });
+    let range = |position, len| FileRange {
+        file: Arc::clone(&file) as Arc<dyn DiskFile>,
+        position,
+        len,
+    };
+    assert!(range(0, 100_000).is_cached());
+    assert!(!range(0, 100_001).is_cached(), "its last byte is not");
+    assert!(!range(0, 1_000_000).is_cached());
+    range(0, 1_000_000).warm().unwrap();
+    assert!(range(0, 1_000_000).is_cached());
+    assert!(range(500, 0).is_cached());
+}
+
+/// What was just written is in the page cache, and the real file says so.
+#[test]
+fn a_real_file_can_tell_what_is_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, bytes) = file(&FileDisk::new(), dir.path(), 300_000);
+    let mut buffer = [0; 10];
+    match file.read_cached_at(&mut buffer, 299_995) {
+        Ok(read) => assert_eq!(buffer[..read], bytes[299_995..]),
+        // A file system that cannot tell.
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+    }
+    assert!(file.as_fd().is_some());
 }

@@ -83,14 +83,14 @@ impl TimestampOffset {
     }
 }
 
-/// The last of the first `count` entries of `entry_bytes` for which `keep` holds;
-/// it must hold for a prefix of them.
+/// The last of the first `count` entries of `entry_bytes` for which `keep` holds, and its number;
+/// `keep` must hold for a prefix of them.
 fn last_where(
     file: &dyn DiskFile,
     count: u64,
     entry_bytes: usize,
     keep: impl Fn(&[u8]) -> bool,
-) -> io::Result<Option<Vec<u8>>> {
+) -> io::Result<Option<(u64, Vec<u8>)>> {
     let (mut low, mut high) = (0, count);
     let mut probe = [0u8; TIME_ENTRY_BYTES];
     let probe = &mut probe[..entry_bytes];
@@ -105,39 +105,53 @@ fn last_where(
     }
     let len = usize::try_from(high - low).unwrap_or(0) * entry_bytes;
     let block = file.read_bytes_at(low * entry_bytes as u64, len)?;
-    Ok(block
-        .chunks_exact(entry_bytes)
-        .take_while(|entry| keep(entry))
+    Ok((low..)
+        .zip(block.chunks_exact(entry_bytes))
+        .take_while(|(_, entry)| keep(entry))
         .last()
-        .map(<[u8]>::to_vec))
+        .map(|(number, entry)| (number, entry.to_vec())))
 }
 
-/// The entry with the largest offset that is not above `target`.
+/// The entry with the largest offset that is not above `target`, and its number.
 pub(crate) fn floor_offset(
     file: &dyn DiskFile,
     base: i64,
     target: i64,
-) -> io::Result<Option<OffsetPosition>> {
+) -> io::Result<Option<(u64, OffsetPosition)>> {
     let count = file.len()? / OFFSET_ENTRY_BYTES as u64;
     let found = last_where(file, count, OFFSET_ENTRY_BYTES, |entry| {
         OffsetPosition::decode(base, entry).offset <= target
     })?;
-    Ok(found.map(|entry| OffsetPosition::decode(base, &entry)))
+    Ok(found.map(|(number, entry)| (number, OffsetPosition::decode(base, &entry))))
 }
 
 /// The last entry of a batch that begins at or before `position` and ends at or below `offset`.
+/// With `near`, the number of an entry that is before it, a read of what follows there is tried
+/// first.
 pub(crate) fn floor_position(
     file: &dyn DiskFile,
     base: i64,
+    near: Option<u64>,
     position: u64,
     offset: i64,
 ) -> io::Result<Option<OffsetPosition>> {
-    let count = file.len()? / OFFSET_ENTRY_BYTES as u64;
-    let found = last_where(file, count, OFFSET_ENTRY_BYTES, |entry| {
+    let keep = |entry: &[u8]| {
         let entry = OffsetPosition::decode(base, entry);
         u64::from(entry.position) <= position && entry.offset <= offset
-    })?;
-    Ok(found.map(|entry| OffsetPosition::decode(base, &entry)))
+    };
+    if let Some(near) = near {
+        let len = BLOCK_ENTRIES as usize * OFFSET_ENTRY_BYTES;
+        let block = file.read_bytes_at(near * OFFSET_ENTRY_BYTES as u64, len)?;
+        let mut entries = block.chunks_exact(OFFSET_ENTRY_BYTES);
+        let found = entries.by_ref().take_while(|entry| keep(entry)).last();
+        // It ends within the block, or the index does.
+        if entries.len() > 0 || block.len() < len {
+            return Ok(found.map(|entry| OffsetPosition::decode(base, entry)));
+        }
+    }
+    let count = file.len()? / OFFSET_ENTRY_BYTES as u64;
+    let found = last_where(file, count, OFFSET_ENTRY_BYTES, keep)?;
+    Ok(found.map(|(_, entry)| OffsetPosition::decode(base, &entry)))
 }
 
 /// The entry with the largest timestamp that is below `target_ms`.
@@ -150,7 +164,7 @@ pub(crate) fn below_timestamp(
     let found = last_where(file, count, TIME_ENTRY_BYTES, |entry| {
         TimestampOffset::decode(base, entry).timestamp_ms < target_ms
     })?;
-    Ok(found.map(|entry| TimestampOffset::decode(base, &entry)))
+    Ok(found.map(|(_, entry)| TimestampOffset::decode(base, &entry)))
 }
 
 /// The last whole entry of a time index.

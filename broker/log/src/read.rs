@@ -291,22 +291,29 @@ impl SegmentView {
         }
     }
 
-    /// Where the index says to begin looking for `offset`. A missing index says 0.
-    pub(crate) fn start(&self, shared: &LogShared, access: Access, offset: i64) -> io::Result<u32> {
+    /// Where the index says to begin looking for `offset`, and the number of the entry that does.
+    /// A missing index says 0.
+    pub(crate) fn start(
+        &self,
+        shared: &LogShared,
+        access: Access,
+        offset: i64,
+    ) -> io::Result<(u32, Option<u64>)> {
         if let Some(hint) = self.hint {
-            return Ok(hint);
+            return Ok((hint, None));
         }
         if offset <= self.files.base_offset {
-            return Ok(0);
+            return Ok((0, Some(0)));
         }
         let Some(index) = self.index(shared, access)? else {
-            return Ok(0);
+            return Ok((0, None));
         };
         let entry = index::floor_offset(&*index, self.files.base_offset, offset)?;
         Ok(entry
-            .map(|entry| entry.position)
-            .filter(|position| *position < self.size_bytes)
-            .unwrap_or(0))
+            .filter(|(_, entry)| entry.position < self.size_bytes)
+            .map_or((0, Some(0)), |(number, entry)| {
+                (entry.position, Some(number))
+            }))
     }
 
     /// The first batch whose last offset is not below `offset`, looking at headers
@@ -476,17 +483,17 @@ impl ReadPlan {
             Access::Any => file.clone(),
             Access::Cached => Arc::new(CachedOnly(file.clone())),
         };
-        let (base, position) = match view.exact {
-            Some((base, position)) => (base, u64::from(position)),
+        let (base, position, near) = match view.exact {
+            Some((base, position)) => (base, u64::from(position), None),
             None => {
-                let start = view.start(&self.shared, access, self.offset)?;
+                let (start, near) = view.start(&self.shared, access, self.offset)?;
                 match view.find(&self.shared, &read, start, self.offset)? {
-                    Some((position, header)) => (header.base_offset, position),
+                    Some((position, header)) => (header.base_offset, position, near),
                     None => return Ok(self.nothing()),
                 }
             }
         };
-        let found = self.cut(view, access, &read, base, position)?;
+        let found = self.cut(view, access, &read, (base, position), near)?;
         let len = usize::try_from(found.end - position).unwrap_or(0);
         if len == 0 {
             let more = found.more;
@@ -508,14 +515,15 @@ impl ReadPlan {
         })
     }
 
-    /// Which of the batches from `position` on, where offset `base` is, are to be read.
+    /// Which of the batches from `position` on, where offset `base` is, are to be read; `near` is an
+    /// index entry before their end.
     fn cut(
         &self,
         view: &SegmentView,
         access: Access,
         file: &Arc<dyn DiskFile>,
-        base: i64,
-        position: u64,
+        (base, position): (i64, u64),
+        near: Option<u64>,
     ) -> Result<Found, ReadError> {
         let limit = position.saturating_add(self.max_bytes as u64);
         if let Some((end, next_offset)) = view.end
@@ -533,7 +541,7 @@ impl ReadPlan {
             None if self.max_bytes < MIN_REACH_BYTES => None,
             None => match view.index(&self.shared, access)? {
                 Some(index) => {
-                    index::floor_position(&*index, view.files.base_offset, limit, self.upper)?
+                    index::floor_position(&*index, view.files.base_offset, near, limit, self.upper)?
                 }
                 None => None,
             },

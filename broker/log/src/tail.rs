@@ -96,7 +96,7 @@ impl Tail {
         // Batches behind the last time entry may have larger timestamps.
         let from =
             index::floor_offset(&*offset_index, files.base_offset, tail.max_timestamp.offset)?
-                .map_or(0, |entry| entry.position);
+                .map_or(0, |(_, entry)| entry.position);
         let mut scanner = BatchScanner::headers(log, u64::from(from), u64::from(size_bytes));
         while let Step::Batch { header, .. } = scanner.step()? {
             tail.note_timestamp(&header);

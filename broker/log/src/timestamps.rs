@@ -229,7 +229,7 @@ impl TimestampPlan {
         let Some((view, max)) = best else {
             return Ok(None);
         };
-        let start = view.view.start(&self.shared, Access::Any, max.offset)?;
+        let (start, _) = view.view.start(&self.shared, Access::Any, max.offset)?;
         let wanted = |header: &BatchHeader| header.last_offset() >= max.offset;
         self.first_record(view, start, wanted, max.timestamp_ms)
     }
@@ -287,7 +287,7 @@ impl TimestampPlan {
             Err(error) => return Err(error.into()),
         };
         let from = entry.map_or(base, |entry| entry.offset).max(self.log_start);
-        Ok(view.view.start(&self.shared, Access::Any, from)?)
+        Ok(view.view.start(&self.shared, Access::Any, from)?.0)
     }
 
     /// The first record from `start` on with a timestamp of `target_ms` or later, in

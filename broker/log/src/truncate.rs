@@ -104,7 +104,7 @@ impl Log {
             .saturating_sub(1);
         let view = self.view(holding, offset, 0, offset);
         let file = view.files.log(&self.shared)?;
-        let start = view.start(&self.shared, Access::Any, offset)?;
+        let (start, _) = view.start(&self.shared, Access::Any, offset)?;
         let found = view.find(&self.shared, &file, start, offset)?;
         Ok(match found {
             Some((position, header)) => Cut {

@@ -134,7 +134,7 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// Reading a byte in each of these says whether a range is in memory.
-const PROBE_BYTES: u64 = 128 * 1024;
+const PROBE_BYTES: u64 = 256 * 1024;
 
 /// Bytes of an open file, which stay readable when its name is removed.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ mod damage;
 mod formats;
 mod imports;
 mod model;
+mod reads;
 mod sharing;
 
 use std::collections::BTreeMap;

@@ -80,25 +80,16 @@ pub(crate) fn check_epoch(known: i32, current: i32) -> Result<(), ErrorCode> {
     }
 }
 
-/// What is planned under the lock, to be read outside of it.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "made and taken apart in one go: a box would be an allocation for each partition"
-)]
-enum Planned {
-    Answer(Found),
-    Read { found: Found, plan: ReadPlan },
-}
-
+/// What is known under the lock, and the read to be run outside of it, if there is one.
 fn plan(
     partition: &Partition,
     wanted: &Wanted,
     max_bytes: usize,
     at_least_one_batch: bool,
-) -> Planned {
+) -> (Found, Option<ReadPlan>) {
     let planned = partition.with_bounds(|log, bounds| {
         if let Err(error) = check_epoch(wanted.current_leader_epoch, bounds.leader_epoch) {
-            return Planned::Answer(Found::error(error));
+            return (Found::error(error), None);
         }
         let found = Found {
             high_watermark: bounds.high_watermark,
@@ -112,28 +103,26 @@ fn plan(
                         || end.end_offset < wanted.fetch_offset =>
                 {
                     let diverging = Some((end.epoch, end.end_offset));
-                    return Planned::Answer(Found { diverging, ..found });
+                    return (Found { diverging, ..found }, None);
                 }
                 Some(_) => {}
                 None => {
                     let error = ErrorCode::OffsetOutOfRange;
-                    return Planned::Answer(Found { error, ..found });
+                    return (Found { error, ..found }, None);
                 }
             }
         }
         // Past the high watermark and up to the end there is nothing to read yet (CORRECTNESS B9).
         let upper = bounds.high_watermark;
         match log.read_plan(wanted.fetch_offset, max_bytes, upper, at_least_one_batch) {
-            Ok(plan) => Planned::Read { found, plan },
+            Ok(plan) => (found, Some(plan)),
             Err(error) => {
                 let error = code(&error);
-                Planned::Answer(Found { error, ..found })
+                (Found { error, ..found }, None)
             }
         }
     });
-    planned.unwrap_or(Planned::Answer(Found::error(
-        ErrorCode::NotLeaderOrFollower,
-    )))
+    planned.unwrap_or((Found::error(ErrorCode::NotLeaderOrFollower), None))
 }
 
 fn code(error: &ReadError) -> ErrorCode {
@@ -172,10 +161,9 @@ pub(crate) async fn look(
     max_bytes: usize,
     first: bool,
 ) -> Found {
-    let (found, plan) = match plan(partition, wanted, max_bytes, first) {
-        Planned::Answer(found) => return found,
-        Planned::Read { found, plan } if plan.is_empty() => return found,
-        Planned::Read { found, plan } => (found, plan),
+    let (found, plan) = plan(partition, wanted, max_bytes, first);
+    let Some(plan) = plan.filter(|plan| !plan.is_empty()) else {
+        return found;
     };
     let read = match run(plan).await {
         Ok(read) => read,

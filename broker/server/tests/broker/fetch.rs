@@ -1,9 +1,10 @@
 //! Fetch without sessions: long polls, limits, offsets, epochs.
 
-use crate::common::{Connection, broker};
+use crate::common::{Connection, broker, start_in};
 use crate::kit::*;
 use std::time::Duration;
 use tidemark_env::clock;
+use tidemark_env::disk::{Disk, FileDisk, OpenMode};
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::fetch_request::FetchPartition;
 use tidemark_wire::messages::*;
@@ -272,4 +273,28 @@ async fn a_client_whose_log_parted_from_this_one_is_told_where() {
     let answered = partitions_of(&response)[0];
     assert_eq!(answered.diverging_epoch.end_offset, -1);
     assert_eq!(values(answered).len(), 1);
+}
+
+/// Records lie in segment files and are sent from there; so is what was announced and is gone.
+#[tokio::test]
+async fn a_segment_that_is_cut_under_the_broker_ends_the_connection_and_not_the_broker() {
+    let broker = broker(&[]).await;
+    let mut c = Connection::open(&broker.server).await;
+    topic(&mut c, "t", 2).await;
+    for index in 0..2 {
+        for _ in 0..4 {
+            put(&mut c, "t", index, &[1; 100_000]).await;
+        }
+    }
+    // A new broker has none of it in memory.
+    broker.server.shutdown().await;
+    let server = start_in(&broker.dir, &[]).await;
+    let path = broker.dir.path().join("t-0/00000000000000000000.log");
+    let file = FileDisk::new().open(&path, OpenMode::ReadWrite).unwrap();
+    file.set_len(250_000).unwrap();
+    let mut c = Connection::open(&server).await;
+    c.send(&fetch_request("t", vec![from(0, 0)]), BY_NAME).await;
+    assert_eq!(c.frame().await, None);
+    let mut c = Connection::open(&server).await;
+    assert_eq!(values(&read(&mut c, "t", 1, 0).await).len(), 4);
 }
