@@ -5,7 +5,7 @@ use tidemark_log::{Log, SequenceCheck};
 use tidemark_records::Batch;
 use tidemark_wal::Lsn;
 
-use crate::shadow::{Shadow, State};
+use crate::shadow::{Change, Shadow, State};
 
 /// Splits records as they are read into batches.
 ///
@@ -31,10 +31,12 @@ pub fn read_all(log: &Log) -> Result<Vec<Batch>, String> {
     while offset < end {
         let read = log
             .read_plan(offset, 1 << 20, end, true)
-            .and_then(|plan| plan.run())
+            .and_then(|plan| plan.load())
             .map_err(|error| format!("cannot be read at {offset}: {error}"))?;
         if read.next_offset <= offset {
-            return Err(format!("a read at {offset} below the end {end} gives nothing"));
+            return Err(format!(
+                "a read at {offset} below the end {end} gives nothing"
+            ));
         }
         offset = read.next_offset;
         batches.extend(split(read.records)?);
@@ -91,6 +93,9 @@ pub fn contents(log: &Log, expected: &State) -> Result<(), String> {
             return Err(format!("I3: epoch {own} after epoch {epoch}"));
         }
         epoch = own;
+        if batch.header.base_offset < expected.epochs_from {
+            continue;
+        }
         let noted = log.epochs().epoch_at(batch.header.last_offset());
         if noted != Some(own) {
             return Err(format!("epoch {own} is noted as {noted:?}"));
@@ -109,7 +114,9 @@ pub fn producers(log: &Log, expected: &State) -> Result<(), String> {
     for entry in log.producers().iter() {
         let id = entry.producer_id;
         let Some(own) = wanted.get(id) else {
-            return Err(format!("I15: producer {id} is known and never wrote: {entry:?}"));
+            return Err(format!(
+                "I15: producer {id} is known and never wrote: {entry:?}"
+            ));
         };
         if own.epoch != entry.epoch || !own.batches().ends_with(entry.batches()) {
             return Err(format!("I15: producer {id} is {entry:?}, not {own:?}"));
@@ -157,7 +164,9 @@ pub fn recovered(log: &Log, shadow: &Shadow, lsn: Lsn) -> Result<State, String> 
     let mut expected = shadow.at(lsn);
     let end = log.end_offset();
     if !shadow.keeps_promise(lsn, end) {
-        return Err(format!("I4: it ends at {end}, below what was reported durable"));
+        return Err(format!(
+            "I4: it ends at {end}, below what was reported durable"
+        ));
     }
     if end != expected.end || log.durable_offset() != end {
         return Err(format!(
@@ -174,21 +183,18 @@ pub fn recovered(log: &Log, shadow: &Shadow, lsn: Lsn) -> Result<State, String> 
             expected.log_start
         ));
     }
-    expected.log_start = start;
+    expected.apply(&Change::LogStart(start));
+    expected.epochs_from = expected.epochs_from.max(newest);
     contents(log, &expected)?;
     producers(log, &expected)?;
     let latest = log.epochs().latest().unwrap_or(-1);
-    if latest < expected.latest_epoch() || latest > shadow.newest_epoch() {
+    if latest < expected.durable_epoch() || latest > shadow.newest_epoch() {
         return Err(format!(
             "A29: its newest epoch is {latest}, and should be {} to {}",
-            expected.latest_epoch(),
+            expected.durable_epoch(),
             shadow.newest_epoch()
         ));
     }
-    if latest > expected.latest_epoch() {
-        // A phantom: begun, noted by a checkpoint, and cut off or lost again.
-        expected.epochs.retain(|(_, at)| *at < expected.end);
-        expected.epochs.push((latest, expected.end));
-    }
+    expected.phantom = (latest > expected.durable_epoch()).then_some(latest);
     Ok(expected)
 }

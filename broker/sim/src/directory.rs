@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tidemark_env::disk::{Disk, MemDisk};
-use tidemark_log::checkpoint::DirCheckpoint;
+use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{
     CheckpointPart, Journal, Log, LogConfig, OnCorruption, OpenArgs, OpenError, RecoveredDir,
     WriteJob, sync_parts, topic_id_of,
@@ -82,13 +82,8 @@ pub struct Open {
 impl Open {
     /// Hands on what the write-ahead log told.
     pub fn deliver(&mut self) -> i64 {
-        let told = std::mem::take(
-            &mut *self
-                .inbox
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let told =
+            std::mem::take(&mut *self.inbox.0.lock().unwrap_or_else(PoisonError::into_inner));
         for (lsn, payload) in told {
             self.log.durable(lsn, &payload);
         }
@@ -131,8 +126,10 @@ pub struct Directory {
     pub ring: RingId,
     /// The id of the next log.
     pub next_log_id: u64,
-    /// The logs that checkpoints speak of.
+    /// The logs that are open.
     pub logs: BTreeMap<LogId, Open>,
+    /// Those that are said to exist and are not open yet.
+    creating: BTreeMap<LogId, LogCheckpoint>,
 }
 
 /// A log that the metadata places here.
@@ -202,11 +199,11 @@ impl Directory {
             ring,
             next_log_id: recovered.next_log_id,
             logs: BTreeMap::new(),
+            creating: BTreeMap::new(),
         })
     }
 
-    /// Opens a log; a new one is said to exist first. Checkpoints do not speak of it
-    /// until it is added to [`Directory::logs`].
+    /// Opens a log; a new one is said to exist first. [`Directory::add`] comes next.
     ///
     /// # Errors
     /// See [`Log::open`].
@@ -235,6 +232,8 @@ impl Directory {
             let placed = self.wal.append(id, &create, |_| None);
             let placed = placed.map_err(|failure| OpenError::Io(io::Error::other(failure)))?;
             created = Some(placed.lsn);
+            let empty = LogCheckpoint::empty(wanted.topic, 0, placed.lsn - 1);
+            self.creating.insert(id, empty);
         }
         let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
         let (log, _) = Log::open(OpenArgs {
@@ -263,6 +262,12 @@ impl Directory {
         Ok((id, open))
     }
 
+    /// A log is open: checkpoints speak of it from now on.
+    pub fn add(&mut self, id: LogId, open: Open) {
+        self.creating.remove(&id);
+        self.logs.insert(id, open);
+    }
+
     /// All logs are open: notes that, and lets the old ring go.
     ///
     /// # Errors
@@ -289,7 +294,10 @@ impl Directory {
             .values_mut()
             .map(|open| open.log.checkpoint_part(cut))
             .collect();
-        let written = self.note(&parts, false);
+        let oldest = parts.iter().map(|part| part.entry.lsn);
+        let oldest = oldest.chain(self.creating.values().map(|log| log.lsn));
+        let released = oldest.min().map_or(cut, |oldest| oldest.min(cut));
+        let written = self.note(&parts, released, false);
         if let Err(error) = written {
             for part in &parts {
                 if let Some(open) = self.logs.get_mut(&part.id) {
@@ -298,8 +306,7 @@ impl Directory {
             }
             return Err(error);
         }
-        let oldest = parts.iter().map(|part| part.entry.lsn).min();
-        self.wal.recycle(oldest.unwrap_or(cut));
+        self.wal.recycle(released);
         Ok(())
     }
 
@@ -307,14 +314,17 @@ impl Directory {
     ///
     /// # Errors
     /// The disk failed or is full.
-    pub fn note(&self, parts: &[CheckpointPart], clean: bool) -> io::Result<()> {
+    pub fn note(&self, parts: &[CheckpointPart], released_lsn: Lsn, clean: bool) -> io::Result<()> {
         sync_parts(&*self.disk, &self.path, parts)?;
+        let mut logs = self.creating.clone();
+        logs.extend(parts.iter().map(|part| (part.id, part.entry)));
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
+            released_lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id,
-            logs: parts.iter().map(|part| (part.id, part.entry)).collect(),
+            logs,
         };
         checkpoint.write(&*self.disk, &self.path)
     }

@@ -31,7 +31,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            max_steps: 100,
+            max_steps: 200,
             max_logs: 6,
             keep_steps: false,
         }
@@ -64,7 +64,11 @@ impl fmt::Display for Violation {
             writeln!(f, "  {step}")?;
         }
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        write!(f, "again: SIM_SEED={} cargo test -p tidemark-sim", self.seed)
+        write!(
+            f,
+            "again: SIM_SEED={} cargo test -p tidemark-sim",
+            self.seed
+        )
     }
 }
 
@@ -93,6 +97,8 @@ pub(crate) struct World {
     pub(crate) reported: Lsn,
     /// The group after that may have reached the disk.
     pub(crate) in_flight: bool,
+    /// And is only in the page cache, which outlives a process but not the power.
+    pub(crate) soft: bool,
     /// The disk answered with EIO.
     pub(crate) failed: bool,
     /// The disk has little room.
@@ -127,6 +133,7 @@ impl World {
             needed: 0,
             reported: 0,
             in_flight: false,
+            soft: false,
             failed: false,
             tight: false,
             made: 0,
@@ -169,7 +176,7 @@ impl World {
     pub(crate) fn new_topic(&mut self, name: String) -> Wanted {
         self.made += 1;
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.random.next().to_be_bytes());
+        id[..8].copy_from_slice(&self.random.number().to_be_bytes());
         id[8..].copy_from_slice(&self.made.to_be_bytes());
         let topic = Uuid(id);
         self.shadows.insert(id, Shadow::new(topic, name.clone()));
@@ -178,8 +185,8 @@ impl World {
 
     fn new_ring(&mut self) -> RingId {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.random.next().to_be_bytes());
-        id[8..].copy_from_slice(&self.random.next().to_be_bytes());
+        id[..8].copy_from_slice(&self.random.number().to_be_bytes());
+        id[8..].copy_from_slice(&self.random.number().to_be_bytes());
         RingId(id)
     }
 
@@ -188,24 +195,29 @@ impl World {
         if let Some(up) = &self.up {
             self.reported = self.reported.max(up.wal.durable_lsn());
         }
+        // Where it was the disk that ended it, a group may have been under way.
+        self.in_flight |= self.failed || self.disk.power_is_off();
         self.up = None;
         self.opening = None;
         self.reads.clear();
         self.failed = false;
         self.disk.clear_faults();
-        let cut = power_cut || self.disk.power_is_off();
+        // Or it was only the process that ended in the middle of something.
+        let off = self.disk.power_is_off();
+        let cut = power_cut || (off && self.random.one_in(2));
         self.say(|| (if cut { "power cut" } else { "kill" }).to_owned());
+        self.soft = self.in_flight && !cut;
         if cut {
             self.saw("power cut");
-            let seed = self.random.next();
+            let seed = self.random.number();
             match self.random.below(8) {
                 0 => self.disk.crash(),
                 1 | 2 => self.disk.crash_with_seed(seed),
                 _ => self.disk.crash_torn(seed),
             }
         } else {
-            self.saw("kill");
-            self.disk.keep_power();
+            self.saw(if off { "kill in a step" } else { "kill" });
+            self.disk.restart();
         }
     }
 
@@ -217,7 +229,8 @@ impl World {
                 return Err("the directory cannot be opened".to_owned());
             }
             if attempt < 4 && self.random.one_in(3) {
-                let left = self.random.below(if self.random.one_in(2) { 20 } else { 120 });
+                let most = if self.random.one_in(2) { 20 } else { 120 };
+                let left = self.random.below(most);
                 self.say(|| format!("opening, with power for {left} changes"));
                 self.disk.cut_power_after(left);
             } else {
@@ -237,9 +250,15 @@ impl World {
                 self.tight = false;
                 self.disk.set_capacity(None);
             }
-            self.crash(self.random.clone().one_in(2));
+            let cut = self.random.one_in(2);
+            let soft = self.soft;
+            self.crash(cut);
+            if soft && !self.soft {
+                found = None;
+            }
         }
         self.in_flight = false;
+        self.soft = false;
         self.after_open()
     }
 
@@ -264,7 +283,7 @@ impl World {
                 problem = Some(format!("{} (log {}): {what}", wanted.name, id.0));
                 break;
             }
-            up.logs.insert(id, open);
+            up.add(id, open);
         }
         match problem {
             Some(_) if self.disk.power_is_off() => {
@@ -296,9 +315,8 @@ impl World {
                 Err(what) => return Err(Trouble::Violation(what)),
             }
         }
-        self.shadows.retain(|id, _| {
-            self.image.iter().any(|wanted| wanted.topic.0 == *id)
-        });
+        self.shadows
+            .retain(|id, _| self.image.iter().any(|wanted| wanted.topic.0 == *id));
         self.reported = lsn;
         self.in_flight = false;
         self.up = Some(up);
@@ -386,9 +404,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Violation> {
             keep_steps: true,
             ..options.clone()
         };
-        if let Err(violation) = run(seed, &told) {
-            return Err(violation);
-        }
+        run(seed, &told)?;
     }
     Err(Violation {
         seed,

@@ -17,6 +17,12 @@ pub struct State {
     pub end: i64,
     /// Leader epochs and where they begin, oldest first.
     pub epochs: Vec<(i32, i64)>,
+    /// A newer epoch at the end that a checkpoint noted and that was never durable: it
+    /// may be gone at any start.
+    pub phantom: Option<i32>,
+    /// Below this offset epochs may be forgotten: the log was asked to start here, and a
+    /// checkpoint may have noted that before it was durable.
+    pub epochs_from: i64,
 }
 
 /// One record of the write-ahead log.
@@ -46,6 +52,11 @@ impl State {
 
     /// The newest leader epoch, -1 without one.
     pub fn latest_epoch(&self) -> i32 {
+        self.phantom.unwrap_or(-1).max(self.durable_epoch())
+    }
+
+    /// The newest leader epoch that must be known, -1 without one.
+    pub fn durable_epoch(&self) -> i32 {
         self.epochs.last().map_or(-1, |(epoch, _)| *epoch)
     }
 
@@ -76,7 +87,7 @@ impl State {
     }
 
     fn begin_epoch(&mut self, epoch: i32) {
-        if epoch > self.latest_epoch() {
+        if epoch > self.durable_epoch() {
             let start = self.end;
             self.epochs.retain(|(_, at)| *at < start);
             self.epochs.push((epoch, start));
@@ -95,6 +106,7 @@ impl State {
                 self.batches
                     .retain(|batch| batch.header.next_offset() <= *end);
                 self.epochs.retain(|(_, start)| start < end);
+                self.phantom = None;
                 self.end = *end;
             }
             Change::Reset(start) => {
@@ -104,7 +116,16 @@ impl State {
                     ..State::default()
                 };
             }
-            Change::LogStart(offset) => self.log_start = self.log_start.max(*offset),
+            Change::LogStart(offset) => {
+                self.log_start = self.log_start.max(*offset);
+                // The epoch that holds the start begins there from now on.
+                let start = self.log_start;
+                let above = self.epochs.partition_point(|(_, at)| *at <= start);
+                if let Some(holding) = above.checked_sub(1) {
+                    self.epochs.drain(..holding);
+                    self.epochs[0].1 = start;
+                }
+            }
             Change::Epoch(epoch) => self.begin_epoch(*epoch),
             Change::Delete => {}
         }

@@ -37,6 +37,12 @@ pub const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "sim",
+        &[
+            "wire", "records", "config", "model", "env", "wal", "log", "server",
+        ],
+    ),
+    (
         "cli",
         &[
             "wire",

@@ -76,6 +76,15 @@ fn keep_blocks(inode: &Inode, choose: &mut dyn FnMut(usize) -> usize) -> Vec<u8>
 }
 
 impl MemDisk {
+    /// The process ends and another begins: handles are dead, locks are free, calls go
+    /// well again after [`Self::cut_power_after`], and nothing is lost.
+    pub fn restart(&self) {
+        let mut state = lock(&self.state);
+        state.incarnation += 1;
+        state.locked.clear();
+        state.power_left = None;
+    }
+
     /// Power cut: everything that was not synced is gone, open handles are dead,
     /// locks are free, the power is back. Faults and capacity stay.
     pub fn crash(&self) {

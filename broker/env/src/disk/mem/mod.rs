@@ -195,7 +195,8 @@ impl MemDisk {
     }
 
     /// Lets the power go after `changes` more writes, syncs and changes of names: every
-    /// call fails from then on, until one of the crashes decides what is left.
+    /// call fails from then on, until one of the crashes decides what is left; or
+    /// [`Self::restart`], when it was only the process that ended.
     pub fn cut_power_after(&self, changes: u64) {
         lock(&self.state).power_left = Some(changes);
     }
