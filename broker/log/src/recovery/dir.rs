@@ -2,6 +2,7 @@
 //! write-ahead log has beyond it, sorted by log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,6 +84,20 @@ impl RecoveredDir {
             .collect();
         if !checkpoint.clean {
             let ring_dir = ring_dir(checkpoint.ring);
+            // A ring has a file before a checkpoint names it.
+            let files = match disk.list(&ring_dir) {
+                Ok(entries) => entries.iter().filter(|entry| !entry.is_dir).count(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(error.into()),
+            };
+            if files == 0 {
+                return Err(OpenError::BadFile {
+                    file: ring_dir,
+                    reason: "the write-ahead log that holds acknowledged records of this data \
+                             directory is not there. Mount its volume, or set wal.dir as it was"
+                        .to_owned(),
+                });
+            }
             let found = scan(
                 disk,
                 &ring_dir,

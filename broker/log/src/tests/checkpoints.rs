@@ -171,3 +171,21 @@ fn a_log_that_is_deleted_while_it_is_checkpointed_is_passed_over() {
         .unwrap();
     sync_parts(&disk, &PathBuf::from("/data"), &[part]).unwrap();
 }
+
+/// An unmounted volume, or a `wal.dir` that was changed, must not pass for an empty log.
+#[test]
+fn a_write_ahead_log_that_is_not_there_is_asked_for() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    log.flush();
+    drop(log);
+    let ring = ring_dir(&disk, &PathBuf::from("/data"));
+    let aside = PathBuf::from("/aside");
+    disk.rename(&ring, &aside).unwrap();
+    let error = open(&disk, &LogConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("wal.dir"), "{error}");
+    disk.rename(&aside, &ring).unwrap();
+    let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(log.end_offset(), 2);
+}

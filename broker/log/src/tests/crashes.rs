@@ -67,7 +67,12 @@ fn a_topic_id_that_was_torn_is_written_again() {
     let disk = memory_disk();
     drop(open(&disk, &LogConfig::default()).unwrap());
     let id = Uuid([5; 16]);
-    for torn in [&b"version: "[..], b"version: 0\ntopic_id: AAA", b"version: \0\0", b""] {
+    for torn in [
+        &b"version: "[..],
+        b"version: 0\ntopic_id: AAA",
+        b"version: \0\0",
+        b"",
+    ] {
         let file = disk
             .open(&dir().join("partition.metadata"), OpenMode::Create)
             .unwrap();
