@@ -65,6 +65,8 @@ pub(crate) struct Behind {
     batches: VecDeque<Unwritten>,
     /// How many of `batches`, from the front, are durable.
     durable: usize,
+    /// Their bytes.
+    durable_bytes: u64,
     rolls: VecDeque<Roll>,
     /// A job is being run outside of the lock.
     running: bool,
@@ -237,6 +239,7 @@ impl Log {
             let (at, len) = (batch.at as usize, batch.len as usize);
             batch.bytes = Some(payload.slice(at..at + len));
             behind.durable += 1;
+            behind.durable_bytes += u64::from(batch.len);
             debug_assert!(
                 batch.base_offset >= self.durable,
                 "I3: offsets are contiguous"
@@ -249,10 +252,9 @@ impl Log {
 
     /// Bytes that are durable and not in the segment files yet.
     pub fn unwritten_bytes(&self) -> u64 {
-        self.behind.as_ref().map_or(0, |behind| {
-            let durable = behind.batches.iter().take(behind.durable);
-            durable.map(|batch| u64::from(batch.len)).sum()
-        })
+        self.behind
+            .as_ref()
+            .map_or(0, |behind| behind.durable_bytes)
     }
 
     /// Whether there is anything for [`Log::write_job`] to do.
@@ -374,6 +376,7 @@ impl Log {
             written,
             batches,
             rolls,
+            bytes,
             ..
         } = job;
         for step in steps {
@@ -394,6 +397,7 @@ impl Log {
         behind.running = false;
         behind.batches.drain(..batches);
         behind.durable -= batches;
+        behind.durable_bytes -= bytes;
         behind.rolls.drain(..rolls);
         if behind.is_settled() && behind.batches.capacity() > 64 {
             behind.batches.shrink_to(16);

@@ -132,11 +132,6 @@ impl Log {
         self.segments.len()
     }
 
-    /// Base offset of the segment that is appended to.
-    pub fn active_segment_base(&self) -> i64 {
-        self.active().base_offset()
-    }
-
     /// The leader epochs.
     pub fn epochs(&self) -> &LeaderEpochs {
         &self.epochs

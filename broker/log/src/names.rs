@@ -10,7 +10,7 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const METADATA: &str = "partition.metadata";
 pub(crate) const CHECKPOINT: &str = "tidemark-checkpoint";
-/// Appended to the names of files that wait for their removal.
+/// Appended to the names of files that wait for their removal, by Kafka and older releases.
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
 /// Appended to the names of what recovery cut off but did not want to destroy.
 pub(crate) const CUT_SUFFIX: &str = ".cut";

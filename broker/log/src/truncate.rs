@@ -83,8 +83,7 @@ impl Log {
         })
     }
 
-    /// Writes out what is durable. What is not yet is dropped: it is about to be cut off,
-    /// or its sender sends it again.
+    /// Writes out what is durable, which has to be everything: files are what is cut.
     fn settle_for_truncation(&mut self) -> Result<(), LogError> {
         self.settle()?;
         if !self.is_settled() {
