@@ -378,10 +378,13 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.ours
-def test_a_full_disk(small_disk, own_broker):
-    """What is acknowledged is kept, what is not is refused, and with room again it goes on."""
+@pytest.mark.parametrize("taken_mb", [16, 22])
+def test_a_full_disk(small_disk, own_broker, taken_mb):
+    """What is acknowledged is kept, what is not is refused, and with room again it goes on.
+
+    There is room for one file of the write-ahead log, and little else."""
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(16 << 20))
+    ballast.write_bytes(bytes(taken_mb << 20))
     broker = own_broker(data=small_disk / "data", settings={"log.index.size.max.bytes": "65536"})
     topic = admin.create(broker.bootstrap, unique("full"))
     blob = os.urandom(200_000)
@@ -394,7 +397,7 @@ def test_a_full_disk(small_disk, own_broker):
             acked.append((answer[1], b"%06d" % i))
         else:
             raise AssertionError("80 MB went onto a disk of 48")
-    assert acked
+    assert len(acked) >= 10
     if answer is not None:
         assert answer[0] in (56, 7, UNKNOWN_SERVER_ERROR), answer  # KAFKA_STORAGE_ERROR, or a retriable one
     ballast.unlink()

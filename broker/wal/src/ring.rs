@@ -99,6 +99,11 @@ impl Ring {
         self.spare.len()
     }
 
+    /// Whether there is no file at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used.is_empty() && self.spare.is_empty()
+    }
+
     fn total_bytes(&self) -> u64 {
         let used: u64 = self.used.iter().map(|file| file.bytes).sum();
         let spare: u64 = self.spare.iter().map(|file| file.bytes).sum();
@@ -112,17 +117,6 @@ impl Ring {
     /// Bytes in files that cannot be written over.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used.iter().map(|file| file.bytes).sum()
-    }
-
-    pub(crate) fn recycled(&self) -> Lsn {
-        self.recycled
-    }
-
-    /// The last group of the oldest file that is needed, if that file is full.
-    pub(crate) fn oldest_file_last_lsn(&self) -> Option<Lsn> {
-        (self.used.len() > 1)
-            .then(|| self.used.front().map(|file| file.last_lsn))
-            .flatten()
     }
 
     /// Sets a number aside for a file that is made now.
@@ -209,6 +203,12 @@ impl Ring {
             });
         }
     }
+}
+
+/// Whether the disk has room for another file, and as much again for what the records and
+/// their metadata need: a ring that is kept small only costs checkpoints.
+pub(crate) fn has_room(disk: &dyn Disk, dir: &Path, file_bytes: u64) -> io::Result<bool> {
+    Ok(disk.free_bytes(dir)? >= 2 * file_bytes)
 }
 
 /// Makes a file of `bytes` zeros, all of them written, that survives a power cut.

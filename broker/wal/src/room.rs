@@ -1,6 +1,6 @@
 //! Room: files of the ring, memory, and how much of both is in use.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -11,22 +11,30 @@ use crate::types::{Limits, Lsn, Pressure};
 use crate::wal::{Wal, lock};
 
 impl Wal {
-    /// Writes one file of zeros ahead, if fewer than two are spare and the ring may grow.
-    /// Says whether it did. Blocks.
+    /// Writes one file of zeros ahead, if fewer than two are spare, the ring may grow, and
+    /// the disk has room to spare. Says whether it did. Blocks.
     ///
     /// # Errors
-    /// The file could not be made: `StorageFull` when the disk is full.
+    /// The file could not be made: `StorageFull` only when there is no other file.
     pub fn prepare(&self) -> io::Result<bool> {
-        let (number, file_bytes) = {
-            let mut ring = lock(&self.ring);
+        let file_bytes = {
+            let ring = lock(&self.ring);
             if ring.ring.spare_files() >= 2 || !ring.ring.may_grow() {
                 return Ok(false);
             }
-            (ring.ring.begin_file(), ring.ring.file_bytes())
+            ring.ring.file_bytes()
         };
+        let is_first = lock(&self.ring).ring.is_empty();
+        if !is_first && !ring::has_room(&*self.disk, &self.dir, file_bytes)? {
+            return Ok(false);
+        }
+        let number = lock(&self.ring).ring.begin_file();
         let made = ring::make_file(&*self.disk, &self.dir, number, file_bytes);
         self.change_ring(|ring| ring.end_file(number, made.is_ok()));
-        made.map(|()| true)
+        match made {
+            Err(error) if error.kind() == ErrorKind::StorageFull && !is_first => Ok(false),
+            made => made.map(|()| true),
+        }
     }
 
     /// Groups up to `checkpointed` are safe elsewhere, whatever happens: files with none
@@ -56,11 +64,14 @@ impl Wal {
         let state = lock(&self.ring);
         let ring = &state.ring;
         let ring_bytes = ring.used_bytes();
+        // Without a file to go on with it is full, whatever it might grow to.
+        let is_full = state.full_at == Some(state.changes);
         Pressure {
             memory: memory_bytes as f64 / allowed as f64,
-            ring: ring_bytes as f64 / ring.max_bytes() as f64,
-            oldest_needed_lsn: ring.recycled() + 1,
-            oldest_file_last_lsn: ring.oldest_file_last_lsn(),
+            ring: match is_full {
+                true => 1.0,
+                false => ring_bytes as f64 / ring.max_bytes() as f64,
+            },
             ring_bytes,
             memory_bytes,
             queued_bytes,

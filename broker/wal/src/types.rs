@@ -143,14 +143,9 @@ impl WalConfig {
 pub struct Pressure {
     /// Chunks of memory in use, of those allowed; above 1 when more are in use.
     pub memory: f64,
-    /// Bytes in files that cannot be written over yet, of those allowed.
+    /// Bytes in files that cannot be written over yet, of those allowed; 1 when the writer
+    /// waits for a file, and the disk has no room for another.
     pub ring: f64,
-    /// Number of the oldest group that a checkpoint has not let go of; that of the next
-    /// group when there is none.
-    pub oldest_needed_lsn: Lsn,
-    /// Number of the last group in the oldest file that is needed, where that file is
-    /// full: a checkpoint up to here frees it.
-    pub oldest_file_last_lsn: Option<Lsn>,
     /// Bytes in files that cannot be written over yet.
     pub ring_bytes: u64,
     /// Bytes of memory in use.

@@ -1,6 +1,6 @@
 //! The shell: appenders, the writer and those who wait meet here.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tidemark_env::disk::Disk;
+use tidemark_env::disk::{Disk, OpenMode};
 use tidemark_env::{clock, task};
 use tokio::sync::Notify;
 
@@ -26,6 +26,16 @@ pub(crate) struct RingState {
     pub(crate) ring: Ring,
     /// Counts whatever may end a wait for room.
     pub(crate) changes: u64,
+    /// The count at which the writer found no file to go on with.
+    pub(crate) full_at: Option<u64>,
+}
+
+impl RingState {
+    /// The writer has no file to go on with. Gives the count of changes.
+    pub(crate) fn full(&mut self) -> u64 {
+        self.full_at = Some(self.changes);
+        self.changes
+    }
 }
 
 pub(crate) struct Done {
@@ -93,7 +103,8 @@ impl Wal {
     /// [`Wal::run_writer`], [`Wal::write_next`] or [`Wal::wait_durable`]. Blocks.
     ///
     /// # Errors
-    /// The directory or its first file could not be made.
+    /// The directory or its first file could not be made. On a full disk the file is made
+    /// later, by [`Wal::prepare`] or when it is written to.
     pub fn create(
         disk: Arc<dyn Disk>,
         config: WalConfig,
@@ -119,8 +130,17 @@ impl Wal {
         let mut files = Ring::new(file_bytes, max_bytes, first_lsn, spare);
         if files.spare_files() == 0 {
             let number = files.begin_file();
-            ring::make_file(&*disk, &dir, number, file_bytes)?;
-            files.end_file(number, true);
+            let made = ring::make_file(&*disk, &dir, number, file_bytes);
+            files.end_file(number, made.is_ok());
+            match made {
+                // What the old ring holds has to go first. An empty file tells this ring
+                // from one whose volume is not there.
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    disk.open(&ring::path_of(&dir, 0), OpenMode::Create)?;
+                    disk.sync_dir(&dir)?;
+                }
+                made => made?,
+            }
         }
         Ok(Arc::new(Wal {
             disk,
@@ -138,6 +158,7 @@ impl Wal {
             ring: Mutex::new(RingState {
                 ring: files,
                 changes: 0,
+                full_at: None,
             }),
             ring_changed: Condvar::new(),
             durable: AtomicU64::new(first_lsn - 1),

@@ -156,16 +156,20 @@ impl Wal {
             // Whoever stops waits for no checkpoint.
             let stopping = self.stopping.load(Ordering::Acquire);
             if !ring.ring.may_grow() && !stopping {
-                return Ok(Some(ring.changes));
+                return Ok(Some(ring.full()));
             }
+            let needed = stopping || ring.ring.is_empty();
             let number = ring.ring.begin_file();
             drop(ring);
-            let made = ring::make_file(&*self.disk, &self.dir, number, file_bytes);
+            let made = match needed || ring::has_room(&*self.disk, &self.dir, file_bytes)? {
+                true => ring::make_file(&*self.disk, &self.dir, number, file_bytes),
+                false => Err(ErrorKind::StorageFull.into()),
+            };
             ring = lock(&self.ring);
             ring.ring.end_file(number, made.is_ok());
             match made {
                 Err(error) if error.kind() == ErrorKind::StorageFull && !stopping => {
-                    return Ok(Some(ring.changes));
+                    return Ok(Some(ring.full()));
                 }
                 made => made?,
             }

@@ -229,7 +229,8 @@ fn refused_by_log(broker: &Broker, partition: &Partition, error: &AppendError) -
         }
         AppendError::Log(error) => crate::partition::error_code(error),
     };
-    if code == ErrorCode::KafkaStorageError {
+    // Of a full disk the log tells once, and a metric for each request.
+    if code == ErrorCode::KafkaStorageError && !matches!(error, AppendError::DiskFull(_)) {
         tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records refused");
     }
     let log_start = partition

@@ -283,7 +283,7 @@ impl LogDir {
                     self.checkpoint(false)?;
                     last = clock::monotonic();
                 }
-                while pressure.ring > 0.0 && !self.is_full() && self.wal.prepare()? {}
+                while pressure.ring > 0.0 && self.wal.prepare()? {}
                 Ok(())
             })();
             match done {

@@ -216,8 +216,10 @@ impl World {
         }
         let Some(up) = &self.up else { return Ok(false) };
         // With no thread that makes room, one who waits would wait for ever.
-        if let Err(error) = up.wal.prepare() {
-            return self.trouble("prepare", &error).map(|()| false);
+        match up.wal.prepare() {
+            Ok(made) if made || !self.tight => {}
+            Ok(_) => return Ok(false),
+            Err(error) => return self.trouble("prepare", &error).map(|()| false),
         }
         let room = up.wal.pressure().ring <= 0.7;
         Ok(room && !self.failed && !self.disk.power_is_off() && self.flush()?)

@@ -269,11 +269,13 @@ fn a_writer_before_a_full_ring_goes_on_when_it_is_recycled() {
         memory: f64::INFINITY,
         ring: 1.0,
     };
+    let mut released = 0;
     while wal.durable_lsn() < 100 {
         let pressure = wal.wait_for_pressure(full, Duration::from_millis(1));
         if pressure.ring >= 1.0 {
-            let last = pressure.oldest_file_last_lsn.unwrap();
-            wal.recycle(last);
+            // As little as that may be: a few of these free a file.
+            released += 1;
+            wal.recycle(released);
         }
     }
     wal.stop();
@@ -287,7 +289,6 @@ fn waiting_for_pressure_ends_with_a_nudge_a_limit_a_failure_or_the_time() {
     wal.nudge();
     let pressure = wal.wait_for_pressure(Limits::NONE, LONG);
     assert!(pressure.memory < 0.01 && pressure.ring < 0.01);
-    assert_eq!(pressure.oldest_needed_lsn, 1);
     wal.wait_for_pressure(Limits::NONE, Duration::from_millis(1));
     let waits = {
         let wal = wal.clone();
