@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Result, while_doing};
-use crate::load::{Load, RECORD_BYTES, Unmeasured};
-use crate::plan::DEFAULTS;
+use crate::load::{Load, Pace, RECORD_BYTES, Unmeasured};
+use crate::plan::{Batching, DEFAULTS, LARGE};
 use crate::raw::Raw;
 use crate::scenario::MAIN;
 use crate::topics::create_topic;
@@ -29,41 +29,61 @@ pub struct Args {
     /// Seconds.
     #[arg(long)]
     seconds: f64,
+
+    /// Records of the topic, for loads that read it.
+    #[arg(long, default_value_t = 0)]
+    records: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     /// 16 KiB batches over 12 partitions, as fast as acknowledgements come.
     Produce,
+    /// 256 KiB batches over 12 partitions, as fast as acknowledgements come.
+    ProduceLarge,
+    /// Reads the topic as fast as possible, again and again.
+    Consume,
     /// One record of 1 KiB per request, one request in flight.
     Small,
 }
 
-/// Drives it and prints `requests=`, `mb=` and `seconds=`.
+/// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`.
 pub fn run(args: &Args) -> Result<()> {
     // A topic that is there already is what a second drive wants.
     create_topic(&args.bootstrap, &args.topic, MAIN.partitions).unwrap_or_default();
     let (requests, records, seconds) = match args.load {
-        Kind::Produce => {
+        Kind::Produce => saturate(args, DEFAULTS)?,
+        Kind::ProduceLarge => saturate(args, LARGE)?,
+        Kind::Consume => {
+            let pace = Pace::Fast {
+                seconds: args.seconds,
+            };
             let load = Load::new(false);
-            let done = load.saturate(
-                &args.bootstrap,
-                &args.topic,
-                MAIN,
-                DEFAULTS,
-                args.seconds,
-                u64::MAX,
-                &mut Unmeasured,
-            )?;
-            (0, done.records, done.seconds)
+            let (at, topic) = (&args.bootstrap, &args.topic);
+            let done = load.consume(at, topic, args.records, pace, &mut Unmeasured)?;
+            (0, done.bytes / RECORD_BYTES as u64, done.seconds)
         }
         Kind::Small => small(args)?,
     };
     let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
-    let text = format!("requests={requests}\nmb={mb:.3}\nseconds={seconds:.3}\n");
+    let text =
+        format!("requests={requests}\nrecords={records}\nmb={mb:.3}\nseconds={seconds:.3}\n");
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(while_doing("printing"))
+}
+
+fn saturate(args: &Args, batching: Batching) -> Result<(u64, u64, f64)> {
+    let done = Load::new(false).saturate(
+        &args.bootstrap,
+        &args.topic,
+        MAIN,
+        batching,
+        args.seconds,
+        u64::MAX,
+        &mut Unmeasured,
+    )?;
+    Ok((0, done.records, done.seconds))
 }
 
 fn small(args: &Args) -> Result<(u64, u64, f64)> {

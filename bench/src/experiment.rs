@@ -11,6 +11,7 @@ use crate::contender::{Places, Running};
 use crate::failure::{Failure, Result};
 use crate::flushes::{Counter, Flushes};
 use crate::load::{Consumed, Load, Pace, Produced, RECORD_BYTES, Unmeasured, Window, first_ack};
+use crate::memory::WarmMemory;
 use crate::plan::{Contender, DEFAULTS, Phase, Plan, order};
 use crate::procfs::{CpuSample, TICKS_PER_S, cpu_between, resident_bytes, sample_cpu};
 use crate::readings::Readings;
@@ -170,6 +171,7 @@ impl Bench<'_> {
             load: self.load,
             outcome: Outcome::default(),
             acked: BTreeMap::new(),
+            memory: WarmMemory::new(&self.places.data)?,
         };
         let done = it.run(scenario, self);
         if done.is_err() {
@@ -193,6 +195,7 @@ struct Experiment<'a> {
     outcome: Outcome,
     /// Records acknowledged in a topic, which a consumer must find.
     acked: BTreeMap<(Contender, String), u64>,
+    memory: WarmMemory,
 }
 
 /// Progress for people: a line on the error stream.
@@ -387,6 +390,7 @@ impl Experiment<'_> {
             create_topic(at, &name, shape.partitions)?;
         }
         let acked = self.acked.get(&(contender, name.clone())).copied();
+        self.memory.fill()?;
         let (mb, seconds, lateness_p99_ms) = match phase {
             Phase::Produce(batching) => {
                 let (seconds, cap) = (self.plan.produce_s, self.plan.produce_cap_bytes);

@@ -11,6 +11,7 @@ mod flushes;
 mod load;
 mod machine;
 mod many;
+mod memory;
 mod plan;
 mod procfs;
 mod profile;
