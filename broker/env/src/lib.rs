@@ -11,6 +11,7 @@ pub mod net;
 pub mod random;
 pub mod runtime;
 pub mod task;
+pub mod wake;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
@@ -13,6 +14,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 use crate::task::{Task, hosted};
+use crate::wake::Relay;
 
 fn current_thread_runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
@@ -63,9 +65,14 @@ impl NetThreads {
             let handle = runtime.handle().clone();
             let (stop, stopped) = oneshot::channel::<()>();
             let thread = crate::task::thread(&format!("net-{index}"), move || {
+                let relay = Arc::new(Relay::default());
+                relay.settle();
                 // Nothing is ever sent: the dropped sender means stop.
                 runtime.block_on(async {
-                    drop(stopped.await);
+                    tokio::select! {
+                        stopped = stopped => drop(stopped),
+                        () = relay.run() => {}
+                    }
                 });
                 runtime.shutdown_background();
             })?;

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::disk::{Disk, DiskFile, FileDisk, FileRange, MemDisk, OpenMode};
 use crate::runtime::{NetThreads, block_on};
 use crate::task::TaskError;
-use crate::{clock, net, random, task};
+use crate::wake::{Home, Sleeper};
+use crate::{clock, net, random, task, wake};
 
 #[test]
 fn net_threads_run_tasks_on_their_own_thread() {
@@ -39,6 +40,72 @@ fn net_threads_run_tasks_on_their_own_thread() {
         ],
         [0, 1, 0]
     );
+    threads.shutdown();
+}
+
+/// Notes the thread that it is woken on.
+struct Noting {
+    home: Home,
+    woken_on: Mutex<Vec<String>>,
+    woken: tokio::sync::Notify,
+}
+
+impl Sleeper for Noting {
+    fn wake(&self) {
+        let thread = std::thread::current().name().unwrap_or("?").to_owned();
+        self.woken_on.lock().unwrap().push(thread);
+        self.woken.notify_one();
+    }
+}
+
+fn noting() -> Arc<Noting> {
+    Arc::new(Noting {
+        home: Home::here(),
+        woken_on: Mutex::default(),
+        woken: tokio::sync::Notify::new(),
+    })
+}
+
+#[test]
+fn those_who_are_woken_together_are_woken_on_their_own_threads() {
+    let threads = NetThreads::start(2).unwrap();
+    let made = |index| threads.spawn_on(index, "making", async { noting() });
+    let sleepers = block_on(async {
+        let mut sleepers = Vec::new();
+        for index in [0, 1, 0, 0, 1] {
+            sleepers.push((index, made(index).await.unwrap()));
+        }
+        sleepers
+    })
+    .unwrap();
+    for _ in 0..3 {
+        wake::together(|| {
+            for (_, sleeper) in &sleepers {
+                sleeper.home.wake(sleeper);
+                assert!(
+                    sleeper.woken_on.lock().unwrap().is_empty(),
+                    "not before the end"
+                );
+            }
+        });
+        for (index, sleeper) in &sleepers {
+            block_on(sleeper.woken.notified()).unwrap();
+            let woken_on = std::mem::take(&mut *sleeper.woken_on.lock().unwrap());
+            assert_eq!(woken_on, [format!("net-{index}")]);
+        }
+    }
+    // Outside of it, and for those of other threads, at once and here.
+    let (_, sleeper) = &sleepers[0];
+    sleeper.home.wake(sleeper);
+    let nowhere = noting();
+    wake::together(|| nowhere.home.wake(&nowhere));
+    for sleeper in [sleeper, &nowhere] {
+        let woken_on = sleeper.woken_on.lock().unwrap();
+        assert!(
+            woken_on.len() == 1 && !woken_on[0].starts_with("net-"),
+            "{woken_on:?}"
+        );
+    }
     threads.shutdown();
 }
 

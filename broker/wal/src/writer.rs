@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use tidemark_env::clock;
 use tidemark_env::disk::DiskFile;
+use tidemark_env::{clock, wake};
 
 use crate::format::{self, Header};
 use crate::pool::aligned;
@@ -113,9 +113,11 @@ impl Wal {
             self.durable.store(group.lsn, Ordering::Release);
         }
         let payload = group.payload.slice(..group.payload_bytes);
-        for member in &group.lists.members {
-            Arc::clone(member).durable(group.lsn, &payload);
-        }
+        wake::together(|| {
+            for member in &group.lists.members {
+                Arc::clone(member).durable(group.lsn, &payload);
+            }
+        });
         self.told.store(group.lsn, Ordering::Release);
         if lock(&self.done).waiting > 0 {
             self.group_done.notify_all();

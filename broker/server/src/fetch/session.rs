@@ -55,7 +55,7 @@ impl<P> Default for Interest<P> {
             free: Vec::new(),
             slots: HashMap::new(),
             serves: 0,
-            signal: Arc::default(),
+            signal: Signal::new(),
         }
     }
 }

@@ -1,17 +1,25 @@
 //! Tells a waiting fetch which of its partitions have something new, as epoll tells of sockets:
 //! partitions push, the fetch looks only at what was pushed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use tidemark_env::wake::{Home, Sleeper};
 use tokio::sync::Notify;
 
 /// The place of a partition in its fetch session.
 pub(crate) type Slot = u32;
 
 /// The ready list of one fetch session, or of one fetch without a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Signal {
     ready: Mutex<Ready>,
     changed: Notify,
+    home: Home,
+}
+
+impl Sleeper for Signal {
+    fn wake(&self) {
+        self.changed.notify_one();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -21,8 +29,17 @@ struct Ready {
 }
 
 impl Signal {
+    /// An empty list, of fetches on the caller's thread.
+    pub(crate) fn new() -> Arc<Signal> {
+        Arc::new(Signal {
+            ready: Mutex::default(),
+            changed: Notify::new(),
+            home: Home::here(),
+        })
+    }
+
     /// Puts a slot on the ready list if it is not there, and wakes the fetch.
-    pub(crate) fn mark(&self, slot: Slot) {
+    pub(crate) fn mark(self: &Arc<Self>, slot: Slot) {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let at = slot as usize;
         if ready.queued.len() <= at {
@@ -31,7 +48,7 @@ impl Signal {
         if !std::mem::replace(&mut ready.queued[at], true) {
             ready.queue.push(slot);
             drop(ready);
-            self.changed.notify_one();
+            self.home.wake(self);
         }
     }
 

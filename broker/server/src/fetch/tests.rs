@@ -114,7 +114,7 @@ fn forgotten_slots_are_used_again() {
 
 #[test]
 fn a_signal_lists_a_slot_once_until_taken() {
-    let signal = Signal::default();
+    let signal = Signal::new();
     signal.mark(3);
     signal.mark(1);
     signal.mark(3);

@@ -1,8 +1,10 @@
 //! One waiter for a whole request, however many partitions it waits for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidemark_env::clock;
+use tidemark_env::wake::{Home, Sleeper};
 use tokio::sync::Notify;
 
 /// Counts partitions down; the last one wakes the request.
@@ -10,21 +12,29 @@ use tokio::sync::Notify;
 pub(crate) struct Acks {
     left: AtomicUsize,
     all: Notify,
+    home: Home,
+}
+
+impl Sleeper for Acks {
+    fn wake(&self) {
+        self.all.notify_one();
+    }
 }
 
 impl Acks {
-    /// Waits for `count` calls of [`Acks::done`].
+    /// Waits for `count` calls of [`Acks::done`]. Made by the task that waits.
     pub(crate) fn new(count: usize) -> Acks {
         Acks {
             left: AtomicUsize::new(count),
             all: Notify::new(),
+            home: Home::here(),
         }
     }
 
     /// A partition has reached its offset, or never will.
-    pub(crate) fn done(&self) {
+    pub(crate) fn done(self: &Arc<Self>) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.all.notify_one();
+            self.home.wake(self);
         }
     }
 
