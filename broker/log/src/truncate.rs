@@ -23,7 +23,8 @@ pub(crate) struct Cut {
 impl Log {
     /// Cuts the log so that it ends at `offset`, or at the start of the batch that
     /// holds it: batches go whole. Returns the new end. Offsets below the log start
-    /// reset the log to begin there.
+    /// reset the log to begin there. Epochs that begin at or above `offset` go, also where
+    /// no record does.
     ///
     /// The write-ahead log knows of it, durably, before a file changes. Begins a new
     /// generation and rolls producers and epochs back. Blocks until all that was
@@ -36,7 +37,7 @@ impl Log {
     pub fn truncate_to(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {
         self.check_usable()?;
         if offset >= self.end {
-            return Ok(self.end);
+            return self.forget_epochs_at_end(offset);
         }
         if offset < self.log_start {
             return self.truncate_fully(offset, now_ms);
@@ -54,6 +55,20 @@ impl Log {
         let done = self.cut(&cut, now_ms);
         self.failing(done)?;
         debug_assert!(self.log_start <= self.end && self.durable <= self.end);
+        Ok(self.end)
+    }
+
+    /// A leader's history may contradict an epoch that has no records here: kept, it would
+    /// be asked about again and again.
+    fn forget_epochs_at_end(&mut self, offset: i64) -> Result<i64, LogError> {
+        let newest = self.epochs.entries().last();
+        if newest.is_some_and(|epoch| epoch.start_offset >= offset) {
+            let lsn = self.journal(&Record::Truncate {
+                end_offset: self.end,
+            })?;
+            self.wait_journaled(lsn)?;
+            self.epochs_dirty |= self.epochs.truncate_from_end(offset);
+        }
         Ok(self.end)
     }
 

@@ -63,6 +63,29 @@ fn an_epoch_that_a_truncation_took_stays_away() {
 }
 
 #[test]
+fn an_epoch_without_records_goes_with_a_truncation_at_the_end() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    log.start_epoch(4).unwrap();
+    log.flush();
+    log.checkpoint();
+    assert_eq!(log.truncate_to(3, NOW_MS).unwrap(), 2);
+    assert_eq!(log.epochs().latest(), Some(4), "it begins below 3");
+    assert_eq!(log.truncate_to(2, NOW_MS).unwrap(), 2);
+    assert_eq!(log.epochs().latest(), Some(0));
+    drop(log);
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!((log.epochs().latest(), log.end_offset()), (Some(0), 2));
+    // The same without a checkpoint in between.
+    log.start_epoch(6).unwrap();
+    assert_eq!(log.truncate_to(2, NOW_MS).unwrap(), 2);
+    drop(log);
+    let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!((log.epochs().latest(), log.end_offset()), (Some(0), 2));
+}
+
+#[test]
 fn a_topic_id_that_was_torn_is_written_again() {
     let disk = memory_disk();
     drop(open(&disk, &LogConfig::default()).unwrap());

@@ -101,7 +101,9 @@ impl World {
         let Some((up, shadow)) = self.parts(id) else {
             return Ok(());
         };
-        if !fully && offset >= shadow.now.end {
+        // Only an epoch without records can go there.
+        let at_end = !fully && offset >= shadow.now.end;
+        if at_end && !shadow.now.epochs.iter().any(|(_, start)| *start >= offset) {
             return Ok(());
         }
         let change = match fully {
@@ -118,7 +120,7 @@ impl World {
             true => open.log.truncate_fully(offset, NOW_MS),
             false => open.log.truncate_to(offset, NOW_MS),
         };
-        let changed = open.log.generation() > generation;
+        let changed = at_end || open.log.generation() > generation;
         // Said, or being said when the power went.
         let said = up.wal.durable_lsn() >= lsn;
         if said || self.disk.power_is_off() || done.is_err() {
