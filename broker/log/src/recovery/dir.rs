@@ -255,8 +255,18 @@ impl KeptTail {
     /// # Errors
     /// The disk failed or is full.
     pub fn keep(disk: &dyn Disk, dir: &Path, known: &Known) -> Result<Option<Self>, OpenError> {
-        let batches: Vec<&Entry> = known
-            .replay
+        Self::write(disk, dir, known, 0, KEPT_SUFFIX)
+    }
+
+    /// Writes the batches of `known.replay[from..]` into a file named after the first one.
+    pub(super) fn write(
+        disk: &dyn Disk,
+        dir: &Path,
+        known: &Known,
+        from: usize,
+        suffix: &str,
+    ) -> Result<Option<Self>, OpenError> {
+        let batches: Vec<&Entry> = known.replay[from..]
             .iter()
             .filter(|entry| matches!(entry.kind, EntryKind::Batches { .. }))
             .collect();
@@ -266,7 +276,7 @@ impl KeptTail {
         let EntryKind::Batches { base_offset, .. } = first.kind else {
             return Ok(None);
         };
-        let path = names::with_suffix(&names::path(dir, base_offset, names::LOG), KEPT_SUFFIX);
+        let path = names::with_suffix(&names::path(dir, base_offset, names::LOG), suffix);
         let file = disk.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
         let mut at = 0;
@@ -294,14 +304,23 @@ impl Opening {
             let path = self.path(&name);
             let mut bytes: Bytes = disk::read_file(self.disk(), &path, MAX_KEPT_BYTES)?;
             let before = log.end;
+            let mut gap_at = None;
             while let Ok(Some(batch)) = Batch::split_first(&mut bytes) {
+                if batch.header.base_offset > log.end {
+                    gap_at.get_or_insert(batch.header.base_offset);
+                }
                 if batch.header.base_offset == log.end && batch.verify_crc().is_ok() {
                     self.recovery.replayed_bytes += batch.bytes.len() as u64;
                     // Group 0 comes before all others.
                     log.replay_batch(0, &batch.bytes, self.args.now_ms)?;
                 }
             }
-            if log.end == before {
+            if let Some(base_offset) = gap_at {
+                self.check_may_leave_out(log, base_offset)?;
+                let aside = names::with_suffix(&path, names::CUT_SUFFIX);
+                self.disk().rename(&path, &aside)?;
+                self.left_out(log, base_offset, Some(aside));
+            } else if log.end == before {
                 // An earlier open has taken it in, and a checkpoint has made it durable.
                 self.disk().remove(&path)?;
             }

@@ -348,7 +348,7 @@ impl Opening {
     /// Applies the write-ahead log's records from index `from` on.
     fn replay(&mut self, log: &mut Log, known: &Known, from: usize) -> Result<(), OpenError> {
         self.replay_kept(log)?;
-        for entry in &known.replay[from.min(known.replay.len())..] {
+        for (index, entry) in known.replay.iter().enumerate().skip(from) {
             match entry.kind {
                 EntryKind::Batches { base_offset, .. } => {
                     let Some(scan) = &known.scan else {
@@ -356,10 +356,11 @@ impl Opening {
                     };
                     let bytes = scan.read(entry)?;
                     if base_offset != log.end {
-                        return Err(self.bad_wal(&format!(
-                            "records at offset {base_offset} follow a log that ends at {}",
-                            log.end
-                        )));
+                        self.check_may_leave_out(log, base_offset)?;
+                        let (disk, dir) = (self.disk(), &self.args.dir);
+                        let aside = KeptTail::write(disk, dir, known, index, names::CUT_SUFFIX)?;
+                        self.left_out(log, base_offset, aside.map(|aside| aside.path));
+                        break;
                     }
                     self.recovery.replayed_bytes += bytes.len() as u64;
                     log.replay_batch(entry.lsn, &bytes, self.args.now_ms)?;
@@ -397,6 +398,29 @@ impl Opening {
             }
             None => Ok(()),
         }
+    }
+
+    /// Records at `base_offset` do not continue the log. They may be left out where a
+    /// person allowed it, and what is missing is before them.
+    fn check_may_leave_out(&self, log: &Log, base_offset: i64) -> Result<(), OpenError> {
+        if self.args.on_corruption == OnCorruption::Truncate && base_offset > log.end {
+            return Ok(());
+        }
+        Err(self.bad_wal(&format!(
+            "records at offset {base_offset} follow a log that ends at {}",
+            log.end
+        )))
+    }
+
+    fn left_out(&mut self, log: &Log, base_offset: i64, kept_in: Option<PathBuf>) {
+        self.recovery.lost_durable = true;
+        self.recovery.cut_reason.get_or_insert_with(|| {
+            format!(
+                "records from offset {} to {base_offset} are missing",
+                log.end
+            )
+        });
+        self.recovery.cut_kept_in.extend(kept_in);
     }
 
     fn bad_wal(&self, reason: &str) -> OpenError {

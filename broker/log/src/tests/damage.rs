@@ -3,7 +3,7 @@
 use super::basics::{Spec, batch, records};
 use super::*;
 use crate::{LogError, ReadError, TimestampTarget};
-use tidemark_env::disk::{Fault, FaultError, FaultOp, OpenMode};
+use tidemark_env::disk::{Fault, FaultError, FaultOp, OpenMode, read_file};
 
 fn log_path(base: i64) -> PathBuf {
     dir().join(format!("{base:020}.log"))
@@ -55,13 +55,51 @@ fn a_segment_that_lost_bytes_is_refused_by_name_and_place_and_cut_when_asked() {
             "{text}"
         );
     }
-    let error = open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting());
-    // What the write-ahead log holds does not continue what is left.
-    let error = error.unwrap_err().to_string();
+    let (log, recovery) =
+        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
+    // What the write-ahead log holds does not continue what is left: it is kept beside it.
+    assert_eq!((log.end_offset(), recovery.lost_durable), (4, true));
+    let aside = dir().join("00000000000000000010.log.cut");
+    assert!(recovery.cut_kept_in.contains(&aside), "{recovery:?}");
+    let kept = read_file(&disk, &aside, 1 << 20).unwrap();
+    assert_eq!(kept.len() as u64, size);
+    drop(log);
+    let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(
+        log.end_offset(),
+        4,
+        "and then it opens without being asked twice"
+    );
+}
+
+#[test]
+fn a_kept_tail_that_does_not_continue_the_log_is_set_aside_when_asked() {
+    let disk = memory_disk();
+    let size = records(2).bytes.len() as u64;
+    let mut log = filled(&disk, &LogConfig::default(), 2);
+    log.checkpoint();
+    drop(log);
+    // What an earlier start kept of a log that ended at 10.
+    let kept = dir().join("00000000000000000010.log.kept");
+    let mut bytes = records(2).bytes.to_vec();
+    bytes[..8].copy_from_slice(&10i64.to_be_bytes());
+    disk.open(&kept, OpenMode::Create)
+        .unwrap()
+        .write_at(&bytes, 0)
+        .unwrap();
+    let error = open(&disk, &LogConfig::default()).unwrap_err().to_string();
     assert!(
         error.contains("offset 10 follow a log that ends at 4"),
         "{error}"
     );
+    assert!(disk.exists(&kept).unwrap(), "nothing is thrown away");
+    let (log, recovery) =
+        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
+    assert_eq!((log.end_offset(), recovery.lost_durable), (4, true));
+    let aside = dir().join("00000000000000000010.log.kept.cut");
+    let left = read_file(&disk, &aside, 1 << 20).unwrap();
+    assert_eq!(left.len() as u64, size);
+    assert!(!disk.exists(&kept).unwrap());
 }
 
 #[test]
