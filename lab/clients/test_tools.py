@@ -107,6 +107,14 @@ def test_what_the_broker_says_of_itself(bootstrap, make_topic):
     assert partitions == [f"{topic}-0"]
 
 
+def test_the_quorum_is_described(bootstrap):
+    at = ("--bootstrap-server", bootstrap)
+    status = tool("MetadataQuorumCommand", *at, "describe", "--status")
+    assert re.search(r"LeaderId:\s+\d+", status) and re.search(r"HighWatermark:\s+[1-9]", status), status
+    voters = tool("MetadataQuorumCommand", *at, "describe", "--replication").splitlines()
+    assert len(voters) == 2 and "Leader" in voters[1], voters
+
+
 def test_verifiable_producer_and_consumer(bootstrap, make_topic):
     topic = make_topic(partitions=2)
     said = tool("VerifiableProducer", "--bootstrap-server", bootstrap, "--topic", topic, "--max-messages", 200, "--acks", "-1")

@@ -43,6 +43,7 @@ macro_rules! errors {
 
 errors! {
     AlterConfigsResponse: responses.error_code;
+    AlterReplicaLogDirsResponse: results.partitions.error_code;
     ApiVersionsResponse: error_code;
     CreatePartitionsResponse: results.error_code;
     CreateTopicsResponse: topics.error_code;
@@ -54,6 +55,7 @@ errors! {
     DescribeGroupsResponse: groups.error_code;
     DescribeLogDirsResponse: error_code, results.error_code;
     DescribeProducersResponse: topics.partitions.error_code;
+    DescribeQuorumResponse: error_code, topics.partitions.error_code;
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
     FetchResponse: error_code, responses.partitions.error_code;
     FindCoordinatorResponse: error_code, coordinators.error_code;

@@ -351,6 +351,44 @@ async fn descriptions_and_changes_are_answered_at_every_version() {
     .await;
     at_every_version(
         c,
+        |_| AlterReplicaLogDirsRequest {
+            dirs: vec![alter_replica_log_dirs_request::AlterReplicaLogDir {
+                path: "/no/such/directory".into(),
+                topics: vec![alter_replica_log_dirs_request::AlterReplicaLogDirTopic {
+                    name: "t".into(),
+                    partitions: vec![0],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        },
+        |_, r: &AlterReplicaLogDirsResponse| {
+            let told = ErrorCode::from_code(r.results[0].partitions[0].error_code);
+            assert_eq!(told, ErrorCode::LogDirNotFound);
+        },
+    )
+    .await;
+    at_every_version(
+        c,
+        |_| DescribeQuorumRequest {
+            topics: vec![describe_quorum_request::TopicData {
+                topic_name: "__cluster_metadata".into(),
+                partitions: vec![Default::default()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        },
+        |version, r: &DescribeQuorumResponse| {
+            let quorum = &r.topics[0].partitions[0];
+            assert_eq!((quorum.error_code, quorum.current_voters.len()), (0, 1));
+            assert!(quorum.high_watermark > 0);
+            assert_eq!(r.nodes.len(), usize::from(version >= 2));
+        },
+    )
+    .await;
+    at_every_version(
+        c,
         |_| DescribeProducersRequest::default(),
         |_, _: &DescribeProducersResponse| {},
     )
