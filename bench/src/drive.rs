@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Result, while_doing};
 use crate::load::{Load, Pace, RECORD_BYTES, Unmeasured};
+use crate::memory::WarmMemory;
 use crate::plan::{Batching, DEFAULTS, LARGE};
 use crate::raw::Raw;
 use crate::scenario::MAIN;
@@ -30,6 +32,10 @@ pub struct Args {
     #[arg(long)]
     seconds: f64,
 
+    /// Fills free memory with pages of an empty file in this directory first.
+    #[arg(long)]
+    warm: Option<PathBuf>,
+
     /// Records of the topic, for loads that read it.
     #[arg(long, default_value_t = 0)]
     records: u64,
@@ -49,6 +55,8 @@ enum Kind {
 
 /// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`.
 pub fn run(args: &Args) -> Result<()> {
+    let mut memory = args.warm.as_deref().map(WarmMemory::new).transpose()?;
+    memory.as_mut().map(WarmMemory::fill).transpose()?;
     // A topic that is there already is what a second drive wants.
     create_topic(&args.bootstrap, &args.topic, MAIN.partitions).unwrap_or_default();
     let (requests, records, seconds) = match args.load {
