@@ -117,6 +117,7 @@ impl Follower {
             FetchOutcome::OutOfRange { log_start, end } => {
                 if log.end < log_start {
                     // The leader has deleted what comes next.
+                    self.matched = false;
                     actions.push(Action::Reset { to: log_start });
                     return Ok(());
                 }
@@ -124,6 +125,7 @@ impl Follower {
                     return Ok(());
                 }
                 self.allow(log_start, unclean, log)?;
+                self.matched = false;
                 actions.push(Action::Reset { to: log_start });
                 Ok(())
             }
@@ -155,8 +157,9 @@ impl Follower {
             return Ok(());
         }
         self.allow(to, unclean, log)?;
+        self.matched = false;
         actions.push(if to < log.log_start {
-            Action::Reset { to }
+            Action::Reset { to: to.max(0) }
         } else {
             Action::Truncate { to }
         });

@@ -5,6 +5,16 @@
 //! report. It has no clock, no chance and no I/O. The shell that drives it appends, syncs,
 //! cuts and sends, and tells what came of it, in the order in which it came.
 //!
+//! One shell drives one replica, under the partition's lock:
+//!
+//! - what the log does is told before anything else is asked: [`Event::Appended`] with every
+//!   append, [`Event::Durable`] with every group that the disk has;
+//! - [`Action`]s are carried out in their order, and those that reach for the disk answer
+//!   with an event of their own when they are durable;
+//! - until [`Action::Serve`], requests that were told to wait are kept; at
+//!   [`Action::HighWatermark`] producers, consumers and parked fetches of followers are looked
+//!   through; at [`Action::StopLeading`] they are all ended.
+//!
 //! **Invariant:** the high watermark covers only what every member of an ISR of at least
 //! `min.insync.replicas` has on its disk, and no replica cuts off anything below its own,
 //! unless the metadata marks its leader as elected uncleanly.

@@ -69,3 +69,17 @@ fn what_was_acknowledged_survives_every_history() {
         }
     }
 }
+
+#[test]
+fn equal_seeds_give_equal_histories() {
+    let run = |seed| {
+        let mut world = World::new(seed, false);
+        world.run();
+        (world.steps, world.seen, world.history.exposed)
+    };
+    for seed in 0..40 {
+        let first = run(seed);
+        assert_eq!(first, run(seed), "seed {seed}");
+        assert_ne!(first, run(seed + 1), "seed {seed} and the next");
+    }
+}

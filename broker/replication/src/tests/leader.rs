@@ -366,3 +366,17 @@ fn durable_is_not_taken_from_an_older_generation() {
     sync(&mut replica, 10);
     assert_eq!(replica.log().durable_end, 10);
 }
+
+#[test]
+fn deleted_records_are_gone_when_they_are_on_every_live_replica() {
+    let mut replica = followed();
+    step(&mut replica, Event::LogStart { offset: 5 });
+    assert_eq!(replica.low_watermark(), Some(0));
+    let mut gone = fetch(2, 10, 2, 10);
+    gone.log_start = 5;
+    fetched(&mut replica, &gone);
+    assert_eq!(replica.low_watermark(), Some(0), "3 has them still");
+    let event = next(&replica, |view| view.brokers[2].fenced = true);
+    step(&mut replica, event);
+    assert_eq!(replica.low_watermark(), Some(5));
+}

@@ -20,8 +20,16 @@ pub struct History {
 }
 
 impl World {
+    /// Nothing is served in an epoch before its start is durable.
+    pub fn check_serves(&self, at: usize, epoch: i32) {
+        if !self.nodes[at].disk.has_begun(epoch) {
+            self.fail(&format!("{at} serves before the start of epoch {epoch}"));
+        }
+    }
+
     /// In an epoch one process appends, and its end does not go down.
     pub fn check_leads(&mut self, at: usize, epoch: i32, end: i64) {
+        self.check_serves(at, epoch);
         let process = self.nodes[at].process;
         let entry = self
             .history

@@ -82,6 +82,12 @@ impl Disk {
         }
     }
 
+    /// Whether a crash would leave the start of an epoch.
+    pub fn has_begun(&self, epoch: i32) -> bool {
+        let mut epochs = self.epochs.iter();
+        epochs.any(|(e, durable)| e.epoch == epoch && *durable)
+    }
+
     /// The start of an epoch has reached the disk.
     pub fn epoch_synced(&mut self, epoch: i32, generation: i64) {
         if generation != self.generation {

@@ -266,6 +266,7 @@ impl World {
             FetchDecision::Invalid => self.fail("a fetch that contradicts itself"),
             _ => return,
         };
+        self.check_serves(at, plan.fetch.durable.leader_epoch);
         let answer = FetchAnswer {
             leader_epoch: plan.fetch.durable.leader_epoch,
             fetch_offset: from,
