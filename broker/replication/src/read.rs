@@ -32,16 +32,16 @@ pub struct Rack<'a> {
     pub rack: Option<&'a str>,
 }
 
-impl Replica {
-    /// Whether a request that names a leader epoch is meant for this replica.
-    fn check_epoch(&self, own: LeaderEpoch, asked: Option<LeaderEpoch>) -> Result<(), Refusal> {
-        match asked {
-            Some(asked) if asked < own => Err(Refusal::FencedEpoch),
-            Some(asked) if asked > own => Err(Refusal::UnknownEpoch),
-            _ => Ok(()),
-        }
+/// Whether a request that names a leader epoch is meant for a replica in epoch `own`.
+fn check_epoch(own: LeaderEpoch, asked: Option<LeaderEpoch>) -> Result<(), Refusal> {
+    match asked {
+        Some(asked) if asked < own => Err(Refusal::FencedEpoch),
+        Some(asked) if asked > own => Err(Refusal::UnknownEpoch),
+        _ => Ok(()),
     }
+}
 
+impl Replica {
     /// Decides on a consumer's fetch, from the leader or a follower (KIP-392).
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Replica {
             Some(epoch) => epoch,
             None => self.serving_leader()?.epoch,
         };
-        self.check_epoch(own, current_epoch)?;
+        check_epoch(own, current_epoch)?;
         let log = self.log();
         if follows.is_none()
             && let Some(at) = diverging(log, last_fetched_epoch, offset)
@@ -93,7 +93,7 @@ impl Replica {
     /// What to answer, or to wait for.
     pub fn latest_offset(&self, current_epoch: Option<LeaderEpoch>) -> Result<Offset, Refusal> {
         let leader = self.serving_leader()?;
-        self.check_epoch(leader.epoch, current_epoch)?;
+        check_epoch(leader.epoch, current_epoch)?;
         if self.log().high_watermark < leader.start_offset {
             return Err(Refusal::OffsetNotAvailable);
         }
@@ -110,7 +110,7 @@ impl Replica {
         epoch: LeaderEpoch,
     ) -> Result<Option<EpochEnd>, Refusal> {
         let leader = self.serving_leader()?;
-        self.check_epoch(leader.epoch, current_epoch)?;
+        check_epoch(leader.epoch, current_epoch)?;
         Ok(self.log().epochs.end_of(epoch, self.log().end))
     }
 
