@@ -29,6 +29,11 @@ impl Follower {
         }
     }
 
+    /// Whether this log is known to be the beginning of the leader's.
+    pub(crate) fn matched(&self) -> bool {
+        self.matched
+    }
+
     pub(crate) fn report(&self, broker_epoch: BrokerEpoch, log: &LogState) -> DurableReport {
         DurableReport {
             durable_end: log.durable_end,

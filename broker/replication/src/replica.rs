@@ -51,6 +51,8 @@ pub struct Replica {
     me: Identity,
     settings: Settings,
     log: LogState,
+    /// The newest epoch in which all that is committed here was seen to be the leader's, too.
+    committed_epoch: LeaderEpoch,
     /// Whether a cut or reset that was asked for is under way.
     cutting: bool,
     view: Option<PartitionView>,
@@ -117,6 +119,7 @@ impl Replica {
             partition,
             me,
             settings,
+            committed_epoch: log.epochs.latest().unwrap_or(-1),
             log,
             cutting: false,
             view: None,
@@ -206,13 +209,20 @@ impl Replica {
                 }
             }
             Event::FetchAnswered(answer) => {
-                let unclean = self.view.as_ref().is_some_and(|view| view.unclean);
+                // Elected uncleanly since: what was committed before may be given up.
+                let unclean = self
+                    .view
+                    .as_ref()
+                    .is_some_and(|view| view.unclean_epoch > self.committed_epoch);
                 if !self.cutting
                     && let Role::Follower(follower) = &mut self.role
                 {
                     let from = actions.len();
                     match follower.answered(&answer, unclean, &mut self.log, actions) {
                         Ok(()) => {
+                            if follower.matched() {
+                                self.committed_epoch = follower.epoch;
+                            }
                             self.cutting = actions[from..].iter().any(|action| {
                                 matches!(action, Action::Truncate { .. } | Action::Reset { .. })
                             });
@@ -336,6 +346,7 @@ impl Replica {
         // One disk, one order: what was appended before is durable with it.
         self.log.durable_end = self.log.durable_end.max(leader.start_offset);
         leader.stage = Stage::Serving;
+        self.committed_epoch = epoch;
         actions.push(Action::Serve { epoch });
         leader.advance_high_watermark(view, &mut self.log, actions);
         leader.review_isr(now_ms, &self.settings, view, &self.log, actions);

@@ -25,8 +25,9 @@ pub struct PartitionView {
     pub leader: BrokerId,
     /// Counts leaders.
     pub leader_epoch: LeaderEpoch,
-    /// Whether this leader was elected without being known to hold everything acknowledged.
-    pub unclean: bool,
+    /// The last leader epoch whose leader was elected without being known to hold everything
+    /// acknowledged, -1 if none.
+    pub unclean_epoch: LeaderEpoch,
     /// Counts changes.
     pub partition_epoch: PartitionEpoch,
     /// Brokers that hold it.
@@ -35,24 +36,17 @@ pub struct PartitionView {
     pub isr: Vec<BrokerId>,
     /// Those out of sync that hold everything acknowledged (KIP-966).
     pub elr: Vec<BrokerId>,
-    /// The topic's `min.insync.replicas`.
-    pub min_insync_replicas: i32,
+    /// How many members the ISR needs: the topic's `min.insync.replicas`, at most the
+    /// replication factor.
+    pub effective_min_isr: usize,
     /// The registered brokers among the replicas.
     pub brokers: Vec<BrokerView>,
 }
 
 impl PartitionView {
-    /// How many members the ISR needs: `min.insync.replicas`, but not more than there are
-    /// replicas.
-    pub fn effective_min_isr(&self) -> usize {
-        usize::try_from(self.min_insync_replicas)
-            .unwrap_or(0)
-            .clamp(1, self.replicas.len().max(1))
-    }
-
     /// Whether the ISR is large enough for the high watermark to move.
     pub fn has_min_isr(&self) -> bool {
-        self.isr.len() >= self.effective_min_isr()
+        self.isr.len() >= self.effective_min_isr.max(1)
     }
 
     /// Whether the partition has a leader.

@@ -151,12 +151,13 @@ fn nothing_below_the_high_watermark_is_cut_unless_metadata_allow_it() {
         vec![Action::GoOffline(reason)]
     );
     assert_eq!(replica.role(), RoleName::Offline(reason));
-    // The same leader again changes nothing, one elected uncleanly does.
+    // The same leader again changes nothing, one elected uncleanly does, and so does
+    // whoever leads after it.
     let event = next(&replica, |_| ());
     assert_eq!(step(&mut replica, event), vec![]);
     let event = next(&replica, |view| {
-        view.leader_epoch = 4;
-        view.unclean = true;
+        view.leader_epoch = 5;
+        view.unclean_epoch = 4;
     });
     step(&mut replica, event);
     assert_eq!(
@@ -165,6 +166,10 @@ fn nothing_below_the_high_watermark_is_cut_unless_metadata_allow_it() {
     );
     step(&mut replica, truncated(3, 1));
     assert_eq!(replica.log().high_watermark, 3);
+    // That was then: what is committed with the new leader stays.
+    answer(&mut replica, records(3, 0));
+    let actions = answer(&mut replica, diverging(1, 2));
+    assert!(matches!(actions[..], [Action::GoOffline(_)]));
 }
 
 #[test]

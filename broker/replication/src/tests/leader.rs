@@ -127,6 +127,7 @@ fn with_too_small_an_isr_nothing_is_committed_or_taken() {
     let event = next(&replica, |view| {
         view.replicas = vec![1];
         view.elr = vec![];
+        view.effective_min_isr = 1;
         view.partition_epoch += 1;
     });
     assert_eq!(step(&mut replica, event), high_watermark(12));

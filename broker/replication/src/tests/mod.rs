@@ -14,7 +14,7 @@ pub(crate) const ME: BrokerId = 1;
 const INDEX: i64 = 100;
 
 /// Version `INDEX` of a partition on brokers 1, 2 and 3, whose epochs are 11, 12 and 13, led
-/// by `leader` in `epoch`, all in sync, `min.insync.replicas` 2.
+/// by `leader` in `epoch`, all in sync, two of whom the ISR needs.
 pub(crate) fn view(leader: BrokerId, epoch: LeaderEpoch) -> PartitionView {
     let broker = |id| BrokerView {
         id,
@@ -25,12 +25,12 @@ pub(crate) fn view(leader: BrokerId, epoch: LeaderEpoch) -> PartitionView {
         image_index: INDEX,
         leader,
         leader_epoch: epoch,
-        unclean: false,
+        unclean_epoch: -1,
         partition_epoch: epoch,
         replicas: vec![1, 2, 3],
         isr: vec![1, 2, 3],
         elr: vec![],
-        min_insync_replicas: 2,
+        effective_min_isr: 2,
         brokers: vec![broker(1), broker(2), broker(3)],
     }
 }

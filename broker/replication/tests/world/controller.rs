@@ -19,6 +19,7 @@ pub struct Registered {
 /// All versions of the metadata, and what decides on the next.
 pub struct Controller {
     pub views: Vec<PartitionView>,
+    min_isr: usize,
     pub brokers: BTreeMap<i32, Registered>,
     /// The last that held what was committed has lost it.
     pub gone: bool,
@@ -33,21 +34,22 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(replicas: Vec<i32>, min_isr: i32) -> Self {
+    pub fn new(replicas: Vec<i32>, min_isr: usize) -> Self {
         let view = PartitionView {
             image_index: 0,
             leader: NO_LEADER,
             leader_epoch: 0,
-            unclean: false,
+            unclean_epoch: -1,
             partition_epoch: 0,
             isr: replicas.clone(),
             elr: Vec::new(),
             replicas,
-            min_insync_replicas: min_isr,
+            effective_min_isr: min_isr,
             brokers: Vec::new(),
         };
         Self {
             views: vec![view],
+            min_isr,
             brokers: BTreeMap::new(),
             gone: false,
             clean_elections: 0,
@@ -94,6 +96,7 @@ impl Controller {
     fn commit(&mut self, mut view: PartitionView, left: &[i32]) {
         let before = self.now().clone();
         view.image_index += 1;
+        view.effective_min_isr = self.min_isr.min(view.replicas.len());
         view.elr.extend_from_slice(left);
         view.elr
             .retain(|id| view.replicas.contains(id) && !view.isr.contains(id));
@@ -257,12 +260,12 @@ impl Controller {
     }
 
     /// Sets `min.insync.replicas`, and clears the ELR, which was made by the old one.
-    pub fn set_min_isr(&mut self, min_isr: i32) {
+    pub fn set_min_isr(&mut self, min_isr: usize) {
         if self.now().isr.is_empty() {
             return;
         }
         let mut view = self.now().clone();
-        view.min_insync_replicas = min_isr;
+        self.min_isr = min_isr;
         view.elr.clear();
         self.commit(view, &[]);
     }
@@ -277,11 +280,11 @@ impl Controller {
     /// whatever the removed one still fetches in it must not count if it comes back.
     pub fn remove_replica(&mut self, id: i32) -> bool {
         let mut view = self.now().clone();
-        let before = view.effective_min_isr();
+        let before = view.effective_min_isr;
         view.replicas.retain(|other| *other != id);
         view.isr.retain(|other| *other != id);
         view.elr.retain(|other| *other != id);
-        let enough = view.isr.len() >= before.max(view.effective_min_isr());
+        let enough = view.isr.len() >= before;
         if !enough || !view.isr.iter().any(|id| self.live(*id)) {
             return false;
         }

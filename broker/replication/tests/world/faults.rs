@@ -28,8 +28,8 @@ impl World {
             }
             9 => self.nodes[at].slow_disk_until = self.now_ms + self.random.between(100, 900),
             10 => {
-                let most = self.controller.now().replicas.len().min(3) as u64;
-                let min_isr = 1 + self.random.below(most) as i32;
+                let most = self.controller.now().replicas.len().min(3);
+                let min_isr = 1 + self.random.index(most);
                 self.controller.set_min_isr(min_isr);
                 self.note(|| format!("min ISR {min_isr}"));
                 self.saw("min ISR changes");

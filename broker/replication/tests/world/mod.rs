@@ -118,7 +118,7 @@ impl World {
         let mut random = Random::new(seed, 1);
         let brokers = 1 + random.index(5);
         let replicas = (1 + random.index(brokers)).max(brokers.min(3));
-        let min_isr = 1 + random.index(replicas.min(3)) as i32;
+        let min_isr = 1 + random.index(replicas.min(3));
         let ids: Vec<i32> = (0..brokers as i32).collect();
         let mut controller = Controller::new(ids[..replicas].to_vec(), min_isr);
         let nodes = ids.iter().map(|id| Node {
