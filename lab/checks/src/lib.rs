@@ -16,6 +16,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("model", &["wire", "config"]),
     ("wal", &["env"]),
     ("log", &["wire", "records", "config", "model", "env", "wal"]),
+    ("replication", &["model"]),
     (
         "quorum",
         &["wire", "records", "config", "model", "env", "log"],
