@@ -117,22 +117,15 @@ fn register(
         endpoints: new.endpoints.clone(),
         rack: new.rack.clone(),
         fenced: false,
+        logs_lost,
+        features: Vec::new(),
+        restored: None,
     }];
-    for topic in image.topics() {
-        for (partition, state) in (0..).zip(&topic.partitions) {
-            let after = after_registration(image, new.broker_id, state, raise_epochs, logs_lost);
-            if let Some(after) = after {
-                records.push(MetadataRecord::PartitionChanged {
-                    topic_id: topic.id,
-                    partition,
-                    expected_epoch: state.partition_epoch,
-                    leader: after.leader,
-                    leader_epoch: after.leader_epoch,
-                    isr: after.isr,
-                    elr: after.elr,
-                    replicas: None,
-                });
-            }
+    for (at, state) in image.partitions_on(new.broker_id) {
+        let after = after_registration(image, new.broker_id, state, raise_epochs, logs_lost);
+        if let Some(after) = after {
+            let epoch_of = |id| image.broker(id).map(|b| b.epoch);
+            records.push(MetadataRecord::partition_change(at, state, after, epoch_of));
         }
     }
     Ok((broker_epoch, records))

@@ -95,7 +95,7 @@ pub(super) fn new_partition(image: &Image, replicas: Vec<BrokerId>) -> Result<Pa
     let isr: Vec<BrokerId> = replicas
         .iter()
         .copied()
-        .filter(|id| image.broker(*id).is_some_and(|b| !b.fenced))
+        .filter(|id| image.broker(*id).is_some_and(|b| b.is_active()))
         .collect();
     let Some(leader) = isr.first().copied() else {
         return Err(Refusal::new(
@@ -106,9 +106,7 @@ pub(super) fn new_partition(image: &Image, replicas: Vec<BrokerId>) -> Result<Pa
     Ok(Partition {
         replicas,
         isr,
-        elr: Vec::new(),
         leader,
-        leader_epoch: 0,
-        partition_epoch: 0,
+        ..Partition::default()
     })
 }
