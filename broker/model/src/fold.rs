@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use imbl::Vector;
+use imbl::{OrdMap, Vector};
 
 use crate::ids::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use crate::image::{Broker, Deletion, Image, Lease, Topic};
+use crate::index::PartitionIndex;
 use crate::names::{check_topic_name, collision_key};
 use crate::partition::Partition;
 use crate::record::{ConfigResource, MetadataRecord, RestoredBroker};
@@ -57,8 +58,18 @@ impl Image {
     /// Folds one batch: all of it or, when any record's precondition fails, none.
     pub fn apply(&self, batch: &[MetadataRecord]) -> Result<Image, Rejected> {
         let mut fold = Fold::on(self);
-        for record in batch {
-            fold.apply(record)?;
+        let mut rest = batch;
+        while let Some((record, behind)) = rest.split_first() {
+            if let MetadataRecord::PartitionChanged { topic_id, .. } = record {
+                // Changes of one topic's partitions stand together: its path is copied once.
+                let same = |other: &&MetadataRecord| matches!(other, MetadataRecord::PartitionChanged { topic_id: id, .. } if id == topic_id);
+                let run = 1 + behind.iter().take_while(same).count();
+                fold.next.change_partitions(*topic_id, &rest[..run])?;
+                rest = &rest[run..];
+            } else {
+                fold.apply(record)?;
+                rest = behind;
+            }
         }
         fold.finish(self)
     }
@@ -146,7 +157,9 @@ impl Image {
                 partition,
                 state,
             } => self.create_partition(*topic_id, *partition, state)?,
-            MetadataRecord::PartitionChanged { .. } => self.change_partition(record)?,
+            MetadataRecord::PartitionChanged { topic_id, .. } => {
+                self.change_partitions(*topic_id, std::slice::from_ref(record))?;
+            }
             MetadataRecord::TopicDeleted { topic_id } => {
                 self.delete_topic(*topic_id)?;
             }
@@ -514,74 +527,17 @@ impl Image {
         Ok(())
     }
 
-    fn change_partition(&mut self, record: &MetadataRecord) -> Result<(), Rejected> {
-        let MetadataRecord::PartitionChanged {
-            topic_id,
-            partition,
-            expected_epoch,
-            leader,
-            leader_epoch,
-            isr,
-            elr,
-            replicas,
-            last_known_elr,
-            reassignment,
-            joined,
-            unclean,
-        } = record
-        else {
-            return Ok(());
-        };
-        let at = TopicPartition {
-            topic_id: *topic_id,
-            partition: *partition,
-        };
-        let brokers = &self.brokers;
-        let topic = self.topics.get_mut(topic_id).map(Arc::make_mut);
-        let topic = topic.ok_or(Rejected::UnknownTopic(*topic_id))?;
-        let slot = usize::try_from(*partition)
-            .ok()
-            .and_then(|at| topic.partitions.get_mut(at))
-            .ok_or(Rejected::UnknownPartition {
-                topic_id: *topic_id,
-                partition: *partition,
-            })?;
-        if slot.partition_epoch != *expected_epoch {
-            return Err(Rejected::PartitionEpoch {
-                topic_id: *topic_id,
-                partition: *partition,
-                expected: *expected_epoch,
-                actual: slot.partition_epoch,
-            });
+    /// Folds changes of partitions of one topic.
+    fn change_partitions(
+        &mut self,
+        topic_id: TopicId,
+        records: &[MetadataRecord],
+    ) -> Result<(), Rejected> {
+        let topic = self.topics.get_mut(&topic_id).map(Arc::make_mut);
+        let topic = topic.ok_or(Rejected::UnknownTopic(topic_id))?;
+        for record in records {
+            change_partition(topic, record, &self.brokers, &mut self.partition_index)?;
         }
-        let (adding, removing) = reassignment
-            .clone()
-            .unwrap_or_else(|| (slot.adding.clone(), slot.removing.clone()));
-        let after = Partition {
-            replicas: replicas.clone().unwrap_or_else(|| slot.replicas.clone()),
-            isr: isr.clone(),
-            elr: elr.clone(),
-            last_known_elr: last_known_elr.clone(),
-            adding,
-            removing,
-            leader: *leader,
-            leader_epoch: *leader_epoch,
-            partition_epoch: slot
-                .partition_epoch
-                .checked_add(1)
-                .ok_or(Rejected::Exhausted)?,
-            unclean_epoch: if *unclean {
-                *leader_epoch
-            } else {
-                slot.unclean_epoch
-            },
-        };
-        after.check(at)?;
-        slot.check_change(at, &after, *unclean, joined, |id| {
-            brokers.get(&id).filter(|b| b.is_active()).map(|b| b.epoch)
-        })?;
-        self.partition_index.update(at, Some(slot), Some(&after));
-        *slot = Arc::new(after);
         Ok(())
     }
 
@@ -612,4 +568,78 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// Folds the change of one of a topic's partitions.
+fn change_partition(
+    topic: &mut Topic,
+    record: &MetadataRecord,
+    brokers: &OrdMap<BrokerId, Arc<Broker>>,
+    index: &mut PartitionIndex,
+) -> Result<(), Rejected> {
+    let MetadataRecord::PartitionChanged {
+        topic_id,
+        partition,
+        expected_epoch,
+        leader,
+        leader_epoch,
+        isr,
+        elr,
+        replicas,
+        last_known_elr,
+        reassignment,
+        joined,
+        unclean,
+    } = record
+    else {
+        return Ok(());
+    };
+    let at = TopicPartition {
+        topic_id: *topic_id,
+        partition: *partition,
+    };
+    let slot = usize::try_from(*partition)
+        .ok()
+        .and_then(|at| topic.partitions.get_mut(at))
+        .ok_or(Rejected::UnknownPartition {
+            topic_id: *topic_id,
+            partition: *partition,
+        })?;
+    if slot.partition_epoch != *expected_epoch {
+        return Err(Rejected::PartitionEpoch {
+            topic_id: *topic_id,
+            partition: *partition,
+            expected: *expected_epoch,
+            actual: slot.partition_epoch,
+        });
+    }
+    let (adding, removing) = reassignment
+        .clone()
+        .unwrap_or_else(|| (slot.adding.clone(), slot.removing.clone()));
+    let after = Partition {
+        replicas: replicas.clone().unwrap_or_else(|| slot.replicas.clone()),
+        isr: isr.clone(),
+        elr: elr.clone(),
+        last_known_elr: last_known_elr.clone(),
+        adding,
+        removing,
+        leader: *leader,
+        leader_epoch: *leader_epoch,
+        partition_epoch: slot
+            .partition_epoch
+            .checked_add(1)
+            .ok_or(Rejected::Exhausted)?,
+        unclean_epoch: if *unclean {
+            *leader_epoch
+        } else {
+            slot.unclean_epoch
+        },
+    };
+    after.check(at)?;
+    slot.check_change(at, &after, *unclean, joined, |id| {
+        brokers.get(&id).filter(|b| b.is_active()).map(|b| b.epoch)
+    })?;
+    index.update(at, Some(slot), Some(&after));
+    *slot = Arc::new(after);
+    Ok(())
 }

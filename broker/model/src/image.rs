@@ -220,7 +220,7 @@ impl Image {
         broker: BrokerId,
     ) -> impl Iterator<Item = (TopicPartition, &Arc<Partition>)> {
         let held = self.partition_index.held_by(broker);
-        held.into_iter().flatten().filter_map(|at| self.state(*at))
+        self.states(held.into_iter().flatten())
     }
 
     /// How many partitions have a replica on a broker; O(log n).
@@ -230,12 +230,21 @@ impl Image {
 
     /// The partitions that are not [`Partition::is_settled`]; O(how many there are).
     pub fn unsettled_partitions(&self) -> impl Iterator<Item = (TopicPartition, &Arc<Partition>)> {
-        let unsettled = self.partition_index.unsettled();
-        unsettled.iter().filter_map(|at| self.state(*at))
+        self.states(self.partition_index.unsettled().iter())
     }
 
-    fn state(&self, at: TopicPartition) -> Option<(TopicPartition, &Arc<Partition>)> {
-        Some((at, self.partition(at.topic_id, at.partition)?))
+    /// The states of partitions that come topic by topic: each topic is looked up once.
+    fn states<'a>(
+        &'a self,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) -> impl Iterator<Item = (TopicPartition, &'a Arc<Partition>)> {
+        let mut topic: Option<&'a Arc<Topic>> = None;
+        partitions.filter_map(move |at| {
+            if topic.is_none_or(|topic| topic.id != at.topic_id) {
+                topic = self.topic_by_id(at.topic_id);
+            }
+            Some((*at, topic?.partition(at.partition)?))
+        })
     }
 
     /// The level of a finalized feature, 0 if it is off.

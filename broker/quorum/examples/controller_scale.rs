@@ -21,6 +21,10 @@ use tidemark_model::{
 use tidemark_quorum::decide::{Context, fence_brokers, rebalance_leaders};
 use tidemark_wire::Uuid;
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BROKERS: i32 = 1000;
 const TOPICS: u32 = 10_000;
 const PARTITIONS_PER_TOPIC: u32 = 100;
@@ -45,7 +49,7 @@ fn main() {
         broker_id: 1,
         fixed: &fixed,
     };
-    for round in 0..5 {
+    for round in 0..10 {
         let started = monotonic();
         let records = fence_brokers(&image, context, &[0]);
         let decided = started.elapsed();
