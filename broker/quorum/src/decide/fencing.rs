@@ -34,7 +34,7 @@ pub fn fence_brokers(
             fenced: true,
         })
         .collect();
-    records.append(&mut take_down(image, context, &going, &[]));
+    take_down(image, context, &going, &[], &mut records);
     records
 }
 
@@ -78,7 +78,7 @@ pub(super) fn begin_shutdown(
         broker_id,
         broker_epoch: broker.epoch,
     }];
-    records.append(&mut take_down(image, context, &[broker_id].into(), &[]));
+    take_down(image, context, &[broker_id].into(), &[], &mut records);
     records
 }
 
@@ -89,41 +89,34 @@ pub(super) fn take_down(
     context: Context<'_>,
     going: &BTreeSet<BrokerId>,
     lost: &[BrokerId],
-) -> Vec<MetadataRecord> {
+    records: &mut Vec<MetadataRecord>,
+) {
     let min_insync = MinInsync::new(image, context);
     let up = |id| !going.contains(&id) && is_active(image, id);
     let change = Change {
         lost,
         ..Change::default()
     };
-    let take_down_one = |(at, state): (TopicPartition, &std::sync::Arc<Partition>)| {
+    // Tens of thousands where a large broker fails: room for them is taken once.
+    records.reserve(going.iter().map(|id| image.replica_count(*id)).sum());
+    let mut take_down_one = |at: TopicPartition, state: &Partition| {
         let in_sync = state.isr.iter().any(|id| going.contains(id));
         let eligible = state.elr.iter().any(|id| lost.contains(id));
-        if !in_sync && !eligible && !going.contains(&state.leader) {
-            return None;
+        if in_sync || eligible || going.contains(&state.leader) {
+            let mut wanted = state.clone();
+            wanted.isr.retain(|id| !going.contains(id));
+            let min = min_insync.of(at.topic_id);
+            let after = next_state(state, wanted, change, min, up);
+            records.extend(record_change(image, at, state, after));
         }
-        let mut wanted = (**state).clone();
-        wanted.isr.retain(|id| !going.contains(id));
-        let min = min_insync.of(at.topic_id);
-        let after = next_state(state, wanted, change, min, up);
-        record_change(image, at, state, after)
     };
-    let mut several = going.iter();
-    match (several.next(), several.next()) {
-        (None, _) => Vec::new(),
-        (Some(one), None) => image
-            .partitions_on(*one)
-            .filter_map(take_down_one)
-            .collect(),
-        (Some(_), Some(_)) => {
-            let held: BTreeSet<TopicPartition> = going
-                .iter()
-                .flat_map(|id| image.partitions_on(*id).map(|(at, _)| at))
-                .collect();
-            held.into_iter()
-                .filter_map(|at| Some((at, image.partition(at.topic_id, at.partition)?)))
-                .filter_map(take_down_one)
-                .collect()
+    for id in going {
+        for (at, state) in image.partitions_on(*id) {
+            // With what several hold, the first of them in order brings it.
+            let first = state.replicas.iter().filter(|r| going.contains(r)).min();
+            if first == Some(id) {
+                take_down_one(at, state);
+            }
         }
     }
 }

@@ -121,7 +121,7 @@ fn decide(
     }];
     let id = [new.broker_id];
     let lost = if logs_lost { &id[..] } else { &[] };
-    records.append(&mut take_down(image, context, &id.into(), lost));
+    take_down(image, context, &id.into(), lost, &mut records);
     Ok((broker_epoch, records))
 }
 
