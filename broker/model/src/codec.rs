@@ -2,10 +2,17 @@
 //! with its type, its version and its length. Lengths are checked before anything is
 //! allocated; any input gives records or an error.
 
-use tidemark_wire::Uuid;
+mod bytes;
+mod take;
 
-use crate::image::Partition;
-use crate::record::{ConfigResource, Endpoint, MetadataRecord};
+use bytes::{
+    Input, put_brokers, put_bytes, put_length, put_option, put_signed, put_text, put_unsigned,
+    put_uuid,
+};
+use take::take_record;
+
+use crate::partition::Partition;
+use crate::record::{ConfigResource, Endpoint, FeatureRange, MetadataRecord, RestoredBroker};
 
 /// Version of the framing below.
 const FORMAT_VERSION: u8 = 1;
@@ -43,62 +50,121 @@ pub enum CodecError {
 
 /// Encodes records as one batch.
 pub fn encode_batch(records: &[MetadataRecord]) -> Vec<u8> {
-    let mut out = vec![FORMAT_VERSION];
-    put_length(&mut out, records.len());
-    let mut body = Vec::new();
+    let mut encoder = Encoder::default();
     for record in records {
-        body.clear();
-        let record_type = put_record(&mut body, record);
-        put_unsigned(&mut out, record_type);
-        put_unsigned(&mut out, RECORD_VERSION);
-        put_bytes(&mut out, &body);
+        encoder.push(record);
     }
-    out
+    encoder.finish()
+}
+
+/// Encodes a batch record by record.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    count: usize,
+    records: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn push(&mut self, record: &MetadataRecord) {
+        self.body.clear();
+        let record_type = put_record(&mut self.body, record);
+        put_unsigned(&mut self.records, record_type);
+        put_unsigned(&mut self.records, newest_version(record_type));
+        put_bytes(&mut self.records, &self.body);
+        self.count += 1;
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        let mut head = vec![FORMAT_VERSION];
+        put_length(&mut head, self.count);
+        let mut out = self.records;
+        out.splice(0..0, head);
+        out
+    }
 }
 
 /// Decodes one batch; the whole input must be it.
 pub fn decode_batch(bytes: &[u8]) -> Result<Vec<MetadataRecord>, CodecError> {
-    let mut input = Input { bytes };
-    let version = input.byte("the batch")?;
-    if version > FORMAT_VERSION {
-        return Err(CodecError::Newer {
-            what: "metadata batch format",
-            found: u64::from(version),
-            newest: u64::from(FORMAT_VERSION),
-        });
-    }
-    if version == 0 {
-        return Err(CodecError::Invalid("metadata batch format 0"));
-    }
-    let count = input.count("the batch")?;
+    let mut reader = BatchReader::new(bytes)?;
     // Grown as records come: a count alone reserves nothing.
     let mut records = Vec::new();
-    for _ in 0..count {
+    while let Some(record) = reader.next_record()? {
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// Decodes one batch record by record; the whole input must be it.
+#[derive(Debug)]
+pub(crate) struct BatchReader<'a> {
+    input: Input<'a>,
+    left: usize,
+}
+
+impl<'a> BatchReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let mut input = Input { bytes };
+        let version = input.byte("the batch")?;
+        if version > FORMAT_VERSION {
+            return Err(CodecError::Newer {
+                what: "metadata batch format",
+                found: u64::from(version),
+                newest: u64::from(FORMAT_VERSION),
+            });
+        }
+        if version == 0 {
+            return Err(CodecError::Invalid("metadata batch format 0"));
+        }
+        let left = input.count("the batch")?;
+        Ok(Self { input, left })
+    }
+
+    /// The next record; `None` once the batch ends where the bytes do.
+    pub(crate) fn next_record(&mut self) -> Result<Option<MetadataRecord>, CodecError> {
+        let input = &mut self.input;
+        let Some(left) = self.left.checked_sub(1) else {
+            return match input.bytes.len() {
+                0 => Ok(None),
+                count => Err(CodecError::Trailing {
+                    what: "the batch",
+                    count,
+                }),
+            };
+        };
+        self.left = left;
         let record_type = input.unsigned("a record")?;
         let record_version = input.unsigned("a record")?;
         let mut body = Input {
             bytes: input.slice("a record")?,
         };
-        if record_version > RECORD_VERSION {
+        let newest = newest_version(record_type);
+        if record_version > newest {
             return Err(CodecError::Newer {
                 what: "metadata record version",
                 found: record_version,
-                newest: RECORD_VERSION,
+                newest,
             });
         }
-        if record_version != RECORD_VERSION {
+        if record_version == 0 {
             return Err(CodecError::Invalid("the version of a record"));
         }
-        let record = take_record(&mut body, record_type)?;
+        let record = take_record(&mut body, record_type, record_version)?;
         body.finish("a record")?;
-        records.push(record);
+        Ok(Some(record))
     }
-    input.finish("the batch")?;
-    Ok(records)
 }
 
-/// Version of every record type so far.
-const RECORD_VERSION: u64 = 1;
+/// The version in which a record type is written; older ones are read.
+///
+/// Version 2 brought what a cluster of more than one broker needs: features, ELR kept
+/// beyond lost disks, reassignments, unclean elections.
+fn newest_version(record_type: u64) -> u64 {
+    match record_type {
+        BROKER_REGISTERED | PARTITION_CREATED | PARTITION_CHANGED => 2,
+        _ => 1,
+    }
+}
 
 const CLUSTER_ID: u64 = 1;
 const FEATURE_LEVEL: u64 = 2;
@@ -112,7 +178,14 @@ const TOPIC_DELETED: u64 = 9;
 const CONFIG_CHANGED: u64 = 10;
 const PRODUCER_ID_BLOCK: u64 = 11;
 const NEXT_PRODUCER_ID: u64 = 12;
-const NEWEST_RECORD_TYPE: u64 = NEXT_PRODUCER_ID;
+const BROKER_SHUTTING_DOWN: u64 = 13;
+const BROKER_CORDONED: u64 = 14;
+const TOPIC_DELETION_STARTED: u64 = 15;
+const TOPIC_DELETION_PENDING: u64 = 16;
+const TOPIC_DELETION_CONFIRMED: u64 = 17;
+const DISRUPTION_GRANTED: u64 = 18;
+const DISRUPTION_ENDED: u64 = 19;
+const NEWEST_RECORD_TYPE: u64 = DISRUPTION_ENDED;
 
 fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
     match record {
@@ -134,6 +207,9 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             endpoints,
             rack,
             fenced,
+            logs_lost,
+            features,
+            restored,
         } => {
             put_signed(out, i64::from(*broker_id));
             put_uuid(out, *incarnation_id);
@@ -152,6 +228,21 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             }
             put_option(out, rack.as_ref(), |out, rack| put_text(out, rack));
             out.push(u8::from(*fenced));
+            out.push(u8::from(*logs_lost));
+            put_length(out, features.len());
+            for feature in features {
+                put_text(out, &feature.name);
+                put_signed(out, i64::from(feature.min));
+                put_signed(out, i64::from(feature.max));
+            }
+            put_option(out, restored.as_ref(), |out, known| {
+                put_unsigned(out, known.registered_at);
+                put_option(out, known.unfenced_epoch.as_ref(), |out, e| {
+                    put_signed(out, *e);
+                });
+                out.push(u8::from(known.shutting_down));
+                out.push(u8::from(known.cordoned));
+            });
             BROKER_REGISTERED
         }
         MetadataRecord::BrokerFenced {
@@ -172,6 +263,24 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_signed(out, *broker_epoch);
             BROKER_UNREGISTERED
         }
+        MetadataRecord::BrokerShuttingDown {
+            broker_id,
+            broker_epoch,
+        } => {
+            put_signed(out, i64::from(*broker_id));
+            put_signed(out, *broker_epoch);
+            BROKER_SHUTTING_DOWN
+        }
+        MetadataRecord::BrokerCordoned {
+            broker_id,
+            broker_epoch,
+            cordoned,
+        } => {
+            put_signed(out, i64::from(*broker_id));
+            put_signed(out, *broker_epoch);
+            out.push(u8::from(*cordoned));
+            BROKER_CORDONED
+        }
         MetadataRecord::TopicCreated { topic_id, name } => {
             put_uuid(out, *topic_id);
             put_text(out, name);
@@ -190,6 +299,10 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_signed(out, i64::from(state.leader));
             put_signed(out, i64::from(state.leader_epoch));
             put_signed(out, i64::from(state.partition_epoch));
+            put_brokers(out, &state.last_known_elr);
+            put_brokers(out, &state.adding);
+            put_brokers(out, &state.removing);
+            put_signed(out, i64::from(state.unclean_epoch));
             PARTITION_CREATED
         }
         MetadataRecord::PartitionChanged {
@@ -201,6 +314,10 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             isr,
             elr,
             replicas,
+            last_known_elr,
+            reassignment,
+            joined,
+            unclean,
         } => {
             put_uuid(out, *topic_id);
             put_signed(out, i64::from(*partition));
@@ -210,6 +327,17 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_brokers(out, isr);
             put_brokers(out, elr);
             put_option(out, replicas.as_ref(), |out, r| put_brokers(out, r));
+            put_brokers(out, last_known_elr);
+            put_option(out, reassignment.as_ref(), |out, (adding, removing)| {
+                put_brokers(out, adding);
+                put_brokers(out, removing);
+            });
+            put_length(out, joined.len());
+            for (broker_id, broker_epoch) in joined {
+                put_signed(out, i64::from(*broker_id));
+                put_signed(out, *broker_epoch);
+            }
+            out.push(u8::from(*unclean));
             PARTITION_CHANGED
         }
         MetadataRecord::TopicDeleted { topic_id } => {
@@ -242,106 +370,50 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_signed(out, *next);
             NEXT_PRODUCER_ID
         }
-    }
-}
-
-fn take_record(input: &mut Input<'_>, record_type: u64) -> Result<MetadataRecord, CodecError> {
-    Ok(match record_type {
-        CLUSTER_ID => MetadataRecord::ClusterId {
-            cluster_id: input.uuid()?,
-        },
-        FEATURE_LEVEL => MetadataRecord::FeatureLevel {
-            name: input.text()?,
-            level: input.number()?,
-        },
-        BROKER_REGISTERED => take_registration(input)?,
-        BROKER_FENCED => MetadataRecord::BrokerFenced {
-            broker_id: input.number()?,
-            broker_epoch: input.number()?,
-            fenced: input.boolean()?,
-        },
-        BROKER_UNREGISTERED => MetadataRecord::BrokerUnregistered {
-            broker_id: input.number()?,
-            broker_epoch: input.number()?,
-        },
-        TOPIC_CREATED => MetadataRecord::TopicCreated {
-            topic_id: input.uuid()?,
-            name: input.text()?,
-        },
-        PARTITION_CREATED => MetadataRecord::PartitionCreated {
-            topic_id: input.uuid()?,
-            partition: input.number()?,
-            state: Partition {
-                replicas: input.brokers()?,
-                isr: input.brokers()?,
-                elr: input.brokers()?,
-                leader: input.number()?,
-                leader_epoch: input.number()?,
-                partition_epoch: input.number()?,
-            },
-        },
-        PARTITION_CHANGED => MetadataRecord::PartitionChanged {
-            topic_id: input.uuid()?,
-            partition: input.number()?,
-            expected_epoch: input.number()?,
-            leader: input.number()?,
-            leader_epoch: input.number()?,
-            isr: input.brokers()?,
-            elr: input.brokers()?,
-            replicas: input.option(Input::brokers)?,
-        },
-        TOPIC_DELETED => MetadataRecord::TopicDeleted {
-            topic_id: input.uuid()?,
-        },
-        CONFIG_CHANGED => MetadataRecord::ConfigChanged {
-            resource: take_resource(input)?,
-            name: input.text()?,
-            value: input.option(Input::text)?,
-        },
-        PRODUCER_ID_BLOCK => MetadataRecord::ProducerIdBlock {
-            broker_id: input.number()?,
-            broker_epoch: input.number()?,
-            first: input.number()?,
-            next: input.number()?,
-        },
-        NEXT_PRODUCER_ID => MetadataRecord::NextProducerId {
-            next: input.number()?,
-        },
-        newer => {
-            return Err(CodecError::Newer {
-                what: "metadata record type",
-                found: newer,
-                newest: NEWEST_RECORD_TYPE,
-            });
+        MetadataRecord::TopicDeletionStarted { topic_id } => {
+            put_uuid(out, *topic_id);
+            TOPIC_DELETION_STARTED
         }
-    })
-}
-
-fn take_registration(input: &mut Input<'_>) -> Result<MetadataRecord, CodecError> {
-    let broker_id = input.number()?;
-    let incarnation_id = input.uuid()?;
-    let broker_epoch = input.number()?;
-    let previous_epoch = input.option(Input::number)?;
-    let directories = input.list(Input::uuid)?;
-    let endpoints = input.list(|input| {
-        Ok(Endpoint {
-            name: input.text()?,
-            host: input.text()?,
-            port: u16::try_from(input.unsigned("a port")?)
-                .map_err(|_| CodecError::Invalid("a port"))?,
-            security_protocol: input.number()?,
-        })
-    })?;
-    Ok(MetadataRecord::BrokerRegistered {
-        broker_id,
-        incarnation_id,
-        broker_epoch,
-        previous_epoch,
-        directories,
-        endpoints,
-        rack: input.option(Input::text)?,
-        fenced: input.boolean()?,
-    })
+        MetadataRecord::TopicDeletionPending {
+            topic_id,
+            name,
+            partitions,
+            brokers,
+        } => {
+            put_uuid(out, *topic_id);
+            put_text(out, name);
+            put_signed(out, i64::from(*partitions));
+            put_brokers(out, brokers);
+            TOPIC_DELETION_PENDING
+        }
+        MetadataRecord::TopicDeletionConfirmed {
+            topic_id,
+            broker_id,
+        } => {
+            put_uuid(out, *topic_id);
+            put_signed(out, i64::from(*broker_id));
+            TOPIC_DELETION_CONFIRMED
+        }
+        MetadataRecord::DisruptionGranted {
+            broker_id,
+            broker_epoch,
+            token,
+            expires_at_ms,
+            decided_at,
+        } => {
+            put_signed(out, i64::from(*broker_id));
+            put_signed(out, *broker_epoch);
+            put_uuid(out, *token);
+            put_signed(out, *expires_at_ms);
+            put_option(out, decided_at.as_ref(), |out, at| put_unsigned(out, *at));
+            DISRUPTION_GRANTED
+        }
+        MetadataRecord::DisruptionEnded { broker_id, token } => {
+            put_signed(out, i64::from(*broker_id));
+            put_uuid(out, *token);
+            DISRUPTION_ENDED
+        }
+    }
 }
 
 fn put_resource(out: &mut Vec<u8>, resource: &ConfigResource) {
@@ -358,178 +430,6 @@ fn put_resource(out: &mut Vec<u8>, resource: &ConfigResource) {
         ConfigResource::Group(name) => {
             out.push(4);
             put_text(out, name);
-        }
-    }
-}
-
-fn take_resource(input: &mut Input<'_>) -> Result<ConfigResource, CodecError> {
-    Ok(match input.byte("a config resource")? {
-        1 => ConfigResource::Topic(input.uuid()?),
-        2 => ConfigResource::Broker(input.number()?),
-        3 => ConfigResource::AllBrokers,
-        4 => ConfigResource::Group(input.text()?),
-        _ => return Err(CodecError::Invalid("the type of a config resource")),
-    })
-}
-
-fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        if value == 0 {
-            out.push(low);
-            return;
-        }
-        out.push(low | 0x80);
-    }
-}
-
-fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put_unsigned(
-        out,
-        (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned(),
-    );
-}
-
-fn put_length(out: &mut Vec<u8>, length: usize) {
-    put_unsigned(out, length as u64);
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_length(out, bytes.len());
-    out.extend_from_slice(bytes);
-}
-
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_bytes(out, text.as_bytes());
-}
-
-fn put_uuid(out: &mut Vec<u8>, id: Uuid) {
-    out.extend_from_slice(&id.0);
-}
-
-fn put_brokers(out: &mut Vec<u8>, brokers: &[i32]) {
-    put_length(out, brokers.len());
-    for broker in brokers {
-        put_signed(out, i64::from(*broker));
-    }
-}
-
-fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
-    out.push(u8::from(value.is_some()));
-    if let Some(value) = value {
-        put(out, value);
-    }
-}
-
-/// What is left to read.
-struct Input<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Input<'a> {
-    fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], CodecError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or(CodecError::Truncated(what))?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self, what: &'static str) -> Result<u8, CodecError> {
-        Ok(self.take(1, what)?[0])
-    }
-
-    fn unsigned(&mut self, what: &'static str) -> Result<u64, CodecError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte(what)?;
-            let low = u64::from(byte & 0x7f);
-            if shift == 63 && low > 1 {
-                break;
-            }
-            value |= low << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(CodecError::Invalid("a number longer than 64 bits"))
-    }
-
-    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, CodecError> {
-        let raw = self.unsigned("a number")?;
-        let value = (raw >> 1).cast_signed() ^ -((raw & 1).cast_signed());
-        T::try_from(value).map_err(|_| CodecError::Invalid("a number out of range"))
-    }
-
-    /// A count of things of at least a byte each: more than there are bytes is a lie.
-    fn count(&mut self, what: &'static str) -> Result<usize, CodecError> {
-        usize::try_from(self.unsigned(what)?)
-            .ok()
-            .filter(|count| *count <= self.bytes.len())
-            .ok_or(CodecError::Truncated(what))
-    }
-
-    fn slice(&mut self, what: &'static str) -> Result<&'a [u8], CodecError> {
-        let length = self.count(what)?;
-        self.take(length, what)
-    }
-
-    fn text(&mut self) -> Result<String, CodecError> {
-        let bytes = self.slice("a text")?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| CodecError::Invalid("a text that is not UTF-8"))
-    }
-
-    fn uuid(&mut self) -> Result<Uuid, CodecError> {
-        let bytes = self.take(16, "an id")?;
-        bytes
-            .try_into()
-            .map(Uuid)
-            .map_err(|_| CodecError::Truncated("an id"))
-    }
-
-    fn boolean(&mut self) -> Result<bool, CodecError> {
-        match self.byte("a flag")? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(CodecError::Invalid("a flag")),
-        }
-    }
-
-    fn option<T>(
-        &mut self,
-        take: impl FnOnce(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Option<T>, CodecError> {
-        Ok(if self.boolean()? {
-            Some(take(self)?)
-        } else {
-            None
-        })
-    }
-
-    fn list<T>(
-        &mut self,
-        take: impl Fn(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Vec<T>, CodecError> {
-        let count = self.count("a list")?;
-        let mut items = Vec::new();
-        for _ in 0..count {
-            items.push(take(self)?);
-        }
-        Ok(items)
-    }
-
-    fn brokers(&mut self) -> Result<Vec<i32>, CodecError> {
-        self.list(Input::number)
-    }
-
-    fn finish(self, what: &'static str) -> Result<(), CodecError> {
-        match self.bytes.len() {
-            0 => Ok(()),
-            count => Err(CodecError::Trailing { what, count }),
         }
     }
 }

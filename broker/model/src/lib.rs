@@ -6,10 +6,14 @@
 
 mod codec;
 mod diff;
+mod fold;
 mod ids;
 mod image;
+mod index;
 mod names;
+mod partition;
 mod record;
+mod rejected;
 mod snapshot;
 
 #[cfg(test)]
@@ -21,9 +25,12 @@ pub use ids::{
     BrokerEpoch, BrokerId, LeaderEpoch, NO_LEADER, Offset, PartitionEpoch, ProducerId, TopicId,
     TopicPartition,
 };
-pub use image::{Broker, ConfigMap, Image, Partition, Rejected, Topic};
+pub use image::{Broker, ConfigMap, Deletion, Image, Lease, Topic};
 pub use names::{
     CONSUMER_OFFSETS, InvalidTopicName, SHARE_GROUP_STATE, TRANSACTION_STATE, check_topic_name,
     collision_key, is_internal_topic,
 };
-pub use record::{ConfigResource, Endpoint, MetadataRecord};
+pub use partition::Partition;
+pub use record::{ConfigResource, Endpoint, FeatureRange, MetadataRecord, RestoredBroker};
+pub use rejected::Rejected;
+pub use snapshot::{SnapshotError, decode_snapshot};

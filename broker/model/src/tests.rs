@@ -13,10 +13,8 @@ fn partition_on(replicas: &[BrokerId]) -> Partition {
     Partition {
         replicas: replicas.to_vec(),
         isr: replicas.to_vec(),
-        elr: Vec::new(),
         leader: replicas[0],
-        leader_epoch: 0,
-        partition_epoch: 0,
+        ..Partition::default()
     }
 }
 
@@ -40,6 +38,9 @@ fn register(
         }],
         rack: Some("a".into()),
         fenced: false,
+        logs_lost: false,
+        features: Vec::new(),
+        restored: None,
     }
 }
 
@@ -74,6 +75,10 @@ fn leader_changed(
         isr: isr.to_vec(),
         elr: Vec::new(),
         replicas: None,
+        last_known_elr: Vec::new(),
+        reassignment: None,
+        joined: Vec::new(),
+        unclean: false,
     }
 }
 
@@ -184,17 +189,263 @@ fn a_new_incarnation_must_not_continue_its_leader_epochs() {
     assert!(image.apply(&[register(0, 1, 5, Some(1))]).is_ok());
     // One that leads nothing has nothing to bump.
     assert!(image.apply(&[register(1, 2, 5, Some(2))]).is_ok());
-    // A leader does not leave without its partitions going to somebody.
+    // A broker does not leave while it holds replicas.
     let left = MetadataRecord::BrokerUnregistered {
         broker_id: 0,
         broker_epoch: 1,
     };
-    assert!(image.apply(std::slice::from_ref(&left)).is_err());
+    let moved = |replicas| MetadataRecord::PartitionChanged {
+        topic_id: topic_id(1),
+        partition: 0,
+        expected_epoch: 0,
+        leader: 1,
+        leader_epoch: 1,
+        isr: vec![1],
+        elr: Vec::new(),
+        replicas,
+        last_known_elr: Vec::new(),
+        reassignment: None,
+        joined: Vec::new(),
+        unclean: false,
+    };
+    assert!(matches!(
+        image.apply(&[left.clone(), moved(None)]),
+        Err(Rejected::KeptIn {
+            role: "replicas",
+            ..
+        })
+    ));
+    let image = image.apply(&[left, moved(Some(vec![1]))]).unwrap();
+    assert_eq!((image.replica_count(0), image.replica_count(1)), (0, 1));
+}
+
+/// A change of partition 0 of topic 1, whose state is `image`'s but for what `change` does.
+fn changed(
+    image: &Image,
+    change: impl FnOnce(&mut Partition),
+    joined: &[(BrokerId, i64)],
+    unclean: bool,
+) -> Result<Image, Rejected> {
+    let before = image.partition(topic_id(1), 0).unwrap();
+    let mut after = (**before).clone();
+    change(&mut after);
+    if unclean {
+        after.unclean_epoch = after.leader_epoch;
+    }
+    let at = TopicPartition {
+        topic_id: topic_id(1),
+        partition: 0,
+    };
+    let epoch_of = |id| joined.iter().find(|(b, _)| *b == id).map(|(_, e)| *e);
+    image.apply(&[MetadataRecord::partition_change(
+        at, before, after, epoch_of,
+    )])
+}
+
+#[test]
+fn nobody_is_taken_to_hold_what_it_was_not_known_to_hold() {
+    let image = image_with_one_topic();
+    let lead = |leader: BrokerId, isr: &[BrokerId], elr: &[BrokerId]| {
+        let (isr, elr) = (isr.to_vec(), elr.to_vec());
+        move |p: &mut Partition| {
+            p.leader_epoch += i32::from(p.leader != leader);
+            p.leader = leader;
+            p.isr = isr;
+            p.elr = elr;
+        }
+    };
+    let only_0 = changed(&image, lead(0, &[0], &[]), &[], false).unwrap();
+    // Broker 1 is out: no clean leader, not eligible, and back only by its present epoch.
+    for bad in [
+        changed(&only_0, lead(1, &[1, 0], &[]), &[(1, 2)], false),
+        changed(&only_0, lead(0, &[0], &[1]), &[], false),
+        changed(&only_0, lead(0, &[0, 1], &[]), &[], false),
+        changed(&only_0, lead(0, &[0, 1], &[]), &[(1, 1)], false),
+        changed(&only_0, |_| {}, &[], true),
+    ] {
+        assert!(bad.is_err());
+    }
+    assert!(changed(&only_0, lead(0, &[0, 1], &[]), &[(1, 2)], false).is_ok());
+    let unclean = changed(&only_0, lead(1, &[1], &[]), &[(1, 2)], true).unwrap();
+    assert_eq!(unclean.partition(topic_id(1), 0).unwrap().unclean_epoch, 1);
+    let eligible = changed(&image, lead(0, &[0], &[1]), &[], false).unwrap();
+    let elected = changed(&eligible, lead(1, &[1], &[]), &[(1, 2)], false).unwrap();
+    assert_eq!(elected.partition(topic_id(1), 0).unwrap().unclean_epoch, -1);
+    // One that is down does not come back into the ISR.
+    for down in [
+        MetadataRecord::BrokerFenced {
+            broker_id: 1,
+            broker_epoch: 2,
+            fenced: true,
+        },
+        MetadataRecord::BrokerShuttingDown {
+            broker_id: 1,
+            broker_epoch: 2,
+        },
+    ] {
+        assert!(
+            matches!(
+                image.apply(std::slice::from_ref(&down)),
+                Err(Rejected::KeptIn { role: "ISR", .. })
+            ),
+            "who is down is in no ISR"
+        );
+        let down = only_0.apply(&[down]).unwrap();
+        assert!(changed(&down, lead(0, &[0, 1], &[]), &[(1, 2)], false).is_err());
+    }
+}
+
+#[test]
+fn lost_logs_are_in_no_isr_and_no_elr() {
+    let image = image_with_one_topic();
+    let eligible = changed(
+        &image,
+        |p| {
+            p.isr = vec![0];
+            p.elr = vec![1];
+        },
+        &[],
+        false,
+    )
+    .unwrap();
+    let again = |lost: bool, directory: u8| {
+        let mut record = register(1, 2, 5, Some(2));
+        if let MetadataRecord::BrokerRegistered {
+            logs_lost,
+            directories,
+            ..
+        } = &mut record
+        {
+            *logs_lost = lost;
+            *directories = vec![Uuid([directory; 16])];
+        }
+        record
+    };
+    assert!(eligible.apply(&[again(false, 9)]).is_ok());
+    for lost in [again(true, 9), again(false, 8)] {
+        assert!(matches!(
+            eligible.apply(std::slice::from_ref(&lost)),
+            Err(Rejected::KeptIn { role: "ELR", .. })
+        ));
+        let out = MetadataRecord::PartitionChanged {
+            topic_id: topic_id(1),
+            partition: 0,
+            expected_epoch: 1,
+            leader: 0,
+            leader_epoch: 0,
+            isr: vec![0],
+            elr: Vec::new(),
+            replicas: None,
+            last_known_elr: vec![1],
+            reassignment: None,
+            joined: Vec::new(),
+            unclean: false,
+        };
+        assert!(eligible.apply(&[lost, out]).is_ok());
+    }
+}
+
+#[test]
+fn a_lease_is_granted_on_the_image_it_was_decided_on() {
+    let image = image_with_one_topic();
+    let grant = |token: u8, decided_at| MetadataRecord::DisruptionGranted {
+        broker_id: 0,
+        broker_epoch: 1,
+        token: Uuid([token; 16]),
+        expires_at_ms: 7,
+        decided_at: Some(decided_at),
+    };
+    assert!(matches!(
+        image.apply(&[grant(1, 0)]),
+        Err(Rejected::Outdated { .. })
+    ));
+    let leased = image.apply(&[grant(1, 1)]).unwrap();
+    assert_eq!(leased.lease(0).unwrap().expires_at_ms, 7);
+    assert!(leased.apply(&[grant(2, 2)]).is_err(), "another's");
+    assert!(leased.apply(&[grant(1, 2)]).is_ok(), "one's own again");
+    let end = |token: u8| MetadataRecord::DisruptionEnded {
+        broker_id: 0,
+        token: Uuid([token; 16]),
+    };
+    assert!(leased.apply(&[end(2)]).is_err());
+    assert_eq!(leased.apply(&[end(1)]).unwrap().leases().count(), 0);
+}
+
+#[test]
+fn a_deleted_topic_is_remembered_until_its_data_is_gone() {
+    let image = image_with_one_topic();
+    let started = MetadataRecord::TopicDeletionStarted {
+        topic_id: topic_id(1),
+    };
+    let image = image.apply(&[started]).unwrap();
+    assert!(image.topic("orders").is_none());
+    assert_eq!(image.replica_count(0), 0);
+    assert_eq!(image.deletion(topic_id(1)).unwrap().brokers, [0, 1]);
     assert!(
-        image
-            .apply(&[left, leader_changed(1, 0, 1, 1, &[1])])
-            .is_ok()
+        image.apply(&[created(1, "again")]).is_err(),
+        "its id is in use"
     );
+    assert!(image.apply(&[created(2, "orders")]).is_ok());
+    let confirmed = |broker_id| MetadataRecord::TopicDeletionConfirmed {
+        topic_id: topic_id(1),
+        broker_id,
+    };
+    let image = image.apply(&[confirmed(1)]).unwrap();
+    assert!(image.apply(&[confirmed(1)]).is_err());
+    // A broker that is gone for good holds nothing either.
+    let left = MetadataRecord::BrokerUnregistered {
+        broker_id: 0,
+        broker_epoch: 1,
+    };
+    for last in [confirmed(0), left] {
+        assert_eq!(image.apply(&[last]).unwrap().deletions().count(), 0);
+    }
+}
+
+#[test]
+fn records_of_the_first_version_are_read() {
+    // Type 7 (a partition is created), version 1: topic id, index 0, replicas [0, 1],
+    // ISR [0], no ELR, leader 0, epochs 3 and 4, in zigzag.
+    let mut body = vec![1; 16];
+    body.extend([0, 2, 0, 2, 1, 0, 0, 0, 6, 8]);
+    let mut bytes = vec![1, 1, 7, 1, u8::try_from(body.len()).unwrap()];
+    bytes.extend(body);
+    assert_eq!(
+        decode_batch(&bytes).unwrap(),
+        [MetadataRecord::PartitionCreated {
+            topic_id: topic_id(1),
+            partition: 0,
+            state: Partition {
+                isr: vec![0],
+                leader_epoch: 3,
+                partition_epoch: 4,
+                ..partition_on(&[0, 1])
+            },
+        }]
+    );
+    // Type 8, version 1: the same partition changes.
+    let mut body = vec![1; 16];
+    body.extend([0, 8, 2, 8, 1, 2, 0, 0]);
+    let mut bytes = vec![1, 1, 8, 1, u8::try_from(body.len()).unwrap()];
+    bytes.extend(body);
+    let decoded = decode_batch(&bytes).unwrap();
+    assert_eq!(decoded, [leader_changed(1, 4, 1, 4, &[1])]);
+    // Type 3, version 1: a registration without directories and listeners, not fenced.
+    let mut body = vec![2];
+    body.extend([5; 16]);
+    body.extend([6, 0, 0, 0, 0, 0]);
+    let mut bytes = vec![1, 1, 3, 1, u8::try_from(body.len()).unwrap()];
+    bytes.extend(body);
+    assert!(matches!(
+        decode_batch(&bytes).unwrap()[0],
+        MetadataRecord::BrokerRegistered {
+            broker_id: 1,
+            broker_epoch: 3,
+            logs_lost: false,
+            restored: None,
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -267,10 +518,10 @@ fn changes_between_images_are_named() {
                 name: "message.max.bytes".into(),
                 value: Some("9".into()),
             },
-            MetadataRecord::BrokerFenced {
+            MetadataRecord::BrokerCordoned {
                 broker_id: 1,
                 broker_epoch: 2,
-                fenced: true,
+                cordoned: true,
             },
         ])
         .unwrap();
@@ -310,6 +561,29 @@ fn any_brokers() -> impl Strategy<Value = Vec<BrokerId>> {
     prop::collection::vec(0..3i32, 0..4)
 }
 
+fn any_registration() -> impl Strategy<Value = MetadataRecord> {
+    let ids = (0..3i32, 0..3u8, 0..6i64, prop::option::of(0..6i64));
+    let rest = (any::<bool>(), any::<bool>(), prop::option::of(0..2i16));
+    (ids, rest).prop_map(|((id, incarnation, epoch, previous), rest)| {
+        let mut record = register(id, incarnation, epoch, previous);
+        if let MetadataRecord::BrokerRegistered {
+            fenced,
+            logs_lost,
+            features,
+            ..
+        } = &mut record
+        {
+            (*fenced, *logs_lost) = (rest.0, rest.1);
+            features.extend(rest.2.map(|min| FeatureRange {
+                name: "f".into(),
+                min,
+                max: 2,
+            }));
+        }
+        record
+    })
+}
+
 fn any_record() -> impl Strategy<Value = MetadataRecord> {
     let name = prop::sample::select(vec!["a", "b", "a.b", "a_b", "", "c/d"]);
     let resource = prop_oneof![
@@ -326,9 +600,40 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
             name: "f".into(),
             level
         }),
-        (0..3i32, 0..3u8, 0..6i64, prop::option::of(0..6i64)).prop_map(
-            |(id, incarnation, epoch, previous)| register(id, incarnation, epoch, previous)
-        ),
+        any_registration(),
+        (0..3i32, 0..6i64).prop_map(|(broker_id, broker_epoch)| {
+            MetadataRecord::BrokerShuttingDown {
+                broker_id,
+                broker_epoch,
+            }
+        }),
+        (0..3i32, 0..6i64, any::<bool>()).prop_map(|(broker_id, broker_epoch, cordoned)| {
+            MetadataRecord::BrokerCordoned {
+                broker_id,
+                broker_epoch,
+                cordoned,
+            }
+        }),
+        (1..4u8).prop_map(|n| MetadataRecord::TopicDeletionStarted {
+            topic_id: topic_id(n)
+        }),
+        (1..4u8, 0..3i32).prop_map(|(n, broker_id)| MetadataRecord::TopicDeletionConfirmed {
+            topic_id: topic_id(n),
+            broker_id
+        }),
+        (0..3i32, 0..6i64, 0..2u8, 0..60u64).prop_map(|(broker_id, broker_epoch, token, at)| {
+            MetadataRecord::DisruptionGranted {
+                broker_id,
+                broker_epoch,
+                token: Uuid([token; 16]),
+                expires_at_ms: 5,
+                decided_at: Some(at),
+            }
+        }),
+        (0..3i32, 0..2u8).prop_map(|(broker_id, token)| MetadataRecord::DisruptionEnded {
+            broker_id,
+            token: Uuid([token; 16]),
+        }),
         (0..3i32, 0..6i64, any::<bool>()).prop_map(|(broker_id, broker_epoch, fenced)| {
             MetadataRecord::BrokerFenced {
                 broker_id,
@@ -355,12 +660,26 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
             0..4i32,
             -1..3i32,
             0..4i32,
-            any_brokers(),
-            any_brokers(),
-            prop::option::of(any_brokers())
+            (any_brokers(), any_brokers()),
+            prop::option::of(any_brokers()),
+            (
+                any_brokers(),
+                prop::option::of((any_brokers(), any_brokers())),
+                prop::collection::vec((0..3i32, 0..6i64), 0..2),
+                any::<bool>()
+            )
         )
             .prop_map(
-                |(n, partition, expected_epoch, leader, leader_epoch, isr, elr, replicas)| {
+                |(
+                    n,
+                    partition,
+                    expected_epoch,
+                    leader,
+                    leader_epoch,
+                    (isr, elr),
+                    replicas,
+                    (last_known_elr, reassignment, joined, unclean),
+                )| {
                     MetadataRecord::PartitionChanged {
                         topic_id: topic_id(n),
                         partition,
@@ -370,6 +689,10 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
                         isr,
                         elr,
                         replicas,
+                        last_known_elr,
+                        reassignment,
+                        joined,
+                        unclean,
                     }
                 }
             ),
@@ -398,6 +721,7 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
     ]
 }
 
+/// Batches of which each is folded, or rejected, on what the ones before it made.
 fn any_batches() -> impl Strategy<Value = Vec<Vec<MetadataRecord>>> {
     prop::collection::vec(prop::collection::vec(any_record(), 1..4), 0..60)
 }
@@ -422,11 +746,16 @@ proptest! {
     #[test]
     fn folding_equals_folding_by_way_of_a_snapshot(batches in any_batches(), cut in 0..60usize) {
         let cut = cut.min(batches.len());
-        let straight = fold(Image::default(), &batches);
-        let prefix = fold(Image::default(), &batches[..cut]);
+        let start = Image::default().apply(&(0..3).map(|id| register(id, 1, 1, None)).collect::<Vec<_>>()).unwrap();
+        let straight = fold(start.clone(), &batches);
+        let prefix = fold(start, &batches[..cut]);
         let records = decode_batch(&encode_batch(&prefix.snapshot())).unwrap();
         let restored = Image::restore(prefix.index(), &records).unwrap();
         prop_assert_eq!(restored.hash(), prefix.hash());
+        prop_assert_eq!(&restored.partition_index, &prefix.partition_index);
+        prop_assert_eq!(prefix.encode_snapshot(), encode_batch(&prefix.snapshot()));
+        let streamed = decode_snapshot(prefix.index(), &prefix.encode_snapshot()).unwrap();
+        prop_assert_eq!(streamed.hash(), prefix.hash());
         let by_snapshot = fold(restored, &batches[cut..]);
         prop_assert_eq!(by_snapshot.hash(), straight.hash());
         prop_assert_eq!(by_snapshot.index(), straight.index());

@@ -1,7 +1,8 @@
 //! Registering brokers, and handing out producer ids.
 
 use tidemark_model::{
-    BrokerEpoch, BrokerId, Endpoint, Image, MetadataRecord, NO_LEADER, Partition, ProducerId,
+    Broker, BrokerEpoch, BrokerId, Endpoint, Image, MetadataRecord, NO_LEADER, Partition,
+    ProducerId,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -60,20 +61,7 @@ fn register(
     lost: LostDirectories,
 ) -> Result<(BrokerEpoch, Vec<MetadataRecord>), Refusal> {
     let refuse = |message: String| Err(Refusal::new(ErrorCode::InvalidRegistration, message));
-    if new.broker_id < 0 {
-        return refuse(format!("Broker id {} is negative.", new.broker_id));
-    }
-    if new.directories.is_empty() || new.endpoints.is_empty() {
-        return refuse("A broker needs a log directory and a listener.".to_owned());
-    }
-    if let Some(taken) = image.brokers().find(|b| {
-        b.id != new.broker_id && b.directories.iter().any(|d| new.directories.contains(d))
-    }) {
-        return refuse(format!(
-            "Broker {} has registered a log directory of this broker: one is a copy of the other.",
-            taken.id
-        ));
-    }
+    check_registration(image, new)?;
     let previous = image.broker(new.broker_id);
     let mut logs_lost = false;
     let mut raise_epochs = false;
@@ -104,10 +92,7 @@ fn register(
             return Ok((previous.epoch, Vec::new()));
         }
     }
-    let next_index = i64::try_from(image.index())
-        .unwrap_or(i64::MAX)
-        .saturating_add(1);
-    let broker_epoch = previous.map_or(next_index, |p| next_index.max(p.epoch.saturating_add(1)));
+    let broker_epoch = next_broker_epoch(image, new.broker_id);
     let mut records = vec![MetadataRecord::BrokerRegistered {
         broker_id: new.broker_id,
         incarnation_id: new.incarnation_id,
@@ -117,25 +102,74 @@ fn register(
         endpoints: new.endpoints.clone(),
         rack: new.rack.clone(),
         fenced: false,
+        logs_lost,
+        features: Vec::new(),
+        restored: None,
     }];
-    for topic in image.topics() {
-        for (partition, state) in (0..).zip(&topic.partitions) {
-            let after = after_registration(image, new.broker_id, state, raise_epochs, logs_lost);
-            if let Some(after) = after {
-                records.push(MetadataRecord::PartitionChanged {
-                    topic_id: topic.id,
-                    partition,
-                    expected_epoch: state.partition_epoch,
-                    leader: after.leader,
-                    leader_epoch: after.leader_epoch,
-                    isr: after.isr,
-                    elr: after.elr,
-                    replicas: None,
-                });
-            }
+    for (at, state) in image.partitions_on(new.broker_id) {
+        let after = after_registration(image, new.broker_id, state, raise_epochs, logs_lost);
+        if let Some(after) = after {
+            let epoch_of = |id| image.broker(id).map(|b| b.epoch);
+            records.push(MetadataRecord::partition_change(at, state, after, epoch_of));
         }
     }
     Ok((broker_epoch, records))
+}
+
+/// What no registration may be without, or share with another broker's.
+pub(super) fn check_registration(image: &Image, new: &Registration) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::new(ErrorCode::InvalidRegistration, message));
+    if new.broker_id < 0 {
+        return refuse(format!("Broker id {} is negative.", new.broker_id));
+    }
+    if new.directories.is_empty() || new.endpoints.is_empty() {
+        return refuse("A broker needs a log directory and a listener.".to_owned());
+    }
+    if let Some(taken) = image.brokers().find(|b| {
+        b.id != new.broker_id && b.directories.iter().any(|d| new.directories.contains(d))
+    }) {
+        return refuse(format!(
+            "Broker {} has registered a log directory of this broker: one is a copy of the other.",
+            taken.id
+        ));
+    }
+    Ok(())
+}
+
+/// The epoch of a registration decided on `image`: the index of the batch that brings it,
+/// and in any case above the last one.
+pub(super) fn next_broker_epoch(image: &Image, broker_id: BrokerId) -> BrokerEpoch {
+    let next_index = i64::try_from(image.index())
+        .unwrap_or(i64::MAX)
+        .saturating_add(1);
+    let previous = image.broker(broker_id);
+    previous.map_or(next_index, |p| next_index.max(p.epoch.saturating_add(1)))
+}
+
+/// The broker of that id and epoch.
+pub(super) fn check_epoch(
+    image: &Image,
+    broker_id: BrokerId,
+    broker_epoch: BrokerEpoch,
+) -> Result<&Broker, Refusal> {
+    match image.broker(broker_id) {
+        None => Err(unregistered(broker_id)),
+        Some(broker) if broker.epoch != broker_epoch => Err(Refusal::new(
+            ErrorCode::StaleBrokerEpoch,
+            format!(
+                "Broker {broker_id} has epoch {}, and the request is of epoch {broker_epoch}.",
+                broker.epoch
+            ),
+        )),
+        Some(broker) => Ok(broker),
+    }
+}
+
+pub(super) fn unregistered(broker_id: BrokerId) -> Refusal {
+    Refusal::new(
+        ErrorCode::BrokerIdNotRegistered,
+        format!("Broker {broker_id} is not registered."),
+    )
 }
 
 /// A partition after broker `id` came back; `None` if it stays as it is.
@@ -195,23 +229,8 @@ pub fn allocate_producer_ids(
         records: Vec::new(),
         result: Err(Refusal::new(code, message)),
     };
-    match image.broker(broker_id) {
-        None => {
-            return refuse(
-                ErrorCode::BrokerIdNotRegistered,
-                format!("Broker {broker_id} is not registered."),
-            );
-        }
-        Some(broker) if broker.epoch != broker_epoch => {
-            return refuse(
-                ErrorCode::StaleBrokerEpoch,
-                format!(
-                    "Broker {broker_id} has epoch {}, and the request is of epoch {broker_epoch}.",
-                    broker.epoch
-                ),
-            );
-        }
-        Some(_) => {}
+    if let Err(refusal) = check_epoch(image, broker_id, broker_epoch) {
+        return refuse(refusal.code, refusal.message);
     }
     let first = image.next_producer_id();
     let Some(next) = first.checked_add(PRODUCER_ID_BLOCK_SIZE) else {

@@ -2,7 +2,7 @@
 
 use tidemark_config::alter::{self, Change, Target};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
-use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, Topic};
+use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, Partition};
 use tidemark_wire::ErrorCode;
 
 use super::topics::unknown_topic;
@@ -215,28 +215,27 @@ fn check_broker(layers: BrokerLayers<'_>) -> Result<(), ConfigError> {
 }
 
 /// Who is eligible was judged by the old min.insync.replicas: nobody is, in the same batch.
+///
+/// Where nobody is in sync, nothing was acknowledged since: those that are eligible are
+/// the only ones that hold everything, and stay it until one of them leads.
 fn clear_elr(image: &Image, resource: &ConfigResource) -> Vec<MetadataRecord> {
-    let clear = |topic: &Topic| -> Vec<MetadataRecord> {
-        (0..)
-            .zip(&topic.partitions)
-            .filter(|(_, state)| !state.elr.is_empty())
-            .map(|(partition, state)| MetadataRecord::PartitionChanged {
-                topic_id: topic.id,
-                partition,
-                expected_epoch: state.partition_epoch,
-                leader: state.leader,
-                leader_epoch: state.leader_epoch,
-                isr: state.isr.clone(),
-                elr: Vec::new(),
-                replicas: None,
-            })
-            .collect()
+    let concerned = |topic_id| match resource {
+        ConfigResource::Topic(id) => *id == topic_id,
+        ConfigResource::Broker(_) | ConfigResource::AllBrokers => true,
+        ConfigResource::Group(_) => false,
     };
-    match resource {
-        ConfigResource::Topic(id) => image.topic_by_id(*id).map(|t| clear(t)).unwrap_or_default(),
-        ConfigResource::Broker(_) | ConfigResource::AllBrokers => {
-            image.topics().flat_map(|topic| clear(topic)).collect()
-        }
-        ConfigResource::Group(_) => Vec::new(),
-    }
+    image
+        .unsettled_partitions()
+        .filter(|(at, state)| {
+            concerned(at.topic_id) && !state.elr.is_empty() && !state.isr.is_empty()
+        })
+        .map(|(at, state)| {
+            let after = Partition {
+                elr: Vec::new(),
+                last_known_elr: Vec::new(),
+                ..(**state).clone()
+            };
+            MetadataRecord::partition_change(at, state, after, |_| None)
+        })
+        .collect()
 }

@@ -1,16 +1,27 @@
 //! The controller's decisions: pure functions from an image and a request to records
 //! and answers. Nothing here waits, reads a clock or draws a number.
 
+mod alter_partition;
 mod brokers;
 mod configs;
+mod elections;
+mod features;
+mod fencing;
+mod leases;
 mod partitions;
 mod placement;
+mod reassign;
+mod registration;
+mod removal;
+mod sessions;
+mod state;
 mod topics;
 
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
 use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, TopicId};
 use tidemark_wire::ErrorCode;
 
+pub use alter_partition::{NewIsr, alter_partitions};
 pub use brokers::{
     LostDirectories, PRODUCER_ID_BLOCK_SIZE, ProducerIds, Registration, allocate_producer_ids,
     register_broker,
@@ -19,9 +30,21 @@ pub use configs::{
     ConfigValues, ResourceName, alter_configs, incremental_alter_configs, parse_resource,
     resource_configs,
 };
+pub use elections::{ElectionResults, ElectionType, elect_leaders, rebalance_leaders};
+pub use features::{FeatureUpdate, UpgradeType, update_features};
+pub use fencing::fence_brokers;
+pub use leases::{Disruption, DisruptionRefused, begin_disruption, end_disruption, sweep_leases};
 pub use partitions::{MorePartitions, create_partitions};
+pub use reassign::{
+    OngoingReassignment, Reassignment, alter_reassignments, complete_reassignments,
+    list_reassignments,
+};
+pub use registration::{Join, RecordedDirectory, register};
+pub use removal::{cordon_broker, unregister_broker};
+pub use sessions::{Heartbeat, HeartbeatAnswer, Sessions};
 pub use topics::{
-    CreatedTopic, NewTopic, TopicName, create_internal_topic, create_topics, delete_topics,
+    CreatedTopic, NewTopic, TopicName, begin_topic_deletions, confirm_deletions,
+    create_internal_topic, create_topics, delete_topics,
 };
 
 /// What was decided: records to apply as one batch, and what to answer once they are.

@@ -159,7 +159,7 @@ fn unused_id(image: &Image, new_id: &mut impl FnMut() -> Uuid) -> TopicId {
     const TRIES: usize = 100;
     let mut id = new_id();
     for _ in 0..TRIES {
-        if !is_reserved(id) && image.topic_by_id(id).is_none() {
+        if !is_reserved(id) && image.topic_by_id(id).is_none() && image.deletion(id).is_none() {
             break;
         }
         id = new_id();
@@ -371,11 +371,56 @@ pub enum TopicName {
     Id(TopicId),
 }
 
-/// Decides DeleteTopics; each topic by itself.
+/// Decides DeleteTopics; each topic by itself. Brokers find out by themselves what they
+/// have left of it.
 pub fn delete_topics(
     image: &Image,
     settings: &BrokerSettings,
     requests: &[TopicName],
+) -> Decision<Vec<Result<(TopicId, String), Refusal>>> {
+    delete_with(image, settings, requests, |topic_id| {
+        MetadataRecord::TopicDeleted { topic_id }
+    })
+}
+
+/// Decides DeleteTopics; each topic by itself. The metadata remembers each until every
+/// broker with a replica has said that nothing is left ([`confirm_deletions`]).
+pub fn begin_topic_deletions(
+    image: &Image,
+    settings: &BrokerSettings,
+    requests: &[TopicName],
+) -> Decision<Vec<Result<(TopicId, String), Refusal>>> {
+    delete_with(image, settings, requests, |topic_id| {
+        MetadataRecord::TopicDeletionStarted { topic_id }
+    })
+}
+
+/// Decides what a broker's word means that nothing is left of deleted topics; those not
+/// waited for are passed over.
+pub fn confirm_deletions(
+    image: &Image,
+    broker_id: BrokerId,
+    topics: &[TopicId],
+) -> Vec<MetadataRecord> {
+    let topics: BTreeSet<TopicId> = topics.iter().copied().collect();
+    topics
+        .into_iter()
+        .filter(|id| {
+            let job = image.deletion(*id);
+            job.is_some_and(|job| job.brokers.contains(&broker_id))
+        })
+        .map(|topic_id| MetadataRecord::TopicDeletionConfirmed {
+            topic_id,
+            broker_id,
+        })
+        .collect()
+}
+
+fn delete_with(
+    image: &Image,
+    settings: &BrokerSettings,
+    requests: &[TopicName],
+    record: impl Fn(TopicId) -> MetadataRecord,
 ) -> Decision<Vec<Result<(TopicId, String), Refusal>>> {
     let mut records = Vec::new();
     let mut deleted = BTreeSet::new();
@@ -389,7 +434,7 @@ pub fn delete_topics(
                     "The topic is named twice.",
                 ));
             }
-            records.push(MetadataRecord::TopicDeleted { topic_id: topic.id });
+            records.push(record(topic.id));
             Ok((topic.id, topic.name.to_string()))
         })
         .collect();

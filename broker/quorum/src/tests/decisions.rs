@@ -432,6 +432,10 @@ fn a_changed_min_isr_clears_who_is_eligible() {
             isr: vec![image.partition(id, 0).unwrap().leader],
             elr: vec![1 - image.partition(id, 0).unwrap().leader],
             replicas: None,
+            last_known_elr: Vec::new(),
+            reassignment: None,
+            joined: Vec::new(),
+            unclean: false,
         }])
         .unwrap();
     for resource in [

@@ -1,5 +1,6 @@
 //! Tests of the metadata log, of the decisions and of the controller.
 
+mod cluster;
 mod controller;
 mod decisions;
 mod log;

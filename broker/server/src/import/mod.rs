@@ -593,6 +593,10 @@ impl<'a> Import<'a> {
                 isr: state.isr.clone(),
                 elr: state.elr.clone(),
                 replicas: None,
+                last_known_elr: state.last_known_elr.clone(),
+                reassignment: None,
+                joined: Vec::new(),
+                unclean: false,
             })
         };
         copies.iter().filter_map(known).collect()
