@@ -30,7 +30,8 @@ pub struct PartitionView {
     pub unclean_epoch: LeaderEpoch,
     /// Counts changes.
     pub partition_epoch: PartitionEpoch,
-    /// Brokers that hold it.
+    /// Brokers that hold it. Removing one must end the leader epoch: what the removed one
+    /// fetched in it would count if it came back, though its files may go.
     pub replicas: Vec<BrokerId>,
     /// Those in sync.
     pub isr: Vec<BrokerId>,
