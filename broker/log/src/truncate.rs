@@ -67,6 +67,7 @@ impl Log {
                 end_offset: self.end,
             })?;
             self.wait_journaled(lsn)?;
+            self.begin_generation();
             self.epochs_dirty |= self.epochs.truncate_from_end(offset);
         }
         Ok(self.end)

@@ -146,6 +146,10 @@ impl Partition {
                 ));
             }
         }
+        let removed = self.replicas.iter().any(|b| !after.replicas.contains(b));
+        if removed && after.leader_epoch == self.leader_epoch {
+            return Err(unsound(at, "without a replica it needs a new leader epoch"));
+        }
         if unclean && (after.leader == NO_LEADER || after.leader_epoch == self.leader_epoch) {
             return Err(unsound(
                 at,

@@ -1,12 +1,13 @@
 //! Leaders changing their ISRs (KIP-497, KIP-903).
 
 use tidemark_model::{
-    BrokerEpoch, BrokerId, Image, LeaderEpoch, Partition, PartitionEpoch, TopicPartition,
+    BrokerEpoch, BrokerId, Image, LeaderEpoch, MetadataRecord, Partition, PartitionEpoch,
+    TopicPartition,
 };
 use tidemark_wire::ErrorCode;
 
 use super::brokers::check_epoch;
-use super::state::{Change, MinInsync, is_active, next_state, record_change};
+use super::state::{Change, MinInsync, is_active, next_state};
 use super::{Context, Decision, Refusal};
 
 /// An ISR that a leader wants.
@@ -60,19 +61,34 @@ pub fn alter_partitions(
             };
             let mut after = before.clone();
             for (wanted, change) in [(Some(wanted), first), (None, Change::default())] {
+                let asked = wanted.is_some();
                 let wanted = wanted.unwrap_or_else(|| after.clone());
                 let next = next_state(&after, wanted, change, min, up);
-                if let Some(record) = record_change(image, request.at, &after, next.clone()) {
+                // What was asked for raises the partition epoch though it be what is there: a
+                // leader takes back an addition with it, and has to see that it is settled.
+                if asked || next != after {
+                    let epoch_of = |id| image.broker(id).map(|b| b.epoch);
+                    let record = MetadataRecord::partition_change(
+                        request.at,
+                        &after,
+                        next.clone(),
+                        epoch_of,
+                    );
                     records.push(record);
                     after = next;
                     after.partition_epoch = after.partition_epoch.saturating_add(1);
                 }
             }
-            if after.leader_epoch != before.leader_epoch {
-                // A reassignment took the asker's leadership with this change.
+            if after.leader != before.leader {
                 return Err(Refusal::new(
                     ErrorCode::NewLeaderElected,
                     "The reassignment is complete, and another broker leads.",
+                ));
+            }
+            if after.leader_epoch != before.leader_epoch {
+                return Err(Refusal::new(
+                    ErrorCode::FencedLeaderEpoch,
+                    "The reassignment is complete, and began a new leader epoch.",
                 ));
             }
             Ok(after)

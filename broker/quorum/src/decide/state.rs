@@ -54,6 +54,8 @@ pub(super) struct Change<'a> {
 /// - A leader that is out of the ISR or not up gives way: to the first replica that is in
 ///   sync and up, or, with the ISR empty, to the first that is eligible and up. Never to
 ///   another one.
+/// - A replica that goes ends the leader's epoch: what the leader knows of it may not count
+///   when it is added again, with an empty disk.
 /// - Below the effective minimum in sync, who was in sync or eligible stays eligible
 ///   (KIP-966): no record was acknowledged without them. At the minimum nobody needs to be.
 pub(super) fn next_state(
@@ -91,6 +93,13 @@ pub(super) fn next_state(
         } else {
             lead(before, &mut after, NO_LEADER);
         }
+    }
+    let removed = before
+        .replicas
+        .iter()
+        .any(|id| !after.replicas.contains(id));
+    if removed && after.leader_epoch == before.leader_epoch {
+        after.leader_epoch = next_epoch(before.leader_epoch);
     }
     let stays_eligible = after.isr.len() < after.effective_min_isr(min_insync_replicas);
     let outside = |after: &Partition, ids: Vec<BrokerId>| -> Vec<BrokerId> {

@@ -120,7 +120,7 @@ impl World {
             true => open.log.truncate_fully(offset, NOW_MS),
             false => open.log.truncate_to(offset, NOW_MS),
         };
-        let changed = at_end || open.log.generation() > generation;
+        let changed = open.log.generation() > generation;
         // Said, or being said when the power went.
         let said = up.wal.durable_lsn() >= lsn;
         if said || self.disk.power_is_off() || done.is_err() {

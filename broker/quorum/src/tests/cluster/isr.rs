@@ -108,3 +108,14 @@ fn another_min_isr_clears_who_is_eligible_but_never_the_last_who_hold_everything
     cluster.restart(2);
     assert_eq!(cluster.brief(dead), (2, vec![2], vec![]), "now 1 is enough");
 }
+
+#[test]
+fn an_isr_that_is_there_already_still_raises_the_partition_epoch() {
+    let mut cluster = Cluster::of(3);
+    let id = cluster.topic("t", &[&[0, 1, 2]]);
+    let before = cluster.state(id, 0);
+    let after = cluster.alter(id, &before.isr).unwrap();
+    assert_eq!(after.isr, before.isr);
+    assert_eq!(after.partition_epoch, before.partition_epoch + 1);
+    assert_eq!(cluster.state(id, 0), after);
+}

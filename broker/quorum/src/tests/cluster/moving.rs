@@ -41,8 +41,12 @@ fn a_reassignment_completes_only_with_enough_in_sync() {
         cluster.state(id, 0).is_reassigning(),
         "only 0 would be in sync"
     );
-    cluster.alter(id, &[0, 1, 2]).unwrap();
-    assert_eq!(cluster.state(id, 0).replicas, [0, 1]);
+    // Without 2 it is another epoch, though 0 leads on: what it knows of 2 counts no more.
+    let told = code(cluster.alter(id, &[0, 1, 2]));
+    assert_eq!(told, ErrorCode::FencedLeaderEpoch);
+    let state = cluster.state(id, 0);
+    assert_eq!((state.leader, state.leader_epoch), (0, 1));
+    assert_eq!(state.replicas, [0, 1]);
     // A lower min ISR lets one complete that waited.
     cluster.alter(id, &[0]).unwrap();
     cluster.reassign("t", 0, Some(&[0, 1])).unwrap();
