@@ -42,6 +42,11 @@ pub enum QuorumError {
         "the controller was replaced while the change was on its way: it may or may not have been made"
     )]
     LeadershipLost,
+    /// No majority has agreed in time: the change may or may not come into force.
+    #[error(
+        "no majority of the metadata quorum has agreed in time; the change may or may not be made: look at the quorum's members"
+    )]
+    TimedOut,
     /// A precondition did not hold: a defect, as decisions are made on the image they apply to.
     #[error("the change contradicts the cluster's metadata: {0}")]
     Rejected(#[from] Rejected),
@@ -63,6 +68,7 @@ impl QuorumError {
             Self::NotController { .. } | Self::LeadershipLost | Self::Stopping => {
                 ErrorCode::NotController
             }
+            Self::TimedOut => ErrorCode::RequestTimedOut,
             Self::Rejected(_) => ErrorCode::UnknownServerError,
             Self::TooLarge(_) => ErrorCode::PolicyViolation,
             Self::Failed(_) => ErrorCode::KafkaStorageError,

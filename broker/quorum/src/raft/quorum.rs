@@ -396,6 +396,7 @@ impl Quorum {
     /// # Errors
     /// [`QuorumError::Failed`] when its node id is known with another directory (remove that
     /// one first), or it does not catch up within `patience`; it stays a learner then.
+    /// [`QuorumError::TimedOut`] when a majority does not agree within `patience`.
     pub async fn add_voter(
         &self,
         voter: VoterId,
@@ -407,7 +408,6 @@ impl Quorum {
                 leader: self.leader(),
             });
         }
-        let raft = &self.server.raft;
         let membership = self.membership();
         if let Some((known, _)) = membership
             .nodes()
@@ -419,9 +419,9 @@ impl Quorum {
             )));
         }
         if membership.get_node(&voter).is_none() {
-            raft.add_learner(voter, VoterNode { address }, false)
-                .await
-                .map_err(|error| refused(&error, raft))?;
+            let node = BTreeMap::from([(voter, VoterNode { address })]);
+            self.change(ChangeMembers::AddNodes(node), true, patience)
+                .await?;
         }
         let caught_up = self.caught_up(voter);
         match clock::timeout(patience, caught_up).await {
@@ -434,10 +434,22 @@ impl Quorum {
                 )));
             }
         }
-        raft.change_membership(ChangeMembers::AddVoterIds([voter].into()), true)
-            .await
-            .map_err(|error| refused(&error, raft))?;
-        Ok(())
+        let change = ChangeMembers::AddVoterIds([voter].into());
+        self.change(change, true, patience).await
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<VoterId, VoterNode>,
+        retain: bool,
+        patience: Duration,
+    ) -> Result<(), QuorumError> {
+        let raft = &self.server.raft;
+        let changing = raft.change_membership(change, retain);
+        match clock::timeout(patience, changing).await {
+            Ok(changed) => changed.map(drop).map_err(|error| refused(&error, raft)),
+            Err(_) => Err(QuorumError::TimedOut),
+        }
     }
 
     /// Ends when `voter` had all that was logged an election timeout before; `false` when
@@ -470,8 +482,13 @@ impl Quorum {
     /// Takes a voter or learner out. On the leader only.
     ///
     /// # Errors
-    /// [`QuorumError::Failed`] when it is not a member, or the only voter.
-    pub async fn remove_voter(&self, voter: VoterId) -> Result<(), QuorumError> {
+    /// [`QuorumError::Failed`] when it is not a member, or the only voter;
+    /// [`QuorumError::TimedOut`] when a majority does not agree within `patience`.
+    pub async fn remove_voter(
+        &self,
+        voter: VoterId,
+        patience: Duration,
+    ) -> Result<(), QuorumError> {
         if self.is_active().is_none() {
             return Err(QuorumError::NotController {
                 leader: self.leader(),
@@ -482,11 +499,7 @@ impl Quorum {
             true => ChangeMembers::RemoveVoters([voter].into()),
             false => ChangeMembers::RemoveNodes([voter].into()),
         };
-        let raft = &self.server.raft;
-        raft.change_membership(change, false)
-            .await
-            .map_err(|error| refused(&error, raft))?;
-        Ok(())
+        self.change(change, false, patience).await
     }
 
     /// Makes a snapshot now.

@@ -229,6 +229,22 @@ impl Cluster {
         }));
     }
 
+    /// Starts an observer.
+    pub(super) fn observe(&mut self, id: i32) -> (Task<()>, tokio::sync::watch::Receiver<Fold>) {
+        let dial = Arc::new(NetDial {
+            net: self.net.clone(),
+            from: id,
+        });
+        let config = ObserverConfig {
+            cluster_id: CLUSTER,
+            node_id: id,
+            voters: (0..3).map(|id| node(id).address).collect(),
+        };
+        let (observer, folds) = Observer::new(dial, config, Fold::default());
+        self.follow(folds.clone());
+        (spawn("observer", observer.run()), folds)
+    }
+
     /// The process is gone at once; then the power, too, with a seed.
     pub(super) async fn kill(&mut self, id: i32, power: Option<u64>) {
         let quorum = self.net.nodes.lock().unwrap().remove(&id).unwrap();
@@ -274,17 +290,11 @@ impl Cluster {
             (ends.len() == 1 && ends.first()?.map(|id| id.index) == last).then_some(())
         })
         .await;
-        self.check();
     }
 
-    pub(super) fn check(&self) {
-        for watcher in &self.watchers {
-            assert!(!watcher.is_finished() || self.watchers.len() > self.running().len());
-        }
-    }
-
-    /// Has all watchers say what they found.
-    pub(super) async fn end(mut self) {
+    /// Has all watchers say what they found: the entry and the image's hash at each index
+    /// that was seen.
+    pub(super) async fn end(mut self) -> BTreeMap<u64, (LogId, u64)> {
         for id in self.running() {
             let quorum = self.net.nodes.lock().unwrap().remove(&id).unwrap();
             quorum.close().await;
@@ -296,6 +306,7 @@ impl Cluster {
                 watcher.abort();
             }
         }
+        self.seen.lock().unwrap().clone()
     }
 }
 

@@ -9,6 +9,7 @@ use tidemark_env::clock;
 use tidemark_env::task::spawn;
 
 use super::super::runtime::seeded;
+use super::super::{QuorumError, VoterId};
 use super::cluster::*;
 use super::*;
 
@@ -24,8 +25,26 @@ impl Random {
     }
 }
 
-/// Faults at random under a load; what was reached comes back.
-async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Has the quorum take in the directory that node `id` has now, instead of any other.
+async fn rejoin(cluster: &Cluster, id: i32, now: VoterId) -> Result<(), QuorumError> {
+    let none = QuorumError::NotController { leader: None };
+    let active = cluster.at(cluster.active().ok_or(none)?);
+    let membership = active.membership();
+    for (known, _) in membership.nodes() {
+        if known.node_id == id && *known != now {
+            active.remove_voter(*known, PATIENCE).await?;
+        }
+    }
+    if !active.membership().voter_ids().any(|voter| voter == now) {
+        active.add_voter(now, node(id).address, PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Faults at random under a load; what was reached comes back, and what was seen.
+async fn history(seed: u64) -> (BTreeMap<&'static str, u64>, String) {
     seeded::install(seed);
     let mut random = Random(seed);
     let mut reached: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -34,6 +53,8 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
     let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let mut leaders = BTreeSet::new();
     let mut loads = Vec::new();
+    let mut directories = BTreeMap::from([(0, 1), (1, 1), (2, 1)]);
+    let (observer, observed) = cluster.observe(7);
     for round in 0..30 {
         for id in cluster.running() {
             for n in 0..random.below(20) {
@@ -48,7 +69,7 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
         }
         let node = i32::try_from(random.below(3)).unwrap();
         let running = cluster.running().contains(&node);
-        match random.below(9) {
+        match random.below(10) {
             0 | 1 if running => {
                 let power = (random.below(2) == 0).then(|| random.below(1 << 40));
                 cluster.kill(node, power).await;
@@ -68,6 +89,17 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
                 *reached.entry("one way").or_default() += 1;
             }
             5..8 => cluster.net.heal(),
+            8 if running && cluster.active().is_some_and(|active| active != node) => {
+                cluster.net.heal();
+                let power = (random.below(2) == 0).then(|| random.below(1 << 40));
+                cluster.kill(node, power).await;
+                let directory = directories[&node] + 1;
+                directories.insert(node, directory);
+                cluster.format(node, directory, None);
+                cluster.start(node).await;
+                let joined = rejoin(&cluster, node, voter(node, directory)).await;
+                *reached.entry("replaced").or_default() += u64::from(joined.is_ok());
+            }
             _ if running => {
                 drop(cluster.at(node).snapshot().await);
                 *reached.entry("snapshots").or_default() += 1;
@@ -86,6 +118,16 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
             cluster.start(id).await;
         }
     }
+    for (id, directory) in directories {
+        let begun = clock::monotonic();
+        while let Err(error) = rejoin(&cluster, id, voter(id, directory)).await {
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "seed {seed}: {error}"
+            );
+            clock::sleep(Duration::from_secs(1)).await;
+        }
+    }
     cluster.settle().await;
     for load in loads {
         // A node that was killed leaves its proposers without an answer.
@@ -102,6 +144,12 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
             );
         }
     }
+    let last = cluster.at(0).fold().applied;
+    wait(Duration::from_secs(60), "the observer", || {
+        (observed.borrow().applied >= last).then_some(())
+    })
+    .await;
+    observer.abort();
     *reached.entry("acknowledged").or_default() += acknowledged.len() as u64;
     *reached.entry("leaderships").or_default() += leaders.len() as u64;
     let terms: BTreeSet<_> = leaders.iter().map(|(epoch, _)| epoch).collect();
@@ -110,8 +158,18 @@ async fn history(seed: u64) -> BTreeMap<&'static str, u64> {
         leaders.len(),
         "two leaders in one term: {leaders:?}"
     );
-    cluster.end().await;
-    reached
+    let seen = cluster.end().await;
+    (reached, format!("{acknowledged:?} {seen:?}"))
+}
+
+#[test]
+fn equal_seeds_give_equal_histories() {
+    for seed in 1..4 {
+        let first = paused(history(seed));
+        let second = paused(history(seed));
+        assert!(first == second, "seed {seed}: {:?} {:?}", first.0, second.0);
+    }
+    assert_ne!(paused(history(4)).1, paused(history(5)).1);
 }
 
 #[test]
@@ -119,14 +177,21 @@ fn seeded_histories_lose_nothing_that_was_acknowledged() {
     let seeds = std::env::var("RAFT_SEEDS").map_or(15, |seeds| seeds.parse().unwrap());
     let mut reached: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in 0..seeds {
-        for (what, count) in paused(history(seed)) {
+        for (what, count) in paused(history(seed)).0 {
             *reached.entry(what).or_default() += count;
         }
     }
     println!("{reached:?}");
-    for what in ["killed", "started", "isolated", "one way", "snapshots"] {
+    for what in [
+        "killed",
+        "started",
+        "isolated",
+        "one way",
+        "snapshots",
+        "replaced",
+    ] {
         assert!(
-            reached[what] >= seeds,
+            4 * reached[what] > seeds,
             "{what} was hardly reached: {reached:?}"
         );
     }

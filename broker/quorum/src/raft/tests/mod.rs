@@ -6,6 +6,7 @@ mod journal;
 mod quorum;
 mod speed;
 mod storage;
+mod tcp;
 mod wire;
 
 use std::future::Future;

@@ -242,7 +242,7 @@ fn a_wiped_directory_has_no_vote_until_the_quorum_takes_it_in() {
         assert!(error.to_string().contains("remove"), "{error}");
         cluster
             .at(active)
-            .remove_voter(voter(lost, 1))
+            .remove_voter(voter(lost, 1), Duration::from_secs(20))
             .await
             .unwrap();
         add().await.unwrap();
@@ -260,21 +260,7 @@ fn observers_follow_from_entries_or_a_snapshot_and_go_on_at_another_voter() {
         let mut cluster = Cluster::begin(3).await;
         cluster.snapshot_after_bytes = 4096;
         let active = cluster.wait_active().await;
-        let observe = |cluster: &mut Cluster, id: i32| {
-            let dial = Arc::new(NetDial {
-                net: cluster.net.clone(),
-                from: id,
-            });
-            let config = ObserverConfig {
-                cluster_id: CLUSTER,
-                node_id: id,
-                voters: (0..3).map(|id| node(id).address).collect(),
-            };
-            let (observer, folds) = Observer::new(dial, config, Fold::default());
-            cluster.follow(folds.clone());
-            (spawn("observer", observer.run()), folds)
-        };
-        let (early, early_folds) = observe(&mut cluster, 7);
+        let (early, early_folds) = cluster.observe(7);
         for n in 0..600 {
             put(&cluster.at(active), &format!("k{n}")).await.unwrap();
         }
@@ -288,7 +274,7 @@ fn observers_follow_from_entries_or_a_snapshot_and_go_on_at_another_voter() {
                 .then_some(())
         })
         .await;
-        let (late, late_folds) = observe(&mut cluster, 8);
+        let (late, late_folds) = cluster.observe(8);
         let reached = |folds: &tokio::sync::watch::Receiver<Fold>, name: &str| {
             is_set(&folds.borrow().image, name).then_some(())
         };
