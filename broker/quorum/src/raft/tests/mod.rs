@@ -10,6 +10,7 @@ mod tcp;
 mod wire;
 
 use std::future::Future;
+use std::time::Duration;
 
 use tidemark_wire::Uuid;
 
@@ -24,12 +25,17 @@ fn voter(node_id: i32, directory: u8) -> VoterId {
     }
 }
 
-/// Runs `future` on a runtime of its own, whose clock jumps when all tasks wait.
+/// Runs `future` on a runtime of its own, whose clock jumps when all tasks wait. What waits
+/// for ever ends after a day of it.
 fn paused<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap()
-        .block_on(future)
+        .block_on(async {
+            let day = Duration::from_secs(86_400);
+            let ended = tidemark_env::clock::timeout(day, future).await;
+            ended.expect("nothing waits for ever")
+        })
 }

@@ -300,6 +300,22 @@ fn a_voter_answers_strangers_clearly_and_serves_on() {
             panic!("it was taken");
         };
         assert!(text.contains("another node"), "{text}");
+        // An observer that comes from another history is told so.
+        let fetch = |after| Request::Fetch {
+            after,
+            max_bytes: 1000,
+            max_wait_ms: 10,
+        };
+        let ours = quorum.fold().applied.unwrap();
+        let theirs = LogId::new(CommittedLeaderId::new(77, voter(3, 3)), ours.index);
+        for (after, refused) in [(ours, false), (theirs, true)] {
+            send(&mut stream, &fetch(Some(after)).encode())
+                .await
+                .unwrap();
+            let answer = receive(&mut stream).await.unwrap().unwrap();
+            let answer = Response::decode(answer).unwrap();
+            assert_eq!(matches!(answer, Response::Failed(_)), refused, "{answer:?}");
+        }
         // Half a hello ends when its time is up.
         let mut silent = connect();
         silent.write_all(&[0, 0]).await.unwrap();
