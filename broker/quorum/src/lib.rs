@@ -12,6 +12,7 @@ pub mod decide;
 mod dirs;
 mod identity;
 mod log;
+pub mod raft;
 
 #[cfg(test)]
 mod tests;
