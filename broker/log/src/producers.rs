@@ -1,7 +1,7 @@
 //! What a partition knows of its idempotent producers (KIP-98): enough to answer a
 //! repeated batch with its original offsets and to refuse a gap.
 //!
-//! The state at an offset is a function of the records below it (invariant I15),
+//! The state at an offset is a function of the records below it,
 //! expiry aside.
 
 use std::collections::BTreeMap;

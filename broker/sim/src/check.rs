@@ -52,7 +52,7 @@ fn offsets(batches: &[Batch]) -> Vec<(i64, i64, u32)> {
     batches.iter().map(of).collect()
 }
 
-/// What is wrong with the order of offsets and epochs (I3), and with the bytes: they
+/// What is wrong with the order of offsets and epochs, and with the bytes: they
 /// must be `expected`, up to the durable end.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub fn contents(log: &Log, expected: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// What is wrong with the producers (I15): of each the newest batch is known, and no
+/// What is wrong with the producers: of each the newest batch is known, and no
 /// batch is known that is not in the log.
 ///
 /// # Errors

@@ -192,7 +192,7 @@ impl Shadow {
     }
 
     /// Whether what was reported durable is in the log that ends at `end` and holds the
-    /// groups up to `lsn` (I4): only a durable truncation may have taken it.
+    /// groups up to `lsn`: only a durable truncation may have taken it.
     pub fn keeps_promise(&self, lsn: Lsn, end: i64) -> bool {
         let Some((changes, durable)) = self.promised else {
             return true;

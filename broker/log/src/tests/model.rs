@@ -98,7 +98,7 @@ impl Model {
             .filter(|batch| batch.header.last_offset() >= self.log_start)
     }
 
-    /// The producers as the function of all batches that they are (I15).
+    /// The producers as the function of all batches that they are.
     fn producers(&self) -> Producers {
         let mut producers = Producers::default();
         for batch in &self.batches {
@@ -415,7 +415,7 @@ impl World {
                 memory.crash_with_seed(seed);
                 self.reopen();
                 self.after_crash(durable);
-                // Recovery is idempotent (I11): once more gives the same.
+                // Recovery is idempotent: once more gives the same.
                 let end = self.model.end;
                 self.log = None;
                 memory.crash();

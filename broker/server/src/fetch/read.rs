@@ -112,7 +112,7 @@ fn plan(
                 }
             }
         }
-        // Past the high watermark and up to the end there is nothing to read yet (CORRECTNESS B9).
+        // Past the high watermark and up to the end there is nothing to read yet.
         let upper = bounds.high_watermark;
         match log.read_plan(wanted.fetch_offset, max_bytes, upper, at_least_one_batch) {
             Ok(plan) => (found, Some(plan)),

@@ -251,7 +251,7 @@ fn wait_for_all(topics: &[(String, Uuid, Vec<Outcome>)]) -> Arc<Acks> {
     };
     let acks = Arc::new(Acks::new(appended().count()));
     for (partition, appended) in appended() {
-        // A duplicate waits for its original: it is acknowledged under the same condition (A26).
+        // A duplicate waits for its original: it is acknowledged under the same condition.
         partition.when_committed(appended.last_offset + 1, &acks);
     }
     acks

@@ -1,5 +1,5 @@
 //! Histories with power cuts in them: what was acknowledged is there, the rest is a
-//! prefix (I11, I14), and nothing that is needed is written over (I13).
+//! prefix, and nothing that is needed is written over.
 
 use tidemark_env::disk::{Fault, FaultError, FaultOp};
 
