@@ -153,6 +153,11 @@ impl Observer {
                     // It is behind what was seen elsewhere; another one may not be.
                     return Err(answer("it is behind this observer"));
                 }
+                let next = self.fold.next_index();
+                if entries.is_empty() && committed.is_some_and(|last| last.index >= next) {
+                    // Asked again it would say the same, at once.
+                    return Err(answer("it has not what it says is committed"));
+                }
                 for entry in &entries {
                     if entry.log_id.index != self.fold.next_index()
                         || Some(entry.log_id) > committed

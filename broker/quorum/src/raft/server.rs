@@ -261,8 +261,11 @@ impl Server {
         let next = after.map_or(0, |after| after.index.saturating_add(1));
         let mut folds = self.folds.clone();
         let news = folds.wait_for(|fold| fold.next_index() > next);
-        // Without news the answer is empty, and says how far this node is.
-        drop(clock::timeout(wait, news).await);
+        // Without news the answer is empty, and says how far this node is. Whoever asks must
+        // not get it at once from a node that will never have any.
+        if let Ok(Err(_)) = clock::timeout(wait, news).await.map(|news| news.map(drop)) {
+            return Response::Failed("this voter has stopped".to_owned());
+        }
         let committed = self.folds.borrow().applied;
         let purged = self.store.purged();
         if purged.map_or(0, |purged| purged.index + 1) > next {

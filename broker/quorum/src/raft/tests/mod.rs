@@ -26,7 +26,7 @@ fn voter(node_id: i32, directory: u8) -> VoterId {
 }
 
 /// Runs `future` on a runtime of its own, whose clock jumps when all tasks wait. What waits
-/// for ever ends after an hour of it.
+/// for ever ends after five minutes of it.
 fn paused<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,8 +34,8 @@ fn paused<F: Future>(future: F) -> F::Output {
         .build()
         .unwrap()
         .block_on(async {
-            let hour = Duration::from_secs(3600);
-            let ended = tidemark_env::clock::timeout(hour, future).await;
+            let limit = Duration::from_secs(300);
+            let ended = tidemark_env::clock::timeout(limit, future).await;
             ended.expect("nothing waits for ever")
         })
 }

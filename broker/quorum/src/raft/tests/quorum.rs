@@ -15,6 +15,7 @@ use super::super::*;
 use super::cluster::*;
 use super::*;
 use crate::decide::Decision;
+use tidemark_env::disk::{Fault, FaultError, FaultOp};
 
 #[test]
 fn a_quorum_of_one_begins_and_restarts_at_once() {
@@ -377,5 +378,33 @@ fn another_cluster_and_an_unformatted_directory_are_refused() {
         assert!(error.contains("is of cluster"), "{error}");
         stranger.close().await;
         cluster.end().await;
+    });
+}
+
+#[test]
+fn a_voter_whose_disk_has_failed_tells_observers_so_instead_of_nothing_at_once() {
+    paused(async {
+        let mut cluster = Cluster::begin(1).await;
+        cluster.wait_active().await;
+        put(&cluster.at(0), "a").await.unwrap();
+        let (observer, folds) = cluster.observe(7);
+        let patience = Duration::from_secs(20);
+        wait(patience, "observer", || {
+            is_set(&folds.borrow().image, "a").then_some(())
+        })
+        .await;
+        cluster.disks[&0].inject(Fault {
+            op: FaultOp::Sync,
+            path_contains: String::new(),
+            after: 0,
+            times: u32::MAX,
+            error: FaultError::Eio,
+        });
+        put(&cluster.at(0), "b").await.unwrap_err();
+        let quorum = cluster.at(0);
+        wait(patience, "failure", || quorum.has_failed().then_some(())).await;
+        // The clock of this test moves only while nobody is busy.
+        clock::sleep(Duration::from_secs(60)).await;
+        observer.abort();
     });
 }
