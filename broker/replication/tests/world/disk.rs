@@ -2,7 +2,7 @@
 
 use tidemark_replication::{EpochStart, Epochs, LogState};
 
-use super::random::Random;
+use tidemark_env::random::Random;
 
 /// A record: its leader epoch and a value that no other record has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,6 @@ pub mod controller;
 pub mod disk;
 mod faults;
 mod node;
-pub mod random;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -19,7 +17,7 @@ use tidemark_replication::{
 use check::History;
 use controller::Controller;
 use disk::{Disk, Record};
-use random::Random;
+use tidemark_env::random::Random;
 
 pub const SETTINGS: Settings = Settings {
     replica_lag_time_max_ms: 400,

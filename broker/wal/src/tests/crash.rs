@@ -2,22 +2,11 @@
 //! prefix, and nothing that is needed is written over.
 
 use tidemark_env::disk::{Fault, FaultError, FaultOp};
+use tidemark_env::random::Random;
 
 use super::*;
 
 const HISTORIES: u64 = 2000;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -38,7 +27,7 @@ fn config() -> WalConfig {
 
 /// A few lives of one directory.
 fn history(seed: u64, seen: &mut Seen) {
-    let mut random = Random(seed);
+    let mut random = Random::at(seed);
     let (memory, disk) = memory_disk();
     let mut first_lsn = 1;
     let mut offset = 0;
@@ -110,7 +99,7 @@ fn history(seed: u64, seen: &mut Seen) {
             assert_eq!(wal.durable_lsn(), durable, "it had not returned");
         }
         let last_tried = last_tried.max(durable);
-        memory.crash_torn(random.0);
+        memory.crash_torn(random.clone().number());
 
         let found = look(&disk, ring, checkpointed);
         assert!(found.damage.is_empty(), "{:?}", found.damage);

@@ -12,18 +12,7 @@ use super::super::runtime::seeded;
 use super::super::{QuorumError, VoterId};
 use super::cluster::*;
 use super::*;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
+use tidemark_env::random::Random;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,7 +35,7 @@ async fn rejoin(cluster: &Cluster, id: i32, now: VoterId) -> Result<(), QuorumEr
 /// Faults at random under a load; what was reached comes back, and what was seen.
 async fn history(seed: u64) -> (BTreeMap<&'static str, u64>, String) {
     seeded::install(seed);
-    let mut random = Random(seed);
+    let mut random = Random::at(seed);
     let mut reached: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut cluster = Cluster::begin(3).await;
     cluster.snapshot_after_bytes = 8192;
