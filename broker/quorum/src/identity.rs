@@ -134,7 +134,11 @@ impl DirectoryIdentity {
         })
     }
 
-    pub(crate) fn check(
+    /// Refuses a directory of another cluster or broker.
+    ///
+    /// # Errors
+    /// [`IdentityError::Foreign`].
+    pub fn check(
         &self,
         dir: &Path,
         cluster_id: Uuid,

@@ -7,6 +7,7 @@
 
 mod broker;
 mod context;
+mod controller;
 mod dispatch;
 mod errors;
 mod fetch;

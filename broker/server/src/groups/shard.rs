@@ -8,7 +8,7 @@ use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, Request, Re
 use tidemark_env::{clock, task};
 use tidemark_log::{AppendError, ReadError};
 use tidemark_model::Image;
-use tidemark_quorum::Controller;
+use tidemark_quorum::Metadata;
 use tidemark_records::{Batch, BatchBuilder, BatchError, BatchOptions, Limits, RecordRef};
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Notify, oneshot};
@@ -37,7 +37,7 @@ struct State {
 /// The coordinator of one partition of `__consumer_offsets`.
 pub(super) struct Shard {
     partition: Arc<Partition>,
-    controller: Arc<Controller>,
+    controller: Arc<Metadata>,
     config: GroupConfig,
     state: Mutex<State>,
     sooner: Arc<Notify>,
@@ -59,7 +59,7 @@ enum LoadError {
 impl Shard {
     pub(super) fn new(
         partition: Arc<Partition>,
-        controller: Arc<Controller>,
+        controller: Arc<Metadata>,
         config: GroupConfig,
         sooner: Arc<Notify>,
     ) -> Arc<Shard> {
