@@ -108,8 +108,15 @@ impl Broker {
     pub(crate) fn endpoints(
         &self,
         context: &Context,
-    ) -> impl Iterator<Item = (BrokerId, Endpoint, Option<String>)> {
-        let listener = Arc::clone(&context.listener);
+    ) -> impl Iterator<Item = (BrokerId, Endpoint, Option<String>)> + use<> {
+        self.endpoints_on(Arc::clone(&context.listener))
+    }
+
+    /// Where the brokers can be reached by clients of a listener.
+    pub(crate) fn endpoints_on(
+        &self,
+        listener: Arc<str>,
+    ) -> impl Iterator<Item = (BrokerId, Endpoint, Option<String>)> + use<> {
         let brokers: Vec<_> = self.image().brokers().cloned().collect();
         brokers.into_iter().filter_map(move |broker| {
             let endpoint = broker

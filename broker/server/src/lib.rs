@@ -19,6 +19,7 @@ mod maintenance;
 mod metrics;
 mod net;
 mod partition;
+mod replica;
 mod start;
 mod topics;
 
@@ -27,4 +28,4 @@ pub use import::{
     import_partitions,
 };
 pub use partition::RegistryError;
-pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};
+pub use start::{Advertised, RunningServer, ServerConfig, StartError, start, start_with};

@@ -206,7 +206,7 @@ impl Shard {
             .ok()
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
-        match self.partition.append(&batch, now_ms) {
+        match self.partition.append(&batch, now_ms, true) {
             Err(_) => Err(ErrorCode::NotLeaderOrFollower),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),

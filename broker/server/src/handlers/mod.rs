@@ -15,6 +15,7 @@ pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_producers;
 pub(crate) mod describe_quorum;
 pub(crate) mod describe_topic_partitions;
+pub(crate) mod durable_ack;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod get_telemetry_subscriptions;
