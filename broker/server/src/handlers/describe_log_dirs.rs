@@ -30,9 +30,14 @@ pub(crate) async fn handle(
         let Ok((dir, size_bytes)) = partition.placed() else {
             continue;
         };
+        // How far a follower is behind what it knows to be committed.
+        let lag = partition
+            .bounds()
+            .map_or(0, |bounds| (bounds.high_watermark - bounds.end).max(0));
         let described = DescribeLogDirsPartition {
             partition_index: partition.index,
             partition_size: bytes(size_bytes),
+            offset_lag: lag,
             ..Default::default()
         };
         by_dir

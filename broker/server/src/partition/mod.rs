@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
+use tidemark_model::LeaderEpoch;
 use tidemark_records::Batch;
 use tidemark_wal::{Failure, LogId, Lsn, Member};
 
@@ -133,6 +134,18 @@ impl Partition {
         self.lock().leader_epoch
     }
 
+    /// Leads it in this epoch from now on.
+    pub(crate) fn lead(&self, epoch: LeaderEpoch) {
+        let mut state = self.lock();
+        if state.leader_epoch == epoch {
+            return;
+        }
+        state.leader_epoch = epoch;
+        if let Some(Err(error)) = state.log.as_mut().map(|log| log.start_epoch(epoch)) {
+            tracing::error!(topic = %self.topic, partition = self.index, %error, "the leader epoch could not be written");
+        }
+    }
+
     /// The data directory that it is in.
     pub(crate) fn dir(&self) -> &Arc<LogDir> {
         &self.dir
@@ -141,6 +154,16 @@ impl Partition {
     /// Appends a validated batch; it is on its way to the disk then.
     pub(crate) fn append(
         self: &Arc<Self>,
+        batch: &Batch,
+        now_ms: i64,
+    ) -> Result<Result<Appended, AppendError>, Closed> {
+        self.append_in(None, batch, now_ms)
+    }
+
+    /// The same, but only while it is led in that epoch, if one is given.
+    pub(crate) fn append_in(
+        self: &Arc<Self>,
+        epoch: Option<LeaderEpoch>,
         batch: &Batch,
         now_ms: i64,
     ) -> Result<Result<Appended, AppendError>, Closed> {
@@ -156,6 +179,9 @@ impl Partition {
             traffic,
             ..
         } = &mut *state;
+        if epoch.is_some_and(|epoch| epoch != *leader_epoch) {
+            return Err(Closed);
+        }
         let log = log.as_mut().ok_or(Closed)?;
         let appended = log.append_as_leader(batch, *leader_epoch, now_ms, |lsn| {
             (std::mem::replace(touched, lsn) != lsn).then(|| Arc::clone(self) as Arc<dyn Member>)

@@ -193,7 +193,10 @@ impl Registry {
             match change {
                 TopicChange::Deleted(topic) => self.delete(topic),
                 TopicChange::Created(topic) => self.open_missing(image, topic, settings),
-                TopicChange::Changed { after, .. } => self.open_missing(image, after, settings),
+                TopicChange::Changed { after, .. } => {
+                    self.open_missing(image, after, settings);
+                    self.lead(after);
+                }
             }
         }
         let broker_changed = changes
@@ -214,6 +217,17 @@ impl Registry {
             }
         }
         *applied = Arc::clone(image);
+    }
+
+    /// Tells partitions in which epochs this broker leads them.
+    fn lead(&self, topic: &Topic) {
+        for (index, state) in (0..).zip(&topic.partitions) {
+            if state.leader == self.args.broker_id
+                && let Some(partition) = self.get(topic.id, index)
+            {
+                partition.lead(state.leader_epoch);
+            }
+        }
     }
 
     /// Tells who waits that all is in step with the image of `index`.
