@@ -9,6 +9,8 @@
 
 mod log;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use crate::broker::{Broker, Lifecycle};
 use crate::partition::Partition;

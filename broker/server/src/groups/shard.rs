@@ -236,15 +236,19 @@ impl Shard {
                 }
                 match shard.try_load().await {
                     Ok((coordinator, end)) => return shard.take_over(coordinator, end),
-                    // Newer metadata will end this coordinator, or the partition is yet to learn
-                    // of its leadership.
-                    Err(LoadError::NotLed) => {}
-                    Err(error) => tracing::error!(
-                        partition = shard.log.index(), %error,
-                        "the groups of a partition of __consumer_offsets cannot be loaded; trying again"
-                    ),
+                    // Newer metadata will end this coordinator, or the partition is yet to begin
+                    // to lead.
+                    Err(LoadError::NotLed) => {
+                        delay = (delay * 2).clamp(DURABLE_POLL, RELOAD_AFTER);
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            partition = shard.log.index(), %error,
+                            "the groups of a partition of __consumer_offsets cannot be loaded; trying again"
+                        );
+                        delay = RELOAD_AFTER;
+                    }
                 }
-                delay = RELOAD_AFTER;
             }
         }));
     }
