@@ -91,6 +91,13 @@ apis! {
     GetTelemetrySubscriptions => get_telemetry_subscriptions,
     PushTelemetry => push_telemetry,
     DescribeTopicPartitions => describe_topic_partitions,
+    ElectLeaders => elect_leaders,
+    AlterPartitionReassignments => alter_partition_reassignments,
+    ListPartitionReassignments => list_partition_reassignments,
+    UpdateFeatures => update_features,
+    UnregisterBroker => unregister_broker,
+    AddRaftVoter => add_raft_voter,
+    RemoveRaftVoter => remove_raft_voter,
 }
 
 /// Reads a request's body. Bytes after it are passed over, as Kafka does: librdkafka sends three

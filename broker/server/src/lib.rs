@@ -9,6 +9,7 @@ mod broker;
 mod context;
 mod dispatch;
 mod errors;
+mod features;
 mod fetch;
 mod groups;
 mod handlers;
@@ -21,6 +22,7 @@ mod net;
 mod partition;
 mod start;
 mod topics;
+mod voters;
 
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
