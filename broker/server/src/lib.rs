@@ -21,6 +21,8 @@ mod metrics;
 mod net;
 mod partition;
 mod start;
+#[cfg(test)]
+mod testing;
 mod topics;
 mod voters;
 

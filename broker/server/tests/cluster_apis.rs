@@ -41,13 +41,13 @@ async fn topic(server: &RunningServer, name: &str) -> ErrorCode {
 }
 
 fn move_to(
-    replicas: Option<Vec<i32>>,
+    replicas: Option<&[i32]>,
     version: i16,
     allow: bool,
 ) -> AlterPartitionReassignmentsRequest {
     let partitions = (0..2).map(|partition_index| ReassignablePartition {
         partition_index,
-        replicas: replicas.clone(),
+        replicas: replicas.map(<[i32]>::to_vec),
         ..Default::default()
     });
     AlterPartitionReassignmentsRequest {
@@ -66,14 +66,14 @@ async fn reassignments_are_decided_partition_by_partition_and_listed() {
     let broker = broker(&[]).await;
     assert_eq!(topic(&broker.server, "t").await, ErrorCode::None);
     for (replicas, expected) in [
-        (Some(vec![0]), ErrorCode::None),
-        (Some(vec![7]), ErrorCode::InvalidReplicaAssignment),
-        (Some(vec![]), ErrorCode::InvalidReplicaAssignment),
+        (Some(&[0][..]), ErrorCode::None),
+        (Some(&[7]), ErrorCode::InvalidReplicaAssignment),
+        (Some(&[]), ErrorCode::InvalidReplicaAssignment),
         (None, ErrorCode::NoReassignmentInProgress),
     ] {
         at_every_version(
             &broker.server,
-            |version| move_to(replicas.clone(), version, true),
+            |version| move_to(replicas, version, true),
             |_, response: &AlterPartitionReassignmentsResponse| {
                 assert_eq!((response.error_code, response.responses.len()), (0, 1));
                 let partitions = &response.responses[0].partitions;
@@ -88,7 +88,7 @@ async fn reassignments_are_decided_partition_by_partition_and_listed() {
     }
     at_every_version(
         &broker.server,
-        |version| move_to(Some(vec![0, 1]), version, false),
+        |version| move_to(Some(&[0, 1]), version, false),
         |version, response: &AlterPartitionReassignmentsResponse| {
             let expected = match version {
                 0 => ErrorCode::InvalidReplicaAssignment,

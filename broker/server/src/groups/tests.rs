@@ -1,129 +1,39 @@
 //! A coordinator that goes with its partition. The other broker is one of the metadata only.
 
 use super::*;
-use crate::context::{Context, UNKNOWN_PEER};
 use crate::handlers::find_coordinator;
-use crate::{RunningServer, ServerConfig};
-use std::sync::Mutex;
-use tempfile::TempDir;
-use tidemark_config::ConfigMap;
+use crate::testing::{ELSEWHERE, HERE, PATIENCE, Two, context};
 use tidemark_coordinator::{
     CommitPartition, CommitTopic, Heartbeat, JoinGroup, OffsetCommit, OffsetFetch,
 };
-use tidemark_env::disk::FileDisk;
-use tidemark_model::{Endpoint, MetadataRecord, NO_LEADER, TopicPartition};
-use tidemark_quorum::decide::{Decision, LostDirectories, Registration, register_broker};
+use tidemark_model::NO_LEADER;
 use tidemark_wire::ApiKey;
 use tidemark_wire::messages::FindCoordinatorRequest;
 use tidemark_wire::messages::find_coordinator_response::Coordinator;
 
-const HERE: i32 = 1;
-const ELSEWHERE: i32 = 2;
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A broker, and the metadata of another one.
-struct Two {
-    server: RunningServer,
-    broker: Arc<Broker>,
-    _dir: TempDir,
-}
-
 async fn two() -> Two {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let settings = [
-        ("node.id", "1"),
-        ("listeners", "PLAINTEXT://127.0.0.1:0"),
-        ("log.dirs", &dir.path().display().to_string()),
-        ("http.listen", "127.0.0.1:0"),
+    let two = Two::start(&[
         ("offsets.topic.num.partitions", "1"),
         // A first member waits so long for others.
         ("group.initial.rebalance.delay.ms", "3600000"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let server = crate::start(ServerConfig {
-        settings: ConfigMap::from(settings),
-        disk: Arc::new(FileDisk::new()),
-        net_threads: 1,
-        cut_corrupt_logs: false,
-    })
-    .await
-    .expect("the broker starts");
-    let broker = Arc::clone(server.broker().expect("a broker"));
-    let other = Registration {
-        broker_id: ELSEWHERE,
-        incarnation_id: Uuid([2; 16]),
-        directories: vec![Uuid([3; 16])],
-        endpoints: vec![Endpoint {
-            name: "PLAINTEXT".into(),
-            host: "127.0.0.2".into(),
-            port: 9,
-            security_protocol: 0,
-        }],
-        rack: None,
-    };
-    broker
-        .change(move |image, _, _| register_broker(image, &other, LostDirectories::Refuse))
+    ])
+    .await;
+    two.broker
+        .groups
+        .ensure_topic(&two.broker)
         .await
-        .expect("a change")
-        .expect("a registration");
-    broker.groups.ensure_topic(&broker).await.expect("a topic");
-    let two = Two {
-        server,
-        broker,
-        _dir: dir,
-    };
+        .expect("a topic");
     two.lead(HERE).await;
     two
 }
 
 impl Two {
-    /// Another leader, with a new epoch, and in the ISR alone.
     async fn lead(&self, leader: i32) {
-        let decide = move |image: &Image, _: tidemark_quorum::decide::Context<'_>, _: &_| {
-            let topic = image.topic(CONSUMER_OFFSETS).expect("the topic");
-            let before = topic.partition(0).expect("a partition");
-            let after = PartitionState {
-                replicas: before.replicas.clone(),
-                isr: match leader {
-                    NO_LEADER => before.isr.clone(),
-                    leader => vec![leader],
-                },
-                leader,
-                leader_epoch: before.leader_epoch + 1,
-                partition_epoch: before.partition_epoch + 1,
-                // The test decides who leads, in the ISR or not.
-                unclean_epoch: match before.isr.contains(&leader) || leader == NO_LEADER {
-                    true => before.unclean_epoch,
-                    false => before.leader_epoch + 1,
-                },
-                ..PartitionState::default()
-            };
-            let at = TopicPartition {
-                topic_id: topic.id,
-                partition: 0,
-            };
-            let epoch_of = |id| image.broker(id).map(|broker| broker.epoch);
-            Decision {
-                records: vec![MetadataRecord::partition_change(
-                    at, before, after, epoch_of,
-                )],
-                result: (),
-            }
-        };
-        self.broker.change(decide).await.expect("another leader");
+        self.elect(CONSUMER_OFFSETS, leader).await;
     }
 
     async fn find(&self) -> Coordinator {
-        let context = Context {
-            api: ApiKey::FindCoordinator,
-            version: 6,
-            correlation_id: 0,
-            client_id: String::new(),
-            peer: UNKNOWN_PEER,
-            listener: Arc::from("PLAINTEXT"),
-            held: Mutex::default(),
-            announced: Mutex::default(),
-        };
+        let context = context(ApiKey::FindCoordinator, 6);
         let request = FindCoordinatorRequest {
             coordinator_keys: vec!["g".into()],
             ..Default::default()

@@ -40,6 +40,8 @@ pub(crate) mod produce_legacy;
 pub(crate) mod push_telemetry;
 pub(crate) mod remove_raft_voter;
 pub(crate) mod sync_group;
+#[cfg(test)]
+mod tests;
 pub(crate) mod unregister_broker;
 pub(crate) mod update_features;
 
