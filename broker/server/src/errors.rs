@@ -42,8 +42,10 @@ macro_rules! errors {
 }
 
 errors! {
+    AddRaftVoterResponse: error_code;
     AllocateProducerIdsResponse: error_code;
     AlterConfigsResponse: responses.error_code;
+    AlterPartitionReassignmentsResponse: error_code, responses.partitions.error_code;
     AlterPartitionResponse: error_code, topics.partitions.error_code;
     AlterReplicaLogDirsResponse: results.partitions.error_code;
     ApiVersionsResponse: error_code;
@@ -61,6 +63,8 @@ errors! {
     DescribeProducersResponse: topics.partitions.error_code;
     DescribeQuorumResponse: error_code, topics.partitions.error_code;
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
+    DurableAckResponse: error_code;
+    ElectLeadersResponse: error_code, replica_election_results.partition_result.error_code;
     FetchResponse: error_code, responses.partitions.error_code;
     FindCoordinatorResponse: error_code, coordinators.error_code;
     GetTelemetrySubscriptionsResponse: error_code;
@@ -71,6 +75,7 @@ errors! {
     LeaveGroupResponse: error_code, members.error_code;
     ListGroupsResponse: error_code;
     ListOffsetsResponse: topics.partitions.error_code;
+    ListPartitionReassignmentsResponse: error_code;
     MetadataResponse: error_code, topics.error_code, topics.partitions.error_code;
     OffsetCommitResponse: topics.partitions.error_code;
     OffsetDeleteResponse: error_code, topics.partitions.error_code;
@@ -78,5 +83,8 @@ errors! {
     OffsetForLeaderEpochResponse: topics.partitions.error_code;
     ProduceResponse: responses.partition_responses.error_code;
     PushTelemetryResponse: error_code;
+    RemoveRaftVoterResponse: error_code;
     SyncGroupResponse: error_code;
+    UnregisterBrokerResponse: error_code;
+    UpdateFeaturesResponse: error_code, results.error_code;
 }

@@ -10,6 +10,7 @@ mod context;
 mod controller;
 mod dispatch;
 mod errors;
+mod features;
 mod fetch;
 mod groups;
 mod handlers;
@@ -20,12 +21,16 @@ mod maintenance;
 mod metrics;
 mod net;
 mod partition;
+mod replica;
 mod start;
+#[cfg(test)]
+mod testing;
 mod topics;
+mod voters;
 
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
     import_partitions,
 };
 pub use partition::RegistryError;
-pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};
+pub use start::{Advertised, RunningServer, ServerConfig, StartError, start, start_with};

@@ -8,6 +8,7 @@ use crate::health::BrokerHealth;
 use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
+use crate::replica::{self, Replicas};
 use crate::{RegistryError, groups, http, maintenance};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -300,6 +301,7 @@ pub async fn start_with(
         wal: wal_settings(&settings),
         failed,
         broker_id: settings.node_id,
+        replicas: Arc::new(Replicas::new(epoch, &settings, Arc::clone(&metrics))),
         disk: Arc::clone(&config.disk),
         dirs: dirs.clone(),
         fixed: config.settings.clone(),
@@ -341,6 +343,7 @@ pub async fn start_with(
     partitions.applied(unfenced).await;
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
+    replica::start(&broker, &stopped);
 
     let count = match config.net_threads {
         0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
@@ -550,6 +553,11 @@ impl RunningServer {
         self.listeners
             .first()
             .map_or("", |listener| &listener.advertised)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref()
     }
 
     /// All listeners.
