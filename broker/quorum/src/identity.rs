@@ -134,7 +134,7 @@ impl DirectoryIdentity {
         })
     }
 
-    /// Refuses a directory of another cluster or broker.
+    /// Fails when the directory belongs to another cluster or broker.
     ///
     /// # Errors
     /// [`IdentityError::Foreign`].
