@@ -72,6 +72,9 @@ pub fn parse_listeners(setting: &str, items: &[String]) -> Result<Vec<Listener>,
 /// The one replica selector that there is, by the name that Kafka has for it.
 const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
+/// The least of `controller.quorum.election.timeout.ms`.
+const LEAST_ELECTION_TIMEOUT_MS: u64 = 100;
+
 /// The listener that brokers reach each other on.
 fn inter_broker_listener(
     layers: BrokerLayers<'_>,
@@ -109,9 +112,9 @@ pub struct QuorumSettings {
     /// `controller.quorum.bootstrap.servers`, else the addresses of `controller.quorum.voters`:
     /// `host:port` of nodes to ask who leads.
     pub bootstrap_servers: Vec<String>,
-    /// `controller.quorum.fetch.timeout.ms`: without a leader for this long to twice as long, a
+    /// `controller.quorum.election.timeout.ms`: without a leader for this long to twice as long, a
     /// voter stands for election.
-    pub fetch_timeout_ms: u64,
+    pub election_timeout_ms: u64,
     /// `metadata.log.dir`, else the first of `log.dirs`.
     pub log_dir: String,
 }
@@ -133,6 +136,9 @@ pub struct BrokerSettings {
     pub auto_leader_rebalance_enable: bool,
     /// `leader.imbalance.check.interval.seconds`, in ms.
     pub leader_imbalance_check_interval_ms: i64,
+    /// `leader.imbalance.per.broker.percentage`: more of a broker's preferred leaderships than this
+    /// must be elsewhere before they are given back to it.
+    pub leader_imbalance_per_broker_percentage: i32,
     /// `controlled.shutdown.enable`.
     pub controlled_shutdown_enable: bool,
     /// `node.id`, else `broker.id`, else 0.
@@ -306,6 +312,8 @@ impl BrokerSettings {
             leader_imbalance_check_interval_ms: layers
                 .long("leader.imbalance.check.interval.seconds")?
                 .saturating_mul(1000),
+            leader_imbalance_per_broker_percentage: layers
+                .int("leader.imbalance.per.broker.percentage")?,
             controlled_shutdown_enable: layers.boolean("controlled.shutdown.enable")?,
             http_listen: layers.text("http.listen")?,
             fetch_memory_max_bytes: layers.long("fetch.memory.max.bytes")?,
@@ -356,9 +364,7 @@ impl BrokerSettings {
             replica_fetch_response_max_bytes: layers.int("replica.fetch.response.max.bytes")?,
             replica_fetch_backoff_ms: layers.int("replica.fetch.backoff.ms")?,
             replica_socket_timeout_ms: layers.int("replica.socket.timeout.ms")?,
-            rack_aware_reads: layers
-                .text("replica.selector.class")?
-                .is_some_and(|class| class == RACK_AWARE),
+            rack_aware_reads: rack_aware_reads(layers)?,
         };
         settings.check_together()?;
         Ok(settings)
@@ -378,6 +384,19 @@ impl BrokerSettings {
             return conflict(format!(
                 "broker.heartbeat.interval.ms ({}) must be at least 1 and at most half of broker.session.timeout.ms ({}), or one late heartbeat would fence the broker",
                 self.broker_heartbeat_interval_ms, self.broker_session_timeout_ms
+            ));
+        }
+        let wait_ms = self.replica_fetch_wait_max_ms;
+        if wait_ms < 0 || i64::from(wait_ms) > self.replica_lag_time_max_ms {
+            return conflict(format!(
+                "replica.fetch.wait.max.ms ({wait_ms}) must be at least 0 and at most replica.lag.time.max.ms ({}), or followers would leave the ISR while they wait for records",
+                self.replica_lag_time_max_ms
+            ));
+        }
+        if wait_ms >= self.replica_socket_timeout_ms {
+            return conflict(format!(
+                "replica.socket.timeout.ms ({}) must be more than replica.fetch.wait.max.ms ({wait_ms}), or a follower would give up on every fetch that waits",
+                self.replica_socket_timeout_ms
             ));
         }
         if let Some(queued) = self.queued_max_request_bytes
@@ -407,6 +426,20 @@ impl BrokerSettings {
             }
         }
         Ok(())
+    }
+}
+
+fn rack_aware_reads(layers: BrokerLayers<'_>) -> Result<bool, ConfigError> {
+    match layers.text("replica.selector.class")? {
+        Some(class) if class == RACK_AWARE => Ok(true),
+        Some(class) if !class.is_empty() => Err(ConfigError::InvalidValue {
+            name: "replica.selector.class".to_owned(),
+            value: class,
+            reason: format!(
+                "Java classes cannot be loaded; {RACK_AWARE} is served, or none to read from leaders"
+            ),
+        }),
+        _ => Ok(false),
     }
 }
 
@@ -497,7 +530,13 @@ fn quorum(
             "a node that is no controller has to be told where they are: set controller.quorum.bootstrap.servers to host:port of each",
         );
     }
-    let fetch_timeout_ms = layers.int("controller.quorum.fetch.timeout.ms")?;
+    let election_timeout_ms = layers.int("controller.quorum.election.timeout.ms")?;
+    let election_timeout_ms = u64::try_from(election_timeout_ms).unwrap_or(0);
+    if election_timeout_ms < LEAST_ELECTION_TIMEOUT_MS {
+        return conflict(&format!(
+            "controller.quorum.election.timeout.ms ({election_timeout_ms}) must be at least {LEAST_ELECTION_TIMEOUT_MS}, or one slow write to the disk would hold an election"
+        ));
+    }
     let log_dir = layers.text("metadata.log.dir")?;
     Ok(QuorumSettings {
         advertised: listener
@@ -506,8 +545,7 @@ fn quorum(
             .or_else(|| listener.clone()),
         listener,
         bootstrap_servers,
-        // Shorter than this, a slow disk alone would hold elections.
-        fetch_timeout_ms: u64::try_from(fetch_timeout_ms).unwrap_or(0).max(300),
+        election_timeout_ms,
         log_dir: log_dir
             .or_else(|| log_dirs.first().cloned())
             .unwrap_or_default(),

@@ -493,6 +493,12 @@ fn roles_and_listeners_have_to_fit() {
         &[("process.roles", "controller"), three],
         &[("controller.quorum.bootstrap.servers", "a")],
         &[("broker.session.timeout.ms", "1000")],
+        &[("controller.quorum.election.timeout.ms", "99")],
+        &[("replica.fetch.wait.max.ms", "-1")],
+        &[("replica.lag.time.max.ms", "499")],
+        &[("replica.socket.timeout.ms", "500")],
+        &[("replica.selector.class", "org.example.Selector")],
+        &[("leader.imbalance.per.broker.percentage", "101")],
     ] {
         let file = map(pairs);
         assert!(BrokerSettings::resolve(fixed(&file)).is_err(), "{pairs:?}");
