@@ -91,10 +91,7 @@ impl GroupLog {
             .ok()
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
-        match self
-            .partition
-            .append_in(self.leader_epoch, &batch, now_ms)
-        {
+        match self.partition.append_in(self.leader_epoch, &batch, now_ms) {
             Err(_) => Err(ErrorCode::NotLeaderOrFollower),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),

@@ -76,6 +76,7 @@ impl Cluster {
             disk: Arc::new(FileDisk::new()),
             net_threads: 1,
             cut_corrupt_logs: false,
+            format_if_empty: true,
         };
         let server = tidemark_server::start_with(config, Some(Arc::clone(&self.controller))).await;
         self.nodes[id] = Some(server.expect("the broker starts"));
