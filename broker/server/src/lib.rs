@@ -20,6 +20,7 @@ mod maintenance;
 mod metrics;
 mod net;
 mod partition;
+mod replica;
 mod start;
 #[cfg(test)]
 mod testing;
@@ -31,4 +32,4 @@ pub use import::{
     import_partitions,
 };
 pub use partition::RegistryError;
-pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};
+pub use start::{Advertised, RunningServer, ServerConfig, StartError, start, start_with};

@@ -93,7 +93,7 @@ impl GroupLog {
             .ok_or(ErrorCode::UnknownServerError)?;
         match self
             .partition
-            .append_in(Some(self.leader_epoch), &batch, now_ms)
+            .append_in(self.leader_epoch, &batch, now_ms)
         {
             Err(_) => Err(ErrorCode::NotLeaderOrFollower),
             Ok(Ok(appended)) => Ok(appended.last_offset),

@@ -11,10 +11,14 @@ use tidemark_wire::messages::api_versions_response::{
 };
 use tidemark_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-/// The advertised versions of every API that has a handler.
+/// From here on keys are ours, for brokers among themselves.
+const FIRST_PRIVATE_KEY: i16 = 20_000;
+
+/// The advertised versions of every API that has a handler and is Kafka's.
 pub(crate) fn table() -> Vec<ApiVersion> {
     let mut table: Vec<ApiVersion> = SERVED
         .iter()
+        .filter(|api| (**api as i16) < FIRST_PRIVATE_KEY)
         .map(|api| {
             let (min_version, max_version) = advertised(*api);
             ApiVersion {

@@ -3,8 +3,9 @@
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::partition::OfflineLogs;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use tidemark_model::{BrokerId, Image, NO_LEADER, Partition, Topic};
+use tidemark_model::{BrokerId, Endpoint, Image, NO_LEADER, Partition, Topic};
 use tidemark_wire::ErrorCode;
 
 /// The metadata, and what this broker knows of its own logs, at one moment.
@@ -58,5 +59,40 @@ impl Leaders {
             leader_id,
             offline_replicas: partition.replicas.iter().copied().filter(offline).collect(),
         }
+    }
+}
+
+/// Whether an answer with this error should say who leads (KIP-951).
+pub(super) fn led_elsewhere(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+    )
+}
+
+/// The leaders that an answer names (KIP-951).
+#[derive(Debug, Default)]
+pub(super) struct Hints(BTreeSet<BrokerId>);
+
+impl Hints {
+    /// Names the leader of a partition.
+    pub(super) fn add(&mut self, partition: &Partition) {
+        if partition.leader != NO_LEADER {
+            self.0.insert(partition.leader);
+        }
+    }
+
+    /// Where clients of the request's listener reach them.
+    pub(super) fn endpoints(
+        &self,
+        broker: &Broker,
+        listener: &Arc<str>,
+    ) -> impl Iterator<Item = (BrokerId, Endpoint, Option<String>)> + use<> {
+        let image = broker.image();
+        let named = self.0.iter().filter_map(|id| {
+            let broker = image.broker(*id)?;
+            Some((*id, broker.endpoint(listener)?.clone(), broker.rack.clone()))
+        });
+        named.collect::<Vec<_>>().into_iter()
     }
 }
