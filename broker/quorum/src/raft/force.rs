@@ -1,5 +1,6 @@
 //! Going on from one directory when the majority is lost for good.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub fn force(disk: &Arc<dyn Disk>, dir: &Path) -> Result<VoterIdentity, StoreErr
         CommittedLeaderId::new(term, me),
         last.map_or(0, |last| last.index + 1),
     );
-    let alone = Membership::new(vec![[me].into()], [(me, node)].into());
+    let alone = Membership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, node)]));
     let mut events = Vec::new();
     if let Some(snapshotted) = snapshotted
         && Some(snapshotted) > store.last()
