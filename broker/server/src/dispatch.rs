@@ -92,6 +92,13 @@ apis! {
     PushTelemetry => push_telemetry,
     DescribeTopicPartitions => describe_topic_partitions,
     DurableAck => durable_ack,
+    ElectLeaders => elect_leaders,
+    AlterPartitionReassignments => alter_partition_reassignments,
+    ListPartitionReassignments => list_partition_reassignments,
+    UpdateFeatures => update_features,
+    UnregisterBroker => unregister_broker,
+    AddRaftVoter => add_raft_voter,
+    RemoveRaftVoter => remove_raft_voter,
 }
 
 /// Reads a request's body. Bytes after it are passed over, as Kafka does: librdkafka sends three

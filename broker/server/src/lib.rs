@@ -9,6 +9,7 @@ mod broker;
 mod context;
 mod dispatch;
 mod errors;
+mod features;
 mod fetch;
 mod groups;
 mod handlers;
@@ -21,7 +22,10 @@ mod net;
 mod partition;
 mod replica;
 mod start;
+#[cfg(test)]
+mod testing;
 mod topics;
+mod voters;
 
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,

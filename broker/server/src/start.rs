@@ -447,6 +447,11 @@ impl RunningServer {
             .map_or("", |listener| &listener.advertised)
     }
 
+    #[cfg(test)]
+    pub(crate) fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref()
+    }
+
     /// All listeners.
     pub fn listeners(&self) -> &[Advertised] {
         &self.listeners

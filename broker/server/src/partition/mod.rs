@@ -184,6 +184,26 @@ impl Partition {
         now_ms: i64,
         acks_all: bool,
     ) -> Result<Result<Appended, AppendError>, NotServed> {
+        self.append_if(batch, now_ms, acks_all, |_| true)
+    }
+
+    /// The same for `acks=all`, but only while it is led in that epoch.
+    pub(crate) fn append_in(
+        self: &Arc<Self>,
+        epoch: LeaderEpoch,
+        batch: &Batch,
+        now_ms: i64,
+    ) -> Result<Result<Appended, AppendError>, NotServed> {
+        self.append_if(batch, now_ms, true, |led| led == epoch)
+    }
+
+    fn append_if(
+        self: &Arc<Self>,
+        batch: &Batch,
+        now_ms: i64,
+        acks_all: bool,
+        wanted: impl FnOnce(LeaderEpoch) -> bool,
+    ) -> Result<Result<Appended, AppendError>, NotServed> {
         if self.dir.is_full() {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Ok(Err(AppendError::DiskFull(full)));
@@ -198,7 +218,8 @@ impl Partition {
         } = &mut *state;
         let log = log.as_mut().ok_or(NotServed::Closed)?;
         let epoch = match replica.check_append(acks_all) {
-            Ok(epoch) => epoch,
+            Ok(epoch) if wanted(epoch) => epoch,
+            Ok(_) => return Err(NotServed::Refused(Refusal::NotLeader)),
             // The log says better why.
             Err(Refusal::Offline(_)) if log.failure().is_some() => -1,
             Err(refusal) => return Err(NotServed::Refused(refusal)),
