@@ -55,8 +55,8 @@ impl GroupLog {
 
     /// Where it begins and ends, while this broker leads it in the epoch.
     pub(super) fn bounds(&self) -> Option<Bounds> {
-        let bounds = self.partition.bounds().ok()?;
-        (bounds.leader_epoch == self.leader_epoch).then_some(bounds)
+        let (_, bounds) = self.partition.leading(self.leader_epoch).ok()?;
+        Some(bounds)
     }
 
     /// Why it takes no more records, if so.
@@ -91,10 +91,7 @@ impl GroupLog {
             .ok()
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
-        match self
-            .partition
-            .append_in(self.leader_epoch, &batch, now_ms)
-        {
+        match self.partition.append_in(self.leader_epoch, &batch, now_ms) {
             Err(_) => Err(ErrorCode::NotLeaderOrFollower),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),
