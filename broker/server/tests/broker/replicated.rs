@@ -23,13 +23,13 @@ const LEADERS_ONLY: i16 = 10;
 pub struct Cluster {
     controller: Arc<Controller>,
     dirs: Vec<TempDir>,
-    nodes: Vec<Option<RunningServer>>,
+    pub nodes: Vec<Option<RunningServer>>,
     settings: Vec<(String, String)>,
 }
 
 impl Cluster {
     /// Three brokers with these settings on top.
-    async fn start(settings: &[(&str, &str)]) -> Cluster {
+    pub async fn start(settings: &[(&str, &str)]) -> Cluster {
         let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
         let first = vec![dirs[0].path().to_path_buf()];
@@ -54,7 +54,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, id: usize) {
+    pub async fn start_node(&mut self, id: usize) {
         let fixed = [
             ("node.id", id.to_string()),
             ("listeners", "PLAINTEXT://127.0.0.1:0".to_string()),
@@ -76,6 +76,7 @@ impl Cluster {
             disk: Arc::new(FileDisk::new()),
             net_threads: 1,
             cut_corrupt_logs: false,
+            format_if_empty: true,
         };
         let server = tidemark_server::start_with(config, Some(Arc::clone(&self.controller))).await;
         self.nodes[id] = Some(server.expect("the broker starts"));
@@ -85,15 +86,15 @@ impl Cluster {
         self.nodes[id as usize].as_ref().expect("it runs")
     }
 
-    async fn connect(&self, id: BrokerId) -> Connection {
+    pub async fn connect(&self, id: BrokerId) -> Connection {
         Connection::open(self.node(id)).await
     }
 
-    fn image(&self) -> Arc<Image> {
+    pub fn image(&self) -> Arc<Image> {
         self.controller.image()
     }
 
-    fn state(&self, topic: &str) -> Partition {
+    pub fn state(&self, topic: &str) -> Partition {
         let image = self.image();
         let topic = image.topic(topic).expect("the topic");
         Partition::clone(topic.partition(0).expect("its partition"))
@@ -125,7 +126,7 @@ impl Cluster {
         decided.expect("the change is made").0
     }
 
-    fn fence(&self, id: BrokerId) {
+    pub fn fence(&self, id: BrokerId) {
         self.change(|image, context| Decision {
             records: decide::fence_brokers(image, context, &[id]),
             result: (),
@@ -435,7 +436,7 @@ async fn a_replica_that_is_moved_away_leaves_no_files() {
             partition: 0,
             replicas: Some(vec![leader, new]),
         };
-        decide::alter_reassignments(image, context, &[wanted])
+        decide::alter_reassignments(image, context, &[wanted], true)
     });
     until("the reassignment is done", async || {
         cluster.state("t").replicas == vec![leader, new]
