@@ -42,8 +42,9 @@ class Told:
 def produce(options, told):
     """Keys in turn, each with its own numbers; what is not taken at once is not sent later in bulk."""
     topic = options.topic
-    producer = Producer({**BRISK, "bootstrap.servers": options.bootstrap, "enable.idempotence": True, "acks": "all",
-                         "linger.ms": 0, "delivery.timeout.ms": options.delivery_timeout_ms, "socket.timeout.ms": 1000})
+    producer = Producer({**BRISK, "bootstrap.servers": options.bootstrap, "enable.idempotence": options.acks == "all",
+                         "acks": options.acks, "linger.ms": 0, "delivery.timeout.ms": options.delivery_timeout_ms,
+                         "socket.timeout.ms": 1000})
     numbers = [0] * options.keys
     turn, due = 0, time.monotonic()
 
@@ -126,6 +127,7 @@ def main():
     options.add_argument("--keys", type=int, default=1)
     options.add_argument("--every-ms", type=float, default=25)
     options.add_argument("--delivery-timeout-ms", type=int, default=120000)
+    options.add_argument("--acks", choices=["all", "1"], default="all", help="all: idempotent as well")
     options.add_argument("--group")
     options.add_argument("--member")
     options = options.parse_args()

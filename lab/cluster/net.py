@@ -3,8 +3,10 @@
   tmlab-sw    the bridge           tmlab-b1..3  10.77.0.1..3, a broker each
   tmlab-c     10.77.0.10, clients  and whoever calls `enter`
 
-Nothing here has a way out of the machine. A cut is made where the packets would
-arrive, so that the sender's own kernel knows nothing of it.
+Nothing here has a way out of the machine. The names are mounts, which the caller
+has made private: other processes do not see them, and when the last process that
+does is gone, so is the network. A cut is made where the packets would arrive, so
+that the sender's own kernel knows nothing of it.
 """
 
 import ctypes
@@ -24,11 +26,10 @@ def address(broker):
     return f"10.77.0.{broker}"
 
 
-def _run(*command, check=True):
+def _run(*command):
     done = subprocess.run(command, capture_output=True, text=True)
-    if check and done.returncode:
+    if done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done
 
 
 class Network:
@@ -36,7 +37,8 @@ class Network:
         self.hosts = {namespace(b): address(b) for b in BROKERS} | {CLIENTS: "10.77.0.10"}
 
     def up(self):
-        self.down()  # what a run that was killed itself left behind
+        os.makedirs("/run/netns", exist_ok=True)
+        _run("mount", "-t", "tmpfs", "none", "/run/netns")
         _run("ip", "netns", "add", SWITCH)
         _run("ip", "-n", SWITCH, "link", "add", "br0", "type", "bridge")
         _run("ip", "-n", SWITCH, "link", "set", "br0", "up")
@@ -49,11 +51,6 @@ class Network:
             for device in ("lo", "eth0"):
                 _run("ip", "-n", host, "link", "set", device, "up")
         return self
-
-    def down(self):
-        for host in [*self.hosts, SWITCH]:
-            if os.path.exists(f"/run/netns/{host}"):
-                _run("ip", "netns", "del", host, check=False)
 
     def enter(self):
         """Moves the calling thread, and what it starts from now on, to the clients' network."""

@@ -211,8 +211,13 @@ class Cluster:
                                         request_timeout=15)
         made[topic].result(20)
 
-    def leader(self, topic, partition=0):
-        return self.admin.list_topics(topic, timeout=5).topics[topic].partitions[partition].leader
+    def leader(self, topic, seconds=20):
+        """Of partition 0, once all replicas of the topic are in sync."""
+        def known():
+            partitions = self.admin.list_topics(topic, timeout=5).topics[topic].partitions.values()
+            return partitions and all(p.leader > 0 and len(p.isrs) == len(BROKERS) for p in partitions)
+        wait_until(known, seconds, f"leaders of {topic}")
+        return self.admin.list_topics(topic, timeout=5).topics[topic].partitions[0].leader
 
     def controller(self, seconds=20):
         """The active controller, by DescribeQuorum: as the newest epoch has it."""

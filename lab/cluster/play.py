@@ -61,8 +61,8 @@ class Client:
         self.process.wait(10)
 
 
-def play(cluster, network, name, fault, number, work, patience_s=RECOVERY_S):
-    """The outcome of one round as a dictionary; `wrong` lists what must not be."""
+def play(cluster, network, name, fault, number, work, acks="all"):
+    """The outcome of one round as a dictionary; `wrong` lists what must not be. `acks` is the load's."""
     probe_topic, load_topic = f"probe-{name}-{number}", f"load-{name}-{number}"
     outcome = {"fault": name, "peer": cluster.name, "round": number, "wrong": []}
     wrong, clients = outcome["wrong"], []
@@ -74,7 +74,7 @@ def play(cluster, network, name, fault, number, work, patience_s=RECOVERY_S):
     try:
         scene = set_scene(cluster, network, fault, probe_topic, load_topic)
         boot, timeout = cluster.bootstrap, ("--delivery-timeout-ms", fault.delivery_timeout_ms)
-        load = client("load", "produce", boot, load_topic, "--keys", 24, "--every-ms", 5, *timeout)
+        load = client("load", "produce", boot, load_topic, "--keys", 24, "--every-ms", 5, "--acks", acks, *timeout)
         probe = client("probe", "produce", boot, probe_topic, "--every-ms", 25, *timeout)
         members = [client(m, "consume", boot, load_topic, "--group", load_topic, "--member", m) for m in ("m1", "m2")]
         wait_until(lambda: len(probe.times("acked")) > 40 and len(load.times("acked")) > 200
@@ -84,13 +84,13 @@ def play(cluster, network, name, fault, number, work, patience_s=RECOVERY_S):
         fault.strike(scene)
         time.sleep(1)  # what is in flight comes to its end or does not
         try:
-            back = wait_until(lambda: flowing(probe), patience_s, "the probe's acknowledgements", every=0.1)
+            back = wait_until(lambda: flowing(probe), RECOVERY_S, "the probe's acknowledgements", every=0.1)
             outcome["back_s"] = round(back - began, 3)
         except AssertionError as error:
             wrong.append(str(error))
         fault.mend(scene)
         cluster.wait_whole()
-        wait_until(lambda: flowing(probe) and flowing(load), patience_s, "acknowledgements afterwards", every=0.1)
+        wait_until(lambda: flowing(probe) and flowing(load), RECOVERY_S, "acknowledgements afterwards", every=0.1)
         time.sleep(1.5)  # a broker that is back may yet take its partitions back
         ended = time.monotonic()
 
@@ -136,7 +136,7 @@ def set_scene(cluster, network, fault, probe_topic, load_topic):
     leader = controller if fault.leads else 1 + controller % len(BROKERS)
     cluster.create(probe_topic, [[leader, *(b for b in BROKERS if b != leader)]])
     cluster.create(load_topic, [[1 + (p + i) % 3 for i in range(3)] for p in range(LOAD_PARTITIONS)])
-    cluster.wait_whole()
+    cluster.leader(load_topic)
     seen = cluster.leader(probe_topic), cluster.controller()
     if seen != (leader, controller):
         raise AssertionError(f"leader and controller are {seen}, not {(leader, controller)}, before any fault")
