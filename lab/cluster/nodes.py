@@ -4,6 +4,7 @@ Both take Kafka's settings, so that a flavour is how a directory is formatted,
 how a broker is started, and the line by which it says that it is ready.
 """
 
+import json
 import os
 import re
 import shutil
@@ -143,11 +144,11 @@ class Kafka(Node):
 
 class Tidemark(Node):
     name = "tidemark"
-    ready = re.compile(rb"\bready\b")
-    cluster_id = "tidemark-lab-cluster00"
+    ready = re.compile(rb"^ready ", re.MULTILINE)
+    cluster_id = "tidemark-lab-cluster0A"  # an id, like those of the directories, in the form of a uuid
 
     def config(self):
-        return self.dir.with_suffix(".properties")
+        return self.dir.with_suffix(".yaml")
 
     def command(self):
         return [str(TIDEMARK), "broker", "--config", str(self.config())]
@@ -155,7 +156,7 @@ class Tidemark(Node):
     def format(self):
         servers = ",".join(f"{address(b)}:9093" for b in BROKERS)
         settings = {**self.settings, "controller.quorum.bootstrap.servers": servers}
-        self.config().write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.config().write_text(json.dumps({"config": settings}, indent=1))  # which is YAML as well
         voters = ",".join(f"{b}@{address(b)}:9093:tidemark-lab-disk000{b}A" for b in BROKERS)
         done = subprocess.run([str(TIDEMARK), "format", "--cluster-id", self.cluster_id, "--config", str(self.config()),
                                "--initial-voters", voters], capture_output=True, text=True)
@@ -214,10 +215,10 @@ class Cluster:
     def leader(self, topic, seconds=20):
         """Of partition 0, once all replicas of the topic are in sync."""
         def known():
-            partitions = self.admin.list_topics(topic, timeout=5).topics[topic].partitions.values()
-            return partitions and all(p.leader > 0 and len(p.isrs) == len(BROKERS) for p in partitions)
-        wait_until(known, seconds, f"leaders of {topic}")
-        return self.admin.list_topics(topic, timeout=5).topics[topic].partitions[0].leader
+            partitions = self.admin.list_topics(topic, timeout=5).topics[topic].partitions
+            whole = partitions and all(p.leader > 0 and len(p.isrs) == len(BROKERS) for p in partitions.values())
+            return whole and partitions[0].leader
+        return wait_until(known, seconds, f"leaders of {topic}")
 
     def controller(self, seconds=20):
         """The active controller, by DescribeQuorum: as the newest epoch has it."""
