@@ -44,7 +44,9 @@ def produce(options, told):
     topic = options.topic
     producer = Producer({**BRISK, "bootstrap.servers": options.bootstrap, "enable.idempotence": options.acks == "all",
                          "acks": options.acks, "linger.ms": 0, "delivery.timeout.ms": options.delivery_timeout_ms,
-                         "socket.timeout.ms": 1000})
+                         # With several in flight librdkafka 2.x takes a new epoch when a later one is refused, and
+                         # writes again, past any broker's memory, what was in flight to other partitions.
+                         "max.in.flight.requests.per.connection": 1, "socket.timeout.ms": 1000})
     numbers = [0] * options.keys
     turn, due = 0, time.monotonic()
 
