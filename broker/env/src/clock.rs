@@ -15,6 +15,9 @@ pub use tokio::time::error::Elapsed;
     reason = "the one place that asks the system for the wall clock"
 )]
 pub fn now_ms() -> i64 {
+    if let Some(now_ms) = crate::sim::now_ms() {
+        return now_ms;
+    }
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| {
@@ -30,6 +33,11 @@ pub fn monotonic() -> Instant {
 /// Waits for `duration` on the monotonic clock.
 pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+/// [`sleep_until`] as something to be kept and polled.
+pub(crate) fn sleeping_until(deadline: Instant) -> tokio::time::Sleep {
+    tokio::time::sleep_until(deadline)
 }
 
 /// Waits until `deadline` on the monotonic clock.

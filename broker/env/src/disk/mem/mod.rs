@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::file::MemFile;
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
+use crate::sim::mix_bytes;
 
 pub use fault::{Fault, FaultError, FaultOp};
 
@@ -75,6 +76,8 @@ struct State {
     dir_syncs: u64,
     writes: u64,
     reads: u64,
+    /// A hash of all that was asked for.
+    trace: u64,
 }
 
 impl Inode {
@@ -135,6 +138,7 @@ fn is_root(path: &Path) -> bool {
 
 impl State {
     fn check_fault(&mut self, op: FaultOp, path: &Path) -> io::Result<()> {
+        self.trace = mix_bytes(self.trace ^ op as u64, path.as_os_str().as_encoded_bytes());
         match &mut self.power_left {
             Some(0) => return Err(io::Error::other("the power is off")),
             Some(left) if op != FaultOp::Read => *left -= 1,
@@ -235,6 +239,11 @@ impl MemDisk {
             *byte ^= mask;
         }
         Ok(())
+    }
+
+    /// A hash of all calls, what they wrote included.
+    pub fn trace(&self) -> u64 {
+        lock(&self.state).trace
     }
 
     /// How many file syncs were done (whether or not they failed).
