@@ -1,0 +1,204 @@
+//! A broker's host: starts it, ends it, starts it again.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidemark_config::ConfigMap;
+use tidemark_env::clock::{self, Instant};
+use tidemark_env::disk::Disk;
+use tidemark_env::sim::{Death, Host, World};
+use tidemark_env::task::Task;
+use tidemark_server::ServerConfig;
+use tokio::sync::watch;
+
+use super::Record;
+
+/// Where the data is.
+pub(super) const DATA: &str = "/data";
+/// A broker that ended by itself is started again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A broker that is asked to stop gets this long.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+struct State {
+    task: Option<Task<Result<(), String>>>,
+    stop: watch::Sender<bool>,
+    start_at: Option<Instant>,
+    /// What the disk was made to do: a broker that ends for it is right.
+    excused: bool,
+    seeds: u64,
+}
+
+/// A host with a broker.
+pub(super) struct Machine {
+    pub(super) host: Arc<Host>,
+    index: usize,
+    settings: ConfigMap,
+    record: Record,
+    state: Mutex<State>,
+}
+
+impl Machine {
+    pub(super) fn new(world: &Arc<World>, index: usize, _of: usize, record: &Record) -> Machine {
+        let host = world.add_host(&format!("broker-{index}"));
+        let set = |name: &str, value: String| (name.to_owned(), value);
+        let settings = ConfigMap::from([
+            set("node.id", index.to_string()),
+            set("listeners", format!("PLAINTEXT://{}:9092", host.name())),
+            set("log.dirs", DATA.to_owned()),
+            set("wal.file.bytes", (1 << 20).to_string()),
+            set("wal.max.bytes", (4 << 20).to_string()),
+            set("wal.memory.bytes", (8 << 20).to_string()),
+            set("log.segment.bytes", (1 << 20).to_string()),
+            set("offsets.topic.num.partitions", "3".to_owned()),
+            set("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ]);
+        Machine {
+            host,
+            index,
+            settings,
+            record: record.clone(),
+            state: Mutex::new(State {
+                task: None,
+                stop: watch::channel(false).0,
+                start_at: None,
+                excused: false,
+                seeds: index as u64,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where clients reach it.
+    pub(super) fn address(&self) -> String {
+        format!("{}:9092", self.host.name())
+    }
+
+    /// Whether its process runs.
+    pub(super) fn is_up(&self) -> bool {
+        self.host.is_up() && self.lock().task.is_some()
+    }
+
+    /// Starts the broker's process.
+    pub(super) fn start(&self) {
+        self.host.start();
+        let (stop, stopped) = watch::channel(false);
+        let config = ServerConfig {
+            settings: self.settings.clone(),
+            disk: Arc::new(self.host.disk()),
+            net_threads: 2,
+            cut_corrupt_logs: false,
+        };
+        let task = self
+            .host
+            .spawn("broker", serve(config, stopped, self.record.clone()));
+        let mut state = self.lock();
+        state.task = Some(task);
+        state.stop = stop;
+        state.start_at = None;
+    }
+
+    /// Ends it now, and starts it again after `down`.
+    pub(super) async fn end(&self, death: Death, down: Duration) {
+        let seed = {
+            let mut state = self.lock();
+            state.task = None;
+            state.start_at = Some(clock::monotonic() + down);
+            state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
+            state.seeds
+        };
+        self.host.end(death, seed).await;
+    }
+
+    /// Its disk does not keep its word: a broker that ends for it is right.
+    pub(super) fn excuse(&self) {
+        self.lock().excused = true;
+    }
+
+    /// Notices that it ended, and starts it when that is due.
+    pub(super) async fn tick(&self) {
+        let (runs, finished, due) = {
+            let state = self.lock();
+            let finished = state.task.as_ref().is_some_and(Task::is_finished);
+            let due = state.start_at.is_some_and(|at| at <= clock::monotonic());
+            (state.task.is_some(), finished, due)
+        };
+        if runs && !self.host.is_up() {
+            self.record.saw("placed crash");
+            return self.end(Death::Power, AGAIN).await;
+        }
+        let finished = finished.then(|| self.lock().task.take()).flatten();
+        if let Some(task) = finished {
+            let why = match task.await {
+                Ok(Ok(())) => "it stopped by itself".to_owned(),
+                Ok(Err(why)) => why,
+                Err(error) => error.to_string(),
+            };
+            self.ended(&why);
+            // What its page cache made of the files is not known.
+            self.end(Death::Power, AGAIN).await;
+            let mark = Path::new(DATA).join("tidemark-failed");
+            drop(self.host.disk().remove(&mark));
+            drop(self.host.disk().sync_dir(Path::new(DATA)));
+        } else if due {
+            self.start();
+        }
+    }
+
+    fn ended(&self, why: &str) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.excused) {
+            self.record.saw("broker ended for its disk");
+        } else {
+            let index = self.index;
+            self.record.broken(format!("broker {index} ended: {why}"));
+        }
+    }
+
+    /// Stops it as its service manager would.
+    pub(super) async fn stop(&self) {
+        let task = {
+            let mut state = self.lock();
+            state.stop.send_replace(true);
+            state.start_at = None;
+            state.task.take()
+        };
+        let Some(task) = task else { return };
+        match clock::timeout(STOP_WITHIN, task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(why))) => self.ended(&why),
+            Ok(Err(error)) => self.ended(&error.to_string()),
+            Err(_) => {
+                let index = self.index;
+                let text = format!("broker {index} did not stop");
+                self.record.broken(text);
+            }
+        }
+    }
+}
+
+async fn serve(
+    config: ServerConfig,
+    mut stopped: watch::Receiver<bool>,
+    record: Record,
+) -> Result<(), String> {
+    let server = tidemark_server::start(config)
+        .await
+        .map_err(|error| format!("it did not start: {error}"))?;
+    if let Some(reason) = server.marked_failed() {
+        return Err(reason.to_owned());
+    }
+    record.saw("start");
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stop| *stop) => {}
+        reason = server.failed() => return Err(reason),
+    }
+    server.shutdown().await;
+    record.saw("clean stop");
+    Ok(())
+}
