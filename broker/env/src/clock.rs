@@ -1,6 +1,7 @@
 //! Time: the wall clock for what is written down, the monotonic one for durations.
 
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use tokio::time::Instant;
@@ -23,6 +24,23 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| {
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         })
+}
+
+/// Milliseconds since the Unix epoch that never jump: the wall clock as it was when this was first
+/// asked, and the time that has passed since. For what is due at a time and may be stored as well;
+/// another process' may be far from it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "time that has passed, whatever a test does with tokio's"
+)]
+pub fn steady_ms() -> i64 {
+    static BEGAN: OnceLock<(std::time::Instant, i64)> = OnceLock::new();
+    if let Some(steady_ms) = crate::sim::steady_ms() {
+        return steady_ms;
+    }
+    let (began, began_ms) = BEGAN.get_or_init(|| (std::time::Instant::now(), now_ms()));
+    let passed = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+    began_ms.saturating_add(passed)
 }
 
 /// A point on the monotonic clock; it follows tokio's paused time in tests.

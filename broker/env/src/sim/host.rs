@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::AbortHandle;
 
-use super::{EPOCH_MS, World, ip_of, lock};
+use super::{World, ip_of, lock};
 use crate::clock;
 use crate::disk::MemDisk;
 use crate::random::Random;
@@ -38,6 +38,8 @@ pub(super) struct HostState {
     parked: Vec<Waker>,
     tasks: Vec<AbortHandle>,
     skew_ms: i64,
+    /// As it was at the start.
+    first_skew_ms: i64,
     random: Random,
     pub(super) next_port: u16,
     disk: MemDisk,
@@ -53,6 +55,7 @@ impl HostState {
             parked: Vec::new(),
             tasks: Vec::new(),
             skew_ms: 0,
+            first_skew_ms: 0,
             random,
             next_port: 40_000,
             disk,
@@ -108,8 +111,12 @@ impl Host {
 
     /// Its wall clock.
     pub fn now_ms(&self) -> i64 {
-        let elapsed = i64::try_from(self.world.elapsed().as_millis()).unwrap_or(i64::MAX);
-        EPOCH_MS + elapsed + lock(&self.state).skew_ms
+        self.world.now_ms() + lock(&self.state).skew_ms
+    }
+
+    /// Its wall clock as it would be if it had not jumped since the start.
+    fn steady_ms(&self) -> i64 {
+        self.world.now_ms() + lock(&self.state).first_skew_ms
     }
 
     /// Starts `future` as a task of this host. It is dropped when the host ends.
@@ -172,6 +179,7 @@ impl Host {
         let mut state = lock(&self.state);
         state.up = true;
         state.dark = false;
+        state.first_skew_ms = state.skew_ms;
     }
 
     /// Keeps the handle of a task of this host, so that it ends with the host.
@@ -220,6 +228,11 @@ pub(crate) fn is_simulated() -> bool {
 /// The current host's wall clock.
 pub(crate) fn now_ms() -> Option<i64> {
     CURRENT.with_borrow(|host| Some(host.as_ref()?.now_ms()))
+}
+
+/// The current host's time that does not jump.
+pub(crate) fn steady_ms() -> Option<i64> {
+    CURRENT.with_borrow(|host| Some(host.as_ref()?.steady_ms()))
 }
 
 /// The current host's chance.

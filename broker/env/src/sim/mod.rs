@@ -26,7 +26,9 @@ pub use trace::Trace;
 
 pub(crate) use trace::mix_bytes;
 
-pub(crate) use host::{current, hosted, is_simulated, now_ms, pause_for_disk, with_random};
+pub(crate) use host::{
+    current, hosted, is_simulated, now_ms, pause_for_disk, steady_ms, with_random,
+};
 pub(crate) use net::{SimListener, connect, listen};
 
 use host::HostState;
@@ -138,6 +140,11 @@ impl World {
     /// How long the world has been.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// The right time, in milliseconds since 1970.
+    fn now_ms(&self) -> i64 {
+        EPOCH_MS + i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Sets how the world behaves from now on.

@@ -100,7 +100,7 @@ impl Shard {
         {
             let mut state = self.lock();
             state.waiting.insert(token, answer);
-            let records = state.coordinator.handle(clock::now_ms(), token, request);
+            let records = state.coordinator.handle(clock::steady_ms(), token, request);
             self.carry_out(&mut state, &records);
         }
         answered.await.unwrap_or(refusal)
@@ -141,7 +141,7 @@ impl Shard {
     /// Forgets the offsets of deleted topics.
     pub(super) fn topics_deleted(self: &Arc<Self>, topics: &BTreeMap<String, Uuid>) {
         let mut state = self.lock();
-        let records = state.coordinator.topics_deleted(clock::now_ms(), topics);
+        let records = state.coordinator.topics_deleted(clock::steady_ms(), topics);
         self.carry_out(&mut state, &records);
     }
 
@@ -282,14 +282,14 @@ impl Shard {
         state.coordinator = coordinator;
         state.appended_end = end;
         state.loaded = true;
-        let records = state.coordinator.loaded(clock::now_ms(), end);
+        let records = state.coordinator.loaded(clock::steady_ms(), end);
         self.carry_out(&mut state, &records);
         let gone = gone(
             &state.coordinator.topics_with_offsets(),
             &self.controller.image(),
         );
         if !gone.is_empty() {
-            let records = state.coordinator.topics_deleted(clock::now_ms(), &gone);
+            let records = state.coordinator.topics_deleted(clock::steady_ms(), &gone);
             self.carry_out(&mut state, &records);
         }
     }

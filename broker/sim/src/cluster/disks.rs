@@ -74,10 +74,7 @@ fn missing(all: &[Records], history: &[Event]) -> Vec<String> {
             .flat_map(|records| records.iter().filter(|(log, _)| log.0 == name))
             .collect();
         for (offset, value) in records {
-            let held: Vec<_> = logs
-                .iter()
-                .filter_map(|(_, log)| log.get(offset))
-                .collect();
+            let held: Vec<_> = logs.iter().filter_map(|(_, log)| log.get(offset)).collect();
             if held.is_empty() {
                 broken.push(format!("offset {offset} of {name} is on no disk"));
             } else if held.iter().any(|held| held.value != *value) {
