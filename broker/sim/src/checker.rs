@@ -62,6 +62,24 @@ pub enum Event {
         /// What, in its order.
         records: Vec<(i64, u64)>,
     },
+    /// A group was told that it will go on from an offset.
+    Committed {
+        /// The group.
+        group: String,
+        /// Where.
+        at: Place,
+        /// The next offset to be read.
+        next: i64,
+    },
+    /// Where a group goes on from at the end.
+    GoesOn {
+        /// The group.
+        group: String,
+        /// Where.
+        at: Place,
+        /// The next offset to be read; `None` where nothing is committed.
+        next: Option<i64>,
+    },
     /// All that is there at the end, after everything was mended.
     Found {
         /// Where.
@@ -111,6 +129,8 @@ struct Checker {
     /// Pairs of offsets that readers got one after the other.
     steps: BTreeSet<(Place, i64, i64)>,
     groups: BTreeMap<String, BTreeSet<(Place, i64)>>,
+    /// The highest offset that a group was told to go on from.
+    commits: BTreeMap<(String, Place), i64>,
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
     anomalies: Vec<Anomaly>,
 }
@@ -175,6 +195,23 @@ impl Checker {
                     self.seen(from, *offset, *value);
                     let read = self.groups.entry(group.clone()).or_default();
                     read.insert((from.clone(), *offset));
+                }
+            }
+            Event::Committed { group, at, next } => {
+                let key = (group.clone(), at.clone());
+                let highest = self.commits.entry(key).or_insert(*next);
+                *highest = *next.max(highest);
+            }
+            Event::GoesOn { group, at, next } => {
+                let committed = self.commits.get(&(group.clone(), at.clone()));
+                let committed = committed.copied();
+                if committed > *next {
+                    self.broken(
+                        "lost commit",
+                        format!(
+                            "group {group} committed {committed:?} of {at:?} and goes on from {next:?}"
+                        ),
+                    );
                 }
             }
             Event::Found { at, records } => {

@@ -300,3 +300,6 @@ fn parts_of(address: &str) -> io::Result<(&str, u16)> {
             )
         })
 }
+
+#[cfg(test)]
+mod tests;

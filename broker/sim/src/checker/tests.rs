@@ -166,3 +166,27 @@ fn a_group_reads_everything() {
     ];
     assert_eq!(rules(&history), ["unseen"]);
 }
+
+#[test]
+fn what_a_group_committed_stays_committed() {
+    let committed = |next| Event::Committed {
+        group: "g".to_owned(),
+        at: at(),
+        next,
+    };
+    let goes_on = |next| Event::GoesOn {
+        group: "g".to_owned(),
+        at: at(),
+        next,
+    };
+    assert_eq!(
+        rules(&[committed(5), committed(7), goes_on(Some(7))]),
+        [""; 0]
+    );
+    assert_eq!(rules(&[committed(7), goes_on(Some(8))]), [""; 0]);
+    assert_eq!(
+        rules(&[committed(7), committed(5), goes_on(Some(5))]),
+        ["lost commit"]
+    );
+    assert_eq!(rules(&[committed(7), goes_on(None)]), ["lost commit"]);
+}

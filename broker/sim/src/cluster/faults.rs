@@ -1,16 +1,15 @@
 //! What goes wrong, and when.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_env::clock::{self, Instant};
-use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp};
+use tidemark_env::disk::{Fault, FaultError, FaultOp};
 use tidemark_env::random::Random;
 use tidemark_env::sim::{Death, Host, Weather, World};
 
 use super::Record;
-use super::machine::{DATA, Machine};
+use super::machine::Machine;
 
 /// What is undone later.
 enum Undo {
@@ -75,7 +74,7 @@ impl Faults {
             Undo::Resume(index) => machines[*index].host.resume(),
             Undo::Heal => self.world.heal(),
             Undo::Weather => self.world.set_weather(Weather::default()),
-            Undo::Room(index) => machines[*index].host.disk().set_capacity(None),
+            Undo::Room(index) => machines[*index].set_room(None),
         }
     }
 
@@ -87,7 +86,7 @@ impl Faults {
         for machine in machines {
             machine.host.disk().clear_faults();
             machine.host.disk().keep_power();
-            machine.host.disk().set_capacity(None);
+            machine.set_room(None);
         }
         self.world.heal();
     }
@@ -133,7 +132,7 @@ impl Faults {
                     0 => FaultOp::Write,
                     _ => FaultOp::Sync,
                 };
-                machine.excuse();
+                machine.disk_fails();
                 machine.host.disk().inject(Fault {
                     op,
                     path_contains: String::new(),
@@ -144,13 +143,7 @@ impl Faults {
                 "disk error"
             }
             12 => {
-                let disk = machine.host.disk();
-                let Ok(space) = disk.space(Path::new(DATA)) else {
-                    return;
-                };
-                let used = space.total_bytes - space.free_bytes;
-                machine.excuse();
-                disk.set_capacity(Some(used + self.random.below(2 << 20)));
+                machine.set_room(Some(self.random.below(2 << 20)));
                 self.later(500, 10_000, Undo::Room(index));
                 "disk full"
             }

@@ -149,6 +149,10 @@ impl Load {
         for reader in readers {
             self.ended(reader.await);
         }
+        self.wait_for("the group's offsets");
+        let shared = self.shared.clone();
+        let looking = self.at_the_end.spawn("offsets", offsets(shared));
+        self.ended(looking.await);
     }
 
     fn ended(&self, result: Result<(), tidemark_env::task::TaskError>) {
@@ -389,13 +393,45 @@ async fn read_in_group(shared: Shared, mut random: Random) {
                 }
             }
             if random.one_in(3) {
+                let progress = consumer.progress();
                 match consumer.commit().await {
-                    Ok(()) => shared.record.saw("commit"),
+                    Ok(()) => {
+                        shared.record.saw("commit");
+                        for (partition, progress) in progress {
+                            let Some(next) = progress.position else {
+                                continue;
+                            };
+                            shared.record.event(Event::Committed {
+                                group: GROUP.to_owned(),
+                                at: place(partition.partition),
+                                next,
+                            });
+                        }
+                    }
                     Err(error) => shared.failed("commit", &error),
                 }
             }
         }
         drop(consumer.close().await);
+    }
+}
+
+/// Looks where the group goes on.
+async fn offsets(shared: Shared) {
+    loop {
+        let cluster = shared.cluster().await;
+        if let Ok(offsets) = cluster.group_offsets(GROUP).await {
+            for partition in 0..PARTITIONS {
+                let committed = offsets.get(&TopicPartition::new(TOPIC, partition));
+                shared.record.event(Event::GoesOn {
+                    group: GROUP.to_owned(),
+                    at: place(partition),
+                    next: committed.map(|committed| committed.offset),
+                });
+            }
+            return;
+        }
+        clock::sleep(PAUSE).await;
     }
 }
 

@@ -25,8 +25,10 @@ struct State {
     task: Option<Task<Result<(), String>>>,
     stop: watch::Sender<bool>,
     start_at: Option<Instant>,
-    /// What the disk was made to do: a broker that ends for it is right.
-    excused: bool,
+    /// The disk was made to fail: a broker that ends for it is right.
+    failing: bool,
+    /// The disk has no room: one that ends or does not start for it is right.
+    full: bool,
     seeds: u64,
 }
 
@@ -63,7 +65,8 @@ impl Machine {
                 task: None,
                 stop: watch::channel(false).0,
                 start_at: None,
-                excused: false,
+                failing: false,
+                full: false,
                 seeds: index as u64,
             }),
         }
@@ -107,6 +110,7 @@ impl Machine {
         let seed = {
             let mut state = self.lock();
             state.task = None;
+            state.failing = false;
             state.start_at = Some(clock::monotonic() + down);
             state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
             state.seeds
@@ -114,9 +118,18 @@ impl Machine {
         self.host.end(death, seed).await;
     }
 
-    /// Its disk does not keep its word: a broker that ends for it is right.
-    pub(super) fn excuse(&self) {
-        self.lock().excused = true;
+    /// Its disk will fail, until the broker ends.
+    pub(super) fn disk_fails(&self) {
+        self.lock().failing = true;
+    }
+
+    /// Its disk has so much room and no more, or what it needs.
+    pub(super) fn set_room(&self, room: Option<u64>) {
+        let disk = self.host.disk();
+        let used = disk.space(Path::new(DATA));
+        let used = used.map_or(0, |space| space.total_bytes - space.free_bytes);
+        disk.set_capacity(room.map(|room| used + room));
+        self.lock().full = room.is_some();
     }
 
     /// Notices that it ended, and starts it when that is due.
@@ -150,8 +163,9 @@ impl Machine {
     }
 
     fn ended(&self, why: &str) {
-        let mut state = self.lock();
-        if std::mem::take(&mut state.excused) {
+        let state = self.lock();
+        let full = state.full && why.contains("os error 28");
+        if state.failing || full {
             self.record.saw("broker ended for its disk");
         } else {
             let index = self.index;
