@@ -71,8 +71,15 @@ pub enum Event {
         /// The next offset to be read.
         next: i64,
     },
-    /// Where a group goes on from at the end.
+    /// Somebody begins to ask where a group goes on from.
+    Asks {
+        /// Who, one question at a time.
+        by: u32,
+    },
+    /// Where a group goes on from, as the answer says.
     GoesOn {
+        /// Who had asked.
+        by: u32,
         /// The group.
         group: String,
         /// Where.
@@ -131,6 +138,8 @@ struct Checker {
     groups: BTreeMap<String, BTreeSet<(Place, i64)>>,
     /// The highest offset that a group was told to go on from.
     commits: BTreeMap<(String, Place), i64>,
+    /// The same at the moment when somebody asked.
+    asked: BTreeMap<u32, BTreeMap<(String, Place), i64>>,
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
     anomalies: Vec<Anomaly>,
 }
@@ -202,8 +211,17 @@ impl Checker {
                 let highest = self.commits.entry(key).or_insert(*next);
                 *highest = *next.max(highest);
             }
-            Event::GoesOn { group, at, next } => {
-                let committed = self.commits.get(&(group.clone(), at.clone()));
+            Event::Asks { by } => {
+                self.asked.insert(*by, self.commits.clone());
+            }
+            Event::GoesOn {
+                by,
+                group,
+                at,
+                next,
+            } => {
+                let known = self.asked.get(by);
+                let committed = known.and_then(|known| known.get(&(group.clone(), at.clone())));
                 let committed = committed.copied();
                 if committed > *next {
                     self.broken(

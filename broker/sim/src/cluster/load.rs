@@ -100,6 +100,7 @@ pub(super) fn start(
     for by in 0..2 {
         readers.push(host(by).spawn("member", read_in_group(shared.clone(), chance())));
     }
+    readers.push(host(1).spawn("offsets", watch_offsets(shared.clone())));
     Load {
         shared,
         stop,
@@ -149,10 +150,6 @@ impl Load {
         for reader in readers {
             self.ended(reader.await);
         }
-        self.wait_for("the group's offsets");
-        let shared = self.shared.clone();
-        let looking = self.at_the_end.spawn("offsets", offsets(shared));
-        self.ended(looking.await);
     }
 
     fn ended(&self, result: Result<(), tidemark_env::task::TaskError>) {
@@ -416,22 +413,43 @@ async fn read_in_group(shared: Shared, mut random: Random) {
     }
 }
 
-/// Looks where the group goes on.
-async fn offsets(shared: Shared) {
-    loop {
-        let cluster = shared.cluster().await;
-        if let Ok(offsets) = cluster.group_offsets(GROUP).await {
+/// Looks where the group goes on; says whether there was an answer.
+async fn offsets(shared: &Shared, cluster: &Cluster, by: u32) -> bool {
+    shared.record.event(Event::Asks { by });
+    match cluster.group_offsets(GROUP).await {
+        Ok(offsets) => {
             for partition in 0..PARTITIONS {
                 let committed = offsets.get(&TopicPartition::new(TOPIC, partition));
                 shared.record.event(Event::GoesOn {
+                    by,
                     group: GROUP.to_owned(),
                     at: place(partition),
                     next: committed.map(|committed| committed.offset),
                 });
             }
+            true
+        }
+        Err(error) => {
+            shared.failed("offsets", &error);
+            false
+        }
+    }
+}
+
+/// Looks often where the group goes on, and once more at the end.
+async fn watch_offsets(shared: Shared) {
+    shared.ready().await;
+    let mut cluster = shared.cluster().await;
+    loop {
+        let over = shared.over();
+        let answered = offsets(&shared, &cluster, 0).await;
+        if over && answered {
             return;
         }
-        clock::sleep(PAUSE).await;
+        clock::sleep(Duration::from_millis(200)).await;
+        if !answered {
+            cluster = shared.cluster().await;
+        }
     }
 }
 
