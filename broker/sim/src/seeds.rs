@@ -23,10 +23,13 @@ pub const STATES: &[&str] = &[
     "fault: kill",
     "fault: pause",
     "fault: power cut",
+    "fault: power cut at a change of some files",
     "fault: power cut at a change of the disk",
+    "fault: restart",
     "fault: slow network and disks",
     "partitions added",
     "placed crash",
+    "refused write",
     "topic deleted",
 ];
 /// What each seed has to have at least.

@@ -98,7 +98,7 @@ impl Faults {
             return;
         }
         let down = millis(self.random.between(10, 6000));
-        let what = match self.random.below(14) {
+        let what = match self.random.below(16) {
             0 | 1 => {
                 machine.end(Death::Kill, down).await;
                 "kill"
@@ -111,6 +111,18 @@ impl Faults {
                 let changes = self.random.below(300);
                 machine.host.disk().cut_power_after(changes);
                 "power cut at a change of the disk"
+            }
+            14 => {
+                // Right after a write of what others are told of.
+                let at = ["metadata", "wal", "checkpoint", "meta.properties"];
+                let at = at[self.random.index(at.len())];
+                let changes = self.random.below(6);
+                machine.host.disk().cut_power_at(at, changes);
+                "power cut at a change of some files"
+            }
+            15 => {
+                machine.restart();
+                "restart"
             }
             6 => {
                 machine.host.pause();

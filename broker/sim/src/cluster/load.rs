@@ -18,12 +18,12 @@ use tidemark_env::sim::Host;
 use tidemark_env::task::Task;
 use tokio::sync::watch;
 
-use super::Record;
 use super::machine::Machine;
+use super::{Record, raw};
 use crate::checker::{Event, Place};
 
-const TOPIC: &str = "orders";
-const PARTITIONS: i32 = 3;
+pub(super) const TOPIC: &str = "orders";
+pub(super) const PARTITIONS: i32 = 3;
 const GROUP: &str = "shippers";
 /// Between two tries of a client.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -32,10 +32,10 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// What clients share.
 #[derive(Clone)]
-struct Shared {
+pub(super) struct Shared {
     bootstrap: String,
     replicas: i16,
-    record: Record,
+    pub(super) record: Record,
     ready: Arc<AtomicBool>,
     /// Nothing new is written.
     stop: watch::Receiver<bool>,
@@ -55,7 +55,7 @@ pub(super) struct Load {
     at_the_end: Arc<Host>,
 }
 
-fn place(partition: i32) -> Place {
+pub(super) fn place(partition: i32) -> Place {
     (TOPIC.to_owned(), partition)
 }
 
@@ -93,6 +93,7 @@ pub(super) fn start(
         let writing = write(shared.clone(), by, chance());
         writers.push(host(by as usize).spawn("writer", writing));
     }
+    writers.push(host(1).spawn("raw writer", raw::write(shared.clone(), 50, chance())));
     for by in 0..2 {
         let reading = read(shared.clone(), by, chance());
         readers.push(host(1 + by as usize).spawn("reader", reading));
@@ -161,7 +162,7 @@ impl Load {
 
 impl Shared {
     /// A client, as soon as somebody answers.
-    async fn cluster(&self) -> Cluster {
+    pub(super) async fn cluster(&self) -> Cluster {
         let options = ClusterOptions {
             connection: ConnectionOptions {
                 connect_timeout: Duration::from_secs(2),
@@ -179,13 +180,13 @@ impl Shared {
         }
     }
 
-    async fn ready(&self) {
+    pub(super) async fn ready(&self) {
         while !self.ready.load(Ordering::Relaxed) {
             clock::sleep(PAUSE).await;
         }
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         *self.stop.borrow()
     }
 
@@ -193,7 +194,7 @@ impl Shared {
         *self.over.borrow()
     }
 
-    fn failed(&self, what: &str, error: &tidemark_client::ClientError) {
+    pub(super) fn failed(&self, what: &str, error: &tidemark_client::ClientError) {
         let text = match error.code() {
             Some(code) => format!("{code:?}"),
             None => format!("{error:?}")
@@ -207,7 +208,7 @@ impl Shared {
 }
 
 /// A value with as many bytes as chance wants around it.
-fn payload(value: u64, random: &mut Random) -> Bytes {
+pub(super) fn payload(value: u64, random: &mut Random) -> Bytes {
     let padding = match random.below(40) {
         0 => random.below(20_000),
         _ => random.below(200),

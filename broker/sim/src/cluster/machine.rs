@@ -24,6 +24,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 struct State {
     task: Option<Task<Result<(), String>>>,
     stop: watch::Sender<bool>,
+    /// It was asked to stop.
+    stopping: bool,
     start_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
@@ -64,6 +66,7 @@ impl Machine {
             state: Mutex::new(State {
                 task: None,
                 stop: watch::channel(false).0,
+                stopping: false,
                 start_at: None,
                 failing: false,
                 full: false,
@@ -102,7 +105,15 @@ impl Machine {
         let mut state = self.lock();
         state.task = Some(task);
         state.stop = stop;
+        state.stopping = false;
         state.start_at = None;
+    }
+
+    /// Asks it to stop, as its service manager would; it is started again afterwards.
+    pub(super) fn restart(&self) {
+        let mut state = self.lock();
+        state.stop.send_replace(true);
+        state.stopping = true;
     }
 
     /// Ends it now, and starts it again after `down`.
@@ -146,7 +157,9 @@ impl Machine {
         }
         let finished = finished.then(|| self.lock().task.take()).flatten();
         if let Some(task) = finished {
+            let stopping = self.lock().stopping;
             let why = match task.await {
+                Ok(Ok(())) if stopping => return self.end(Death::Kill, AGAIN).await,
                 Ok(Ok(())) => "it stopped by itself".to_owned(),
                 Ok(Err(why)) => why,
                 Err(error) => error.to_string(),

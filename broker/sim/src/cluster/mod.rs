@@ -7,6 +7,7 @@ mod disks;
 mod faults;
 mod load;
 mod machine;
+mod raw;
 
 use std::collections::BTreeMap;
 use std::fmt;
