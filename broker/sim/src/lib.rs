@@ -22,3 +22,4 @@ pub mod random;
 pub mod seeds;
 pub mod shadow;
 mod steps;
+pub mod told;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tidemark_env::{clock, task};
 use tidemark_sim::history::{self, Options};
-use tidemark_sim::{cluster, seeds};
+use tidemark_sim::{cluster, seeds, told};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::prelude::*;
 
 /// Runs seeded histories with faults and checks what is promised.
 #[derive(Parser)]
@@ -116,13 +118,17 @@ fn directories(args: &Directories) -> ExitCode {
 
 /// One seed, for people and for [`many`].
 fn one(seed: u64, args: &Cluster) -> ExitCode {
-    if let Some(filter) = &args.log {
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
+    let printing = args.log.as_ref().map(|filter| {
+        tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .without_time()
-            .init();
-    }
+            .with_ansi(false)
+            .with_filter(EnvFilter::new(filter))
+    });
+    tracing_subscriber::registry()
+        .with(told::Counting.with_filter(LevelFilter::INFO))
+        .with(printing)
+        .init();
     // A panic anywhere fails the seed, whoever would have caught it.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -152,7 +158,10 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
         Err(error) => Err(error),
     };
     let report = match report {
-        Ok(report) => report,
+        Ok(mut report) => {
+            report.seen.extend(told::take());
+            report
+        }
         Err(error) => {
             drop(writeln!(out, "broken {error}"));
             return ExitCode::FAILURE;
