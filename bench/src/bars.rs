@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::plan::{Contender, DEFAULTS, LARGE, Phase};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Step};
 use crate::stats::Ratio;
 
 /// A promise about a ratio.
@@ -139,6 +139,7 @@ pub fn bars(scenario: Scenario) -> Vec<Bar> {
             ),
         ],
         Scenario::Tailing => Vec::new(),
+        Scenario::Replicated => replicated_bars(),
     }
 }
 
@@ -206,6 +207,41 @@ fn produce_bars(scenario: Scenario) -> Vec<Bar> {
         }
     }
     bars
+}
+
+/// Half of Kafka's CPU, and no tail above its.
+fn replicated_bars() -> Vec<Bar> {
+    let of_step = |step: Step| {
+        let (key, title) = (step.key(), step.title());
+        let cpu = || {
+            let text = format!("{title}: CPU per GB at most half of Kafka's");
+            bar(
+                format!("{key}.cpu"),
+                text,
+                Contender::Kafka,
+                Side::AtMost,
+                0.5,
+            )
+        };
+        let p99 = || {
+            let text = format!("{title}: p99 not above Kafka's");
+            bar(
+                format!("{key}.p99"),
+                text,
+                Contender::Kafka,
+                Side::AtMost,
+                1.0,
+            )
+        };
+        match step.phase {
+            Phase::Produce(_) => vec![cpu()],
+            Phase::ProduceAt(_) => vec![cpu(), p99()],
+            Phase::OneByOne => vec![p99()],
+            Phase::Consume(_) | Phase::ConsumeAt(_) => Vec::new(),
+        }
+    };
+    let steps = Scenario::Replicated.steps();
+    steps.into_iter().flat_map(of_step).collect()
 }
 
 #[cfg(test)]

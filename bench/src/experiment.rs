@@ -60,11 +60,11 @@ pub struct Outcome {
 
 /// Reads the broker's counters around a window.
 pub struct Observed {
-    pid: u32,
-    metrics: Option<String>,
+    pids: Vec<u32>,
+    metrics: Vec<Option<String>>,
     scratch: PathBuf,
     count_flushes: bool,
-    counter: Option<Counter>,
+    counters: Vec<Counter>,
     before: Option<(CpuSample, Instant)>,
     /// What was read, once the window is over.
     pub seen: Option<Seen>,
@@ -101,19 +101,23 @@ impl Observed {
     /// A window on `broker` that has not begun; `scratch` is a directory for counters.
     pub fn new(broker: &Running, scratch: &Path, count_flushes: bool) -> Observed {
         Observed {
-            pid: broker.pid(),
-            metrics: broker.metrics_address(),
+            pids: broker.pids(),
+            metrics: broker.metrics_addresses(),
             scratch: scratch.to_owned(),
             count_flushes,
-            counter: None,
+            counters: Vec::new(),
             before: None,
             seen: None,
         }
     }
 
     fn sample(&self) -> Result<CpuSample> {
-        sample_cpu(self.pid)
-            .ok_or_else(|| Failure::Finding(format!("the broker with pid {} is gone", self.pid)))
+        sample_cpu(&self.pids).ok_or_else(|| {
+            Failure::Finding(format!(
+                "a broker with one of the pids {:?} is gone",
+                self.pids
+            ))
+        })
     }
 }
 
@@ -122,7 +126,11 @@ impl Window for Observed {
         // Nobody pays for what another one left in the page cache.
         rustix::fs::sync();
         if self.count_flushes {
-            self.counter = Counter::start(self.pid, &self.scratch, self.metrics.clone());
+            let each = self.pids.iter().zip(&self.metrics);
+            let started: Option<Vec<Counter>> = each
+                .map(|(pid, metrics)| Counter::start(*pid, &self.scratch, metrics.clone()))
+                .collect();
+            self.counters = started.unwrap_or_default();
         }
         self.before = Some((self.sample()?, Instant::now()));
         Ok(())
@@ -140,7 +148,12 @@ impl Window for Observed {
             exact: used.exact,
             wait_share: used.wait_s / wall_s,
             wall_s,
-            flushes: self.counter.take().and_then(Counter::stop),
+            flushes: self
+                .counters
+                .drain(..)
+                .map(Counter::stop)
+                .reduce(|sum, one| Some(sum?.and(one?)))
+                .flatten(),
         });
         Ok(())
     }
@@ -204,9 +217,10 @@ pub fn say(text: &str) {
     writeln!(std::io::stderr(), "bench: {text}").unwrap_or_default();
 }
 
-/// Resident memory of a broker in MiB.
+/// Resident memory of a broker, or of a cluster together, in MiB.
 pub fn resident_mib(broker: &Running) -> Result<f64> {
-    resident_bytes(broker.pid())
+    let each = broker.pids().into_iter().map(resident_bytes);
+    each.sum::<Option<u64>>()
         .map(|bytes| bytes as f64 / f64::from(1 << 20))
         .ok_or_else(|| Failure::Finding(format!("{} is gone", broker.contender.name())))
 }
@@ -221,38 +235,48 @@ impl Experiment<'_> {
         if scenario == Scenario::Main {
             self.starts(&contenders)?;
         }
-        let slow = scenario == Scenario::SlowDisk;
-        let mut slowed = Vec::new();
+        let clusters = scenario == Scenario::Replicated;
+        if clusters {
+            // Six brokers are enough for one machine.
+            bench.dismiss();
+        }
+        let mut own = Vec::new();
         for &contender in &contenders {
             let name = format!("{}-{}", contender.name(), scenario.name());
-            if slow && contender == Contender::Tidemark {
+            if clusters {
+                let started = self.places.start_cluster(contender, &name)?;
+                own.push(self.warm(started)?);
+            } else if scenario == Scenario::SlowDisk && contender == Contender::Tidemark {
                 let set = format!("disk.flush.delay.us={DISK_DELAY_US}");
-                slowed.push(self.warm(contender, &name, &[set])?);
+                let started = self.places.start_with(contender, &name, &[set])?;
+                own.push(self.warm(started)?);
             } else if !bench.standing.iter().any(|b| b.contender == contender) {
-                bench.standing.push(self.warm(contender, &name, &[])?);
+                let started = self.places.start(contender, &name)?;
+                bench.standing.push(self.warm(started)?);
             }
         }
+        let is_own = |who: Contender| own.iter().any(|b: &Running| b.contender == who);
         let standing = bench.standing.iter_mut();
-        let mut running: Vec<&mut Running> = slowed
-            .iter_mut()
-            .chain(standing.filter(|b| !slow || b.contender != Contender::Tidemark))
-            .collect();
+        let standing: Vec<&mut Running> = standing.filter(|b| !is_own(b.contender)).collect();
+        let mut running: Vec<&mut Running> = own.iter_mut().chain(standing).collect();
         for round in 0..self.plan.rounds {
             let order = order(&contenders, round);
             self.round(scenario, &mut running, &order, round)?;
         }
-        if scenario == Scenario::Main {
+        if matches!(scenario, Scenario::Main | Scenario::Replicated) {
             self.idle(&mut running)?;
         }
-        for broker in slowed {
+        for broker in own {
             broker.stop(bench.keep);
         }
         Ok(())
     }
 
-    fn warm(&mut self, contender: Contender, name: &str, sets: &[String]) -> Result<Running> {
-        let mut broker = self.places.start_with(contender, name, sets)?;
-        first_ack(&mut broker, self.load)?;
+    fn warm(&mut self, mut broker: Running) -> Result<Running> {
+        let seconds = first_ack(&mut broker, self.load)?;
+        if broker.pids().len() > 1 {
+            self.put("start", broker.contender, 0, seconds, true);
+        }
         self.warm_up(&mut broker)?;
         Ok(broker)
     }
@@ -407,12 +431,15 @@ impl Experiment<'_> {
                 if step.shape == SLOW && contender == Contender::Tidemark {
                     check_delayed(&mut done.latencies_ms)?;
                 }
-                for (suffix, fraction) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-                    if let Some(ms) = percentile(&mut done.latencies_ms, fraction) {
-                        let key = format!("{}.{suffix}", step.key());
-                        self.put(&key, contender, round, ms, quiet);
-                    }
-                }
+                self.latencies(&step.key(), contender, round, &mut done.latencies_ms, quiet);
+                self.produced(contender, name, &done)
+            }
+            Phase::OneByOne => {
+                let seconds = self.plan.fixed_s;
+                let mut done = self
+                    .load
+                    .one_by_one(at, &name, shape, seconds, &mut window)?;
+                self.latencies(&step.key(), contender, round, &mut done.latencies_ms, true);
                 self.produced(contender, name, &done)
             }
             Phase::Consume(_) => {
@@ -444,6 +471,21 @@ impl Experiment<'_> {
             flushes: seen.flushes,
             lateness_p99_ms,
         })
+    }
+
+    fn latencies(
+        &mut self,
+        key: &str,
+        contender: Contender,
+        round: usize,
+        latencies_ms: &mut [f64],
+        quiet: bool,
+    ) {
+        for (suffix, fraction) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
+            if let Some(ms) = percentile(latencies_ms, fraction) {
+                self.put(&format!("{key}.{suffix}"), contender, round, ms, quiet);
+            }
+        }
     }
 
     fn produced(

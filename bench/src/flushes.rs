@@ -82,6 +82,21 @@ pub struct Flushes {
 }
 
 impl Flushes {
+    /// Both together.
+    pub fn and(self, other: Flushes) -> Flushes {
+        let either = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or_default() + b.unwrap_or_default()),
+        };
+        Flushes {
+            fsync: self.fsync + other.fsync,
+            fdatasync: self.fdatasync + other.fdatasync,
+            dsync: self.dsync + other.dsync,
+            syncfs: self.syncfs + other.syncfs,
+            by_metric: either(self.by_metric, other.by_metric),
+        }
+    }
+
     /// Those that an acknowledgement may rest on.
     pub fn durable(&self) -> u64 {
         self.by_metric

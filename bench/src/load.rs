@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::contender::Running;
 use crate::failure::{Failure, Result, while_doing};
-use crate::plan::{Batching, DEFAULTS, due_after_tick};
+use crate::plan::{Batching, DEFAULTS, SINGLE, due_after_tick};
 use crate::scenario::Shape;
 use crate::stats::split_mix;
 
@@ -25,6 +25,8 @@ pub const RECORD_BYTES: usize = 1024;
 const PARTITIONS: i32 = 12;
 /// No step waits longer for a broker.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two records that are sent one by one: nothing is left to do meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a produce window sent and how it was acknowledged.
 #[derive(Debug, Clone, Default)]
@@ -293,6 +295,36 @@ impl Load {
         finish(&producers, start, sent, window)
     }
 
+    /// Sends a record, waits for its acknowledgement and then for [`PAUSE`], again and again for
+    /// `seconds`; each goes to the next partition.
+    pub fn one_by_one(
+        &self,
+        bootstrap: &str,
+        topic: &str,
+        shape: Shape,
+        seconds: f64,
+        window: &mut dyn Window,
+    ) -> Result<Produced> {
+        let producers = self.producers(bootstrap, topic, shape, SINGLE)?;
+        window.begin()?;
+        let start = Instant::now();
+        let end = start + Duration::from_secs_f64(seconds);
+        let sent = each(&producers, |_, producer| {
+            let epoch = producer.context().epoch;
+            let mut sent = 0;
+            while Instant::now() < end {
+                let opaque = epoch.elapsed().as_micros() as usize + 1;
+                let partition = (sent % shape.partitions as u64) as i32;
+                self.send(producer, topic, partition, sent, opaque)?;
+                sent += 1;
+                drop(settled(producer, sent, PATIENCE)?);
+                std::thread::sleep(PAUSE);
+            }
+            Ok((sent, Vec::new()))
+        })?;
+        finish(&producers, start, sent, window)
+    }
+
     /// Reads a topic from its beginning, again and again for `seconds`, or once at a fixed rate.
     /// Fewer than `expected` records in the first whole pass are lost ones, which ends the run.
     pub fn consume(
@@ -529,10 +561,8 @@ fn listens(address: &SocketAddr) -> bool {
 /// created by asking for it.
 pub fn first_ack(running: &mut Running, load: &Load) -> Result<f64> {
     let deadline = running.spawned + PATIENCE;
-    let address: SocketAddr = running
-        .bootstrap
-        .parse()
-        .map_err(while_doing("reading an address"))?;
+    let first = running.bootstrap.split(',').next().unwrap_or_default();
+    let address: SocketAddr = first.parse().map_err(while_doing("reading an address"))?;
     while !listens(&address) {
         running.check_alive()?;
         if Instant::now() > deadline {

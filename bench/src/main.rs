@@ -46,7 +46,7 @@ struct Options {
     #[command(subcommand)]
     tool: Option<Tool>,
     /// What is measured, separated by commas: main, partitions, producers, slow-disk,
-    /// ten-thousand, tailing, all.
+    /// ten-thousand, tailing, replicated, all.
     #[arg(long, default_value = "main")]
     scenario: String,
     /// About three minutes a scenario: shows that everything works, decides nothing.

@@ -70,6 +70,14 @@ pub const LARGE: Batching = Batching {
     in_flight: 20,
 };
 
+/// Nothing to wait for: a record leaves as it comes.
+pub const SINGLE: Batching = Batching {
+    name: "single",
+    batch_bytes: 16 * 1024,
+    linger_ms: 0,
+    in_flight: 1,
+};
+
 /// One kind of window.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub enum Phase {
@@ -81,6 +89,8 @@ pub enum Phase {
     ProduceAt(u32),
     /// Read the topic of client defaults at a fixed rate in MB/s.
     ConsumeAt(u32),
+    /// Produce single records without a linger to a broker that has nothing else to do.
+    OneByOne,
 }
 
 impl Phase {
@@ -91,6 +101,7 @@ impl Phase {
             Phase::Consume(b) => format!("consume.{}", b.name),
             Phase::ProduceAt(mb_s) => format!("produce.at{mb_s}"),
             Phase::ConsumeAt(mb_s) => format!("consume.at{mb_s}"),
+            Phase::OneByOne => "one".to_owned(),
         }
     }
 
@@ -105,6 +116,7 @@ impl Phase {
             }
             Phase::ProduceAt(mb_s) => format!("produce at {mb_s} MB/s"),
             Phase::ConsumeAt(mb_s) => format!("consume at {mb_s} MB/s"),
+            Phase::OneByOne => "one record while idle".to_owned(),
         }
     }
 }

@@ -80,8 +80,24 @@ pub fn cpu_between(before: &CpuSample, after: &CpuSample, ticks_per_s: f64) -> C
     }
 }
 
-/// Samples a living process; `None` when it is gone.
-pub fn sample_cpu(pid: u32) -> Option<CpuSample> {
+/// Samples living processes together; `None` when one is gone.
+pub fn sample_cpu(pids: &[u32]) -> Option<CpuSample> {
+    let mut all = CpuSample {
+        tasks: BTreeMap::new(),
+        process_ticks: 0,
+    };
+    for pid in pids {
+        let CpuSample {
+            tasks,
+            process_ticks,
+        } = sample_one(*pid)?;
+        all.tasks.extend(tasks);
+        all.process_ticks += process_ticks;
+    }
+    Some(all)
+}
+
+fn sample_one(pid: u32) -> Option<CpuSample> {
     let root = format!("/proc/{pid}");
     let process_ticks = parse_stat_ticks(&fs::read_to_string(format!("{root}/stat")).ok()?)?;
     let mut tasks = BTreeMap::new();
@@ -182,12 +198,12 @@ mod tests {
     #[test]
     fn this_process_can_be_sampled() {
         let pid = std::process::id();
-        let before = sample_cpu(pid).unwrap();
+        let before = sample_cpu(&[pid]).unwrap();
         let mut x = 1_u64;
         for i in 0..20_000_000_u64 {
             x = std::hint::black_box(x.wrapping_mul(i | 1));
         }
-        let after = sample_cpu(pid).unwrap();
+        let after = sample_cpu(&[pid]).unwrap();
         assert!(cpu_between(&before, &after, TICKS_PER_S).run_s > 0.0);
         assert!(resident_bytes(pid).unwrap() > 100_000);
     }

@@ -42,13 +42,15 @@ pub fn measures(scenario: Scenario) -> Vec<Measure> {
         if matches!(phase, Phase::Produce(_) | Phase::Consume(_)) {
             all.push(measure(&format!("{key}.mb_s"), &title, "MB/s", true));
         }
-        if let Phase::ProduceAt(_) = phase {
+        if let Phase::ProduceAt(_) | Phase::OneByOne = phase {
             for (p, name) in [("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")] {
                 let title = format!("{title}: {name} to the ack");
                 all.push(measure(&format!("{key}.{p}"), &title, "ms", false));
             }
         }
-        all.push(measure(&format!("{key}.cpu"), &title, "CPU-s/GB", false));
+        if phase != Phase::OneByOne {
+            all.push(measure(&format!("{key}.cpu"), &title, "CPU-s/GB", false));
+        }
         if step.writes() {
             all.push(measure(&format!("{key}.flushes"), &title, FLUSHES, false));
         }
@@ -93,6 +95,19 @@ pub fn measures(scenario: Scenario) -> Vec<Measure> {
             ("tail.cpu_per_record", "CPU per delivered record", "µs"),
             ("tail.rss", "resident memory, all connected", "MiB"),
             ("tail.flushes", "while tailing", FLUSHES),
+        ],
+        Scenario::Replicated => &[
+            ("rss.loaded", "resident memory of three, after load", "MiB"),
+            (
+                "idle.cpu",
+                "CPU of three while idle, after load",
+                "% of a core",
+            ),
+            (
+                "start",
+                "start of three to the first acknowledged record",
+                "s",
+            ),
         ],
         Scenario::Partitions | Scenario::Producers | Scenario::SlowDisk => &[],
     };

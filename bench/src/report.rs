@@ -205,6 +205,9 @@ fn scenario_note(scenario: Scenario, plan: &Plan) -> Vec<String> {
             "{} topics of {} partitions, {} starts of each kind; default heap of Kafka's start script (1 GiB); the consumer holds one fetch session over all partitions as the Java client does; before kill -9 a 16 KiB batch is acknowledged in every second partition, and afterwards every log end is checked; waits end after {:.0} s",
             plan.many_topics, plan.many_partitions, plan.many_trials, plan.many_patience_s,
         ),
+        Scenario::Replicated => {
+            "clusters of three brokers, each a controller too, one cluster per contender; three replicas of every partition, min.insync.replicas 2, acks=all; CPU, memory and flushes are those of the three together".to_owned()
+        }
         Scenario::Tailing => format!(
             "{} consumers with a connection and a fetch session each, all reading all 12 partitions; {} records of 1 KiB per second with acks=all; latency is from the intended time of a record to its decoding in each consumer, one generator thread serves all of them",
             plan.tail_consumers, plan.tail_rate,

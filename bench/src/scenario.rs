@@ -20,16 +20,19 @@ pub enum Scenario {
     TenThousand,
     /// 1,000 consumers at the end of one topic.
     Tailing,
+    /// Clusters of three brokers, three replicas, two of which an acknowledgement needs.
+    Replicated,
 }
 
 /// All of them, in the order of a run.
-pub const ALL: [Scenario; 6] = [
+pub const ALL: [Scenario; 7] = [
     Scenario::Main,
     Scenario::Partitions,
     Scenario::Producers,
     Scenario::SlowDisk,
     Scenario::TenThousand,
     Scenario::Tailing,
+    Scenario::Replicated,
 ];
 
 /// Microseconds that `slow-disk` adds to every durable write of ours.
@@ -45,18 +48,19 @@ impl Scenario {
             Scenario::SlowDisk => "slow-disk",
             Scenario::TenThousand => "ten-thousand",
             Scenario::Tailing => "tailing",
+            Scenario::Replicated => "replicated",
         }
     }
 
     /// Who of those asked for takes part.
     ///
     /// Kafka's flush setting changes neither an idle broker nor one with a few records a second,
-    /// and its flushes cannot be delayed.
+    /// and its flushes cannot be delayed. Replicas are what it sets in the place of flushes.
     pub fn contenders(self, asked: &[Contender]) -> Vec<Contender> {
         let mut who = asked.to_vec();
         let without_fsync = matches!(
             self,
-            Scenario::SlowDisk | Scenario::TenThousand | Scenario::Tailing
+            Scenario::SlowDisk | Scenario::TenThousand | Scenario::Tailing | Scenario::Replicated
         );
         if without_fsync && who.contains(&Contender::Kafka) {
             who.retain(|c| *c != Contender::KafkaFsync);
@@ -76,6 +80,20 @@ impl Scenario {
             Scenario::Partitions => &[ONE, TWELVE, MANY],
             Scenario::Producers => &[EIGHT],
             Scenario::SlowDisk => &[SLOW],
+            Scenario::Replicated => {
+                return [
+                    Phase::Produce(DEFAULTS),
+                    Phase::Consume(DEFAULTS),
+                    Phase::ProduceAt(5),
+                    Phase::ProduceAt(20),
+                    Phase::OneByOne,
+                ]
+                .map(|phase| Step {
+                    shape: THREE,
+                    phase,
+                })
+                .to_vec();
+            }
             Scenario::TenThousand | Scenario::Tailing => &[],
         };
         let phases = [
@@ -118,6 +136,8 @@ const ONE: Shape = shape("p1", "1 partition", 1, 1);
 const TWELVE: Shape = shape("p12", "12 partitions", 12, 1);
 const MANY: Shape = shape("p256", "256 partitions", 256, 1);
 const EIGHT: Shape = shape("x8", "8 producers", 12, 8);
+/// The shape of `replicated`.
+const THREE: Shape = shape("r3", "3 brokers", 12, 1);
 /// The shape of `slow-disk`.
 pub const SLOW: Shape = shape("slow", "ours + 2 ms per flush", 12, 1);
 
@@ -154,7 +174,7 @@ impl Step {
 
     /// True when records are written.
     pub fn writes(&self) -> bool {
-        matches!(self.phase, Phase::Produce(_) | Phase::ProduceAt(_))
+        !matches!(self.phase, Phase::Consume(_) | Phase::ConsumeAt(_))
     }
 }
 

@@ -26,9 +26,9 @@ fn patient() -> AdminOptions {
         .operation_timeout(Some(PATIENCE))
 }
 
-/// Creates a topic, one replica of each partition.
+/// Creates a topic with as many replicas as the broker gives by itself: one, or three in a cluster.
 pub fn create_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
     let admin = admin(bootstrap)?;
     let made = futures_executor::block_on(admin.create_topics([&new], &patient()))
         .map_err(while_doing("creating a topic"))?;

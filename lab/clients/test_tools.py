@@ -132,3 +132,56 @@ def test_producers_are_described(bootstrap, worker, make_topic):
     said = tool("TransactionsCommand", "--bootstrap-server", bootstrap, "describe-producers", "--topic", topic, "--partition", 0)
     rows = [line.split() for line in said.strip().splitlines()[1:]]
     assert len(rows) == 1 and rows[0][3] == "4"
+
+
+def test_replicas_are_reassigned(bootstrap, make_topic, tmp_path):
+    topic = make_topic(partitions=2)
+    at = ("--bootstrap-server", bootstrap)
+    broker = json.loads(tool("LogDirsCommand", *at, "--describe").splitlines()[-1])["brokers"][0]["broker"]
+    topics = tmp_path / "topics.json"
+    topics.write_text(json.dumps({"version": 1, "topics": [{"topic": topic}]}))
+    generated = tool("ReassignPartitionsCommand", *at, "--generate", "--topics-to-move-json-file", topics,
+                     "--broker-list", broker)
+    plan = tmp_path / "plan.json"
+    plan.write_text(generated.strip().splitlines()[-1])
+    assert {p["partition"] for p in json.loads(plan.read_text())["partitions"]} == {0, 1}
+    file = ("--reassignment-json-file", plan)
+    tool("ReassignPartitionsCommand", *at, "--execute", *file, "--throttle", 10_000_000)
+    entity = (*at, "--entity-type", "brokers", "--entity-name", broker)
+    assert "leader.replication.throttled.rate=10000000" in tool("ConfigCommand", *entity, "--describe")
+    verified = tool("ReassignPartitionsCommand", *at, "--verify", *file)
+    assert verified.count("is completed.") == 2, verified
+    assert "throttled.rate" not in tool("ConfigCommand", *entity, "--describe")
+    assert "No partition reassignments found" in tool("ReassignPartitionsCommand", *at, "--list")
+    plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [broker, 77]}]}))
+    wrong = tool("ReassignPartitionsCommand", *at, "--execute", *file, check=False)
+    assert "77" in wrong.stdout + wrong.stderr and "completed" not in wrong.stdout
+
+
+def test_leaders_are_elected(bootstrap, make_topic):
+    topic = make_topic()
+    at = ("--bootstrap-server", bootstrap)
+    one = ("--topic", topic, "--partition", 0)
+    said = tool("LeaderElectionCommand", *at, "--election-type", "preferred", *one)
+    assert f"Valid replica already elected for partitions {topic}-0" in said
+    tool("LeaderElectionCommand", *at, "--election-type", "preferred", "--all-topic-partitions")
+    unclean = tool("LeaderElectionCommand", *at, "--election-type", "unclean", *one)
+    assert f"Valid replica already elected for partitions {topic}-0" in unclean
+    wrong = tool("LeaderElectionCommand", *at, "--election-type", "preferred", "--topic", topic, "--partition", 9, check=False)
+    assert wrong.returncode != 0
+
+
+def test_features_are_described_and_unknown_levels_refused(bootstrap):
+    at = ("--bootstrap-server", bootstrap)
+    described = tool("FeatureCommand", *at, "describe")
+    assert "SupportedMaxVersion" in described and "FinalizedVersionLevel" in described, described
+    wrong = tool("FeatureCommand", *at, "upgrade", "--feature", "no.such.version=9", check=False)
+    assert wrong.returncode != 0 and "no.such.version" in wrong.stdout + wrong.stderr
+    dry = tool("FeatureCommand", *at, "downgrade", "--feature", "no.such.version=0", "--dry-run", check=False)
+    assert "no.such.version" in dry.stdout + dry.stderr
+
+
+def test_a_broker_that_is_there_or_unknown_is_not_unregistered(bootstrap):
+    wrong = tool("ClusterTool", "unregister", "--bootstrap-server", bootstrap, "--id", 77, check=False)
+    assert "77" in wrong.stdout + wrong.stderr
+    assert "is no longer registered" not in wrong.stdout

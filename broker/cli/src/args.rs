@@ -74,7 +74,7 @@ pub enum Command {
     /// Show and change settings of brokers, topics and groups
     #[command(subcommand)]
     Config(commands::config::Command),
-    /// Show the brokers of the cluster
+    /// Show the brokers of the cluster, and move what they lead and hold
     Cluster(commands::cluster::Args),
     /// Look into log files
     #[command(subcommand)]

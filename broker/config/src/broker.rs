@@ -69,6 +69,26 @@ pub fn parse_listeners(setting: &str, items: &[String]) -> Result<Vec<Listener>,
     Ok(listeners)
 }
 
+/// The one replica selector that there is, by the name that Kafka has for it.
+const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
+/// The listener that brokers reach each other on.
+fn inter_broker_listener(
+    layers: BrokerLayers<'_>,
+    listeners: &[Listener],
+) -> Result<String, ConfigError> {
+    let first = listeners.first().map_or("", |listener| &listener.name);
+    let Some(name) = layers.text("inter.broker.listener.name")? else {
+        return Ok(first.to_owned());
+    };
+    if listeners.iter().any(|listener| listener.name == name) {
+        return Ok(name);
+    }
+    Err(ConfigError::Conflict(format!(
+        "inter.broker.listener.name ({name}) must be the name of one of listeners"
+    )))
+}
+
 /// A broker's settings in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
@@ -152,6 +172,24 @@ pub struct BrokerSettings {
     pub producer_id_expiration_ms: i32,
     /// `telemetry.max.bytes`.
     pub telemetry_max_bytes: i32,
+    /// `inter.broker.listener.name`: one of `listeners`; the first one where it is not set.
+    pub inter_broker_listener: String,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_time_max_ms: i64,
+    /// `replica.fetch.wait.max.ms`.
+    pub replica_fetch_wait_max_ms: i32,
+    /// `replica.fetch.min.bytes`.
+    pub replica_fetch_min_bytes: i32,
+    /// `replica.fetch.max.bytes`: of one partition.
+    pub replica_fetch_max_bytes: i32,
+    /// `replica.fetch.response.max.bytes`.
+    pub replica_fetch_response_max_bytes: i32,
+    /// `replica.fetch.backoff.ms`.
+    pub replica_fetch_backoff_ms: i32,
+    /// `replica.socket.timeout.ms`.
+    pub replica_socket_timeout_ms: i32,
+    /// Whether `replica.selector.class` names the selector by racks (KIP-392).
+    pub rack_aware_reads: bool,
 }
 
 impl BrokerSettings {
@@ -187,6 +225,7 @@ impl BrokerSettings {
         let settings = Self {
             node_id: node_id(layers)?,
             rack: layers.text("broker.rack")?,
+            inter_broker_listener: inter_broker_listener(layers, &listeners)?,
             advertised_listeners,
             listeners,
             log_dirs: log_dirs(layers)?,
@@ -232,6 +271,16 @@ impl BrokerSettings {
             message_max_bytes: layers.int("message.max.bytes")?,
             producer_id_expiration_ms: layers.int("producer.id.expiration.ms")?,
             telemetry_max_bytes: layers.int("telemetry.max.bytes")?,
+            replica_lag_time_max_ms: layers.long("replica.lag.time.max.ms")?,
+            replica_fetch_wait_max_ms: layers.int("replica.fetch.wait.max.ms")?,
+            replica_fetch_min_bytes: layers.int("replica.fetch.min.bytes")?,
+            replica_fetch_max_bytes: layers.int("replica.fetch.max.bytes")?,
+            replica_fetch_response_max_bytes: layers.int("replica.fetch.response.max.bytes")?,
+            replica_fetch_backoff_ms: layers.int("replica.fetch.backoff.ms")?,
+            replica_socket_timeout_ms: layers.int("replica.socket.timeout.ms")?,
+            rack_aware_reads: layers
+                .text("replica.selector.class")?
+                .is_some_and(|class| class == RACK_AWARE),
         };
         settings.check_together()?;
         Ok(settings)

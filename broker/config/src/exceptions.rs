@@ -258,9 +258,9 @@ pub static DEVIATIONS: &[Deviation] = &[
     ),
 ];
 
-/// Topic settings that have no effect yet; the others are honoured. Nothing reads `flush.messages`,
-/// `flush.ms` and `min.insync.replicas`, whose promises hold at every value: records are fsynced
-/// before they are acknowledged, and all replicas of a partition (its only one) have them.
+/// Topic settings that have no effect yet; the others are honoured. Nothing reads `flush.messages`
+/// and `flush.ms`, whose promises hold at every value: records are fsynced before they are
+/// acknowledged.
 static TOPIC_KEPT: &[&str] = &[
     "compression.lz4.level",
     "delete.retention.ms",
@@ -297,6 +297,7 @@ static BROKER_HONOURED: &[&str] = &[
     "group.max.size",
     "group.min.session.timeout.ms",
     "http.listen",
+    "inter.broker.listener.name",
     "listener.security.protocol.map",
     "listeners",
     "log.cleanup.policy",
@@ -337,6 +338,14 @@ static BROKER_HONOURED: &[&str] = &[
     "offsets.topic.segment.bytes",
     "producer.id.expiration.ms",
     "queued.max.request.bytes",
+    "replica.fetch.backoff.ms",
+    "replica.fetch.max.bytes",
+    "replica.fetch.min.bytes",
+    "replica.fetch.response.max.bytes",
+    "replica.fetch.wait.max.ms",
+    "replica.lag.time.max.ms",
+    "replica.selector.class",
+    "replica.socket.timeout.ms",
     "socket.request.max.bytes",
     "telemetry.max.bytes",
     "wal.dir",

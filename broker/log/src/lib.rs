@@ -59,4 +59,5 @@ pub use recovery::{KeptTail, Known, OnCorruption, OpenArgs, RecoveredDir, Recove
 pub use retention::{Deletions, RetentionReport};
 pub use sync::{CheckpointPart, sync_parts};
 pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};
+pub use truncate::PendingCut;
 pub use txn_index::{AbortedPlan, AbortedTransaction};

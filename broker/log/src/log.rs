@@ -36,6 +36,8 @@ pub struct Appended {
     pub log_start_offset: i64,
     /// Whether the log had the batch already; nothing was appended then.
     pub duplicate: bool,
+    /// The leader epoch that it was appended in; of a duplicate, the present one.
+    pub leader_epoch: i32,
 }
 
 /// The write-ahead log that a log is kept in, and its name there.
@@ -94,6 +96,8 @@ pub struct Log {
     /// Whether `leader-epoch-checkpoint` lags behind.
     pub(crate) epochs_dirty: bool,
     pub(crate) doomed: Vec<crate::retention::Doomed>,
+    /// The group that tells of a cut which the files do not show yet.
+    pub(crate) cutting: Option<Lsn>,
     pub(crate) failed: Option<String>,
     /// When it was opened: the age of records without timestamps.
     pub(crate) opened_ms: i64,
@@ -210,14 +214,27 @@ impl Log {
     /// # Errors
     /// The disk failed, now or earlier.
     pub fn start_epoch(&mut self, epoch: i32) -> Result<Option<Lsn>, LogError> {
+        self.begin_epoch(epoch, nobody)
+    }
+
+    /// [`Log::start_epoch`]; who `touched` names is told when the group is durable.
+    ///
+    /// # Errors
+    /// The disk failed, now or earlier.
+    pub fn begin_epoch(
+        &mut self,
+        epoch: i32,
+        touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
+    ) -> Result<Option<Lsn>, LogError> {
         self.check_usable()?;
         if self.epochs.latest().is_some_and(|latest| latest >= epoch) {
             return Ok(None);
         }
-        let lsn = self.journal(&Record::Epoch {
+        let record = Record::Epoch {
             leader_epoch: epoch,
             start_offset: self.end,
-        })?;
+        };
+        let lsn = self.journal_for(&record, touched)?;
         self.assign_epoch(epoch, self.end);
         Ok(Some(lsn))
     }
@@ -230,12 +247,20 @@ impl Log {
 
     /// Puts a record without records of its own into the write-ahead log.
     pub(crate) fn journal(&self, record: &Record<'_>) -> Result<Lsn, LogError> {
+        self.journal_for(record, nobody)
+    }
+
+    fn journal_for(
+        &self,
+        record: &Record<'_>,
+        touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
+    ) -> Result<Lsn, LogError> {
         let Some(journal) = &self.journal else {
             return Err(LogError::Failed {
                 reason: "it was opened to be looked at".to_owned(),
             });
         };
-        match journal.wal.append(journal.id, record, nobody) {
+        match journal.wal.append(journal.id, record, touched) {
             Ok(placed) => Ok(placed.lsn),
             Err(failure) => Err(LogError::Failed {
                 reason: failure.to_string(),
@@ -291,6 +316,7 @@ impl Log {
                 },
                 log_start_offset: self.log_start,
                 duplicate: true,
+                leader_epoch,
             });
         }
         let mut header = batch.header;
@@ -321,6 +347,7 @@ impl Log {
             log_append_time_ms,
             log_start_offset: self.log_start,
             duplicate: false,
+            leader_epoch,
         })
     }
 
@@ -382,6 +409,7 @@ impl Log {
             log_append_time_ms: NO_TIMESTAMP,
             log_start_offset: self.log_start,
             duplicate: false,
+            leader_epoch: last.partition_leader_epoch,
         };
         let newest_ms = headers.iter().map(|header| header.max_timestamp_ms).max();
         self.roll_if_due(

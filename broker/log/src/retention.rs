@@ -86,6 +86,9 @@ impl Log {
     ) -> Result<RetentionReport, LogError> {
         self.check_usable()?;
         let mut report = RetentionReport::default();
+        if self.cutting.is_some() {
+            return Ok(report);
+        }
         let mut reasons = vec![Reason::BelowLogStart];
         if self.config.delete_retention {
             reasons.extend([Reason::TooLarge, Reason::TooOld]);

@@ -186,6 +186,7 @@ impl Log {
             Some(first) => cut.min(first - 1),
             None => cut,
         };
+        let lsn = self.cutting.map_or(lsn, |cutting| lsn.min(cutting - 1));
         let entry = LogCheckpoint {
             topic_id: self.topic_id,
             partition: self.partition,

@@ -20,6 +20,23 @@ pub(crate) struct Cut {
     pub(crate) end: i64,
 }
 
+/// A cut that the write-ahead log was told of, to be finished once that is durable.
+#[must_use = "the log stays as it is until Log::finish_cut"]
+pub struct PendingCut {
+    change: Change,
+    /// The group to wait for; `None` if nothing changes.
+    pub lsn: Option<Lsn>,
+}
+
+enum Change {
+    Nothing,
+    /// Epochs that begin at or above the offset go, no record does.
+    Epochs(i64),
+    End(Cut),
+    /// Everything goes, and the log begins there.
+    All(i64),
+}
+
 impl Log {
     /// Cuts the log so that it ends at `offset`, or at the start of the batch that
     /// holds it: batches go whole. Returns the new end. Offsets below the log start
@@ -35,42 +52,8 @@ impl Log {
     /// The disk failed or the segment is damaged; the log is out of use then if
     /// anything had been changed.
     pub fn truncate_to(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {
-        self.check_usable()?;
-        if offset >= self.end {
-            return self.forget_epochs_at_end(offset);
-        }
-        if offset < self.log_start {
-            return self.truncate_fully(offset, now_ms);
-        }
-        self.settle_for_truncation()?;
-        let cut = self.find_cut(offset)?;
-        if cut.end < self.log_start {
-            // The batch that goes holds the log start: nothing is left to keep.
-            return self.truncate_fully(self.log_start, now_ms);
-        }
-        let lsn = self.journal(&Record::Truncate {
-            end_offset: cut.end,
-        })?;
-        self.wait_journaled(lsn)?;
-        let done = self.cut(&cut, now_ms);
-        self.failing(done)?;
-        debug_assert!(self.log_start <= self.end && self.durable <= self.end);
-        Ok(self.end)
-    }
-
-    /// A leader's history may contradict an epoch that has no records here: kept, it would
-    /// be asked about again and again.
-    fn forget_epochs_at_end(&mut self, offset: i64) -> Result<i64, LogError> {
-        let newest = self.epochs.entries().last();
-        if newest.is_some_and(|epoch| epoch.start_offset >= offset) {
-            let lsn = self.journal(&Record::Truncate {
-                end_offset: self.end,
-            })?;
-            self.wait_journaled(lsn)?;
-            self.begin_generation();
-            self.epochs_dirty |= self.epochs.truncate_from_end(offset);
-        }
-        Ok(self.end)
+        let pending = self.begin_truncate(offset)?;
+        self.wait_and_finish(pending, now_ms)
     }
 
     /// Removes everything and lets the log begin at `offset`. Blocks, as
@@ -79,24 +62,93 @@ impl Log {
     /// # Errors
     /// The disk failed; the log is out of use then.
     pub fn truncate_fully(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {
+        let pending = self.begin_reset(offset)?;
+        self.wait_and_finish(pending, now_ms)
+    }
+
+    fn wait_and_finish(&mut self, pending: PendingCut, now_ms: i64) -> Result<i64, LogError> {
+        if let (Some(journal), Some(lsn)) = (&self.journal, pending.lsn) {
+            let waited = journal.wal.wait_durable(lsn);
+            waited.map_err(|failure| LogError::Failed {
+                reason: failure.to_string(),
+            })?;
+        }
+        self.finish_cut(pending, now_ms)
+    }
+
+    /// The first half of [`Log::truncate_to`], for whoever must not wait while holding the
+    /// log: nothing has changed yet, and nothing may until [`Log::finish_cut`].
+    ///
+    /// # Errors
+    /// The disk failed; [`LogError::Unsettled`] while not all of the log is in its files.
+    pub fn begin_truncate(&mut self, offset: i64) -> Result<PendingCut, LogError> {
+        self.check_usable()?;
+        if offset >= self.end {
+            // A leader's history may contradict an epoch that has no records here: kept, it
+            // would be asked about again and again.
+            let newest = self.epochs.entries().last();
+            if newest.is_none_or(|epoch| epoch.start_offset < offset) {
+                let (change, lsn) = (Change::Nothing, None);
+                return Ok(PendingCut { change, lsn });
+            }
+            let end_offset = self.end;
+            return self.begin(Change::Epochs(offset), &Record::Truncate { end_offset });
+        }
+        if offset < self.log_start {
+            return self.begin_reset(offset);
+        }
+        self.settle_for_truncation()?;
+        let cut = self.find_cut(offset)?;
+        if cut.end < self.log_start {
+            // The batch that goes holds the log start: nothing is left to keep.
+            return self.begin_reset(self.log_start);
+        }
+        let end_offset = cut.end;
+        self.begin(Change::End(cut), &Record::Truncate { end_offset })
+    }
+
+    /// The first half of [`Log::truncate_fully`].
+    ///
+    /// # Errors
+    /// As [`Log::begin_truncate`].
+    pub fn begin_reset(&mut self, offset: i64) -> Result<PendingCut, LogError> {
         self.check_usable()?;
         self.settle_for_truncation()?;
         let start_offset = offset.max(0);
-        let lsn = self.journal(&Record::Reset { start_offset })?;
-        self.wait_journaled(lsn)?;
-        let done = self.reset(start_offset, now_ms);
-        self.failing(done)?;
-        Ok(self.end)
+        self.begin(Change::All(start_offset), &Record::Reset { start_offset })
     }
 
-    fn wait_journaled(&self, lsn: Lsn) -> Result<(), LogError> {
-        let waited = match &self.journal {
-            Some(journal) => journal.wal.wait_durable(lsn),
-            None => Ok(()),
-        };
-        waited.map_err(|failure| LogError::Failed {
-            reason: failure.to_string(),
-        })
+    fn begin(&mut self, change: Change, record: &Record<'_>) -> Result<PendingCut, LogError> {
+        let lsn = Some(self.journal(record)?);
+        // Until the files show it, no checkpoint may say that they do.
+        self.cutting = lsn;
+        Ok(PendingCut { change, lsn })
+    }
+
+    /// The second half, when the group is durable. Returns the new end. Changes files, and
+    /// syncs none.
+    ///
+    /// # Errors
+    /// The disk failed; the log is out of use then.
+    pub fn finish_cut(&mut self, pending: PendingCut, now_ms: i64) -> Result<i64, LogError> {
+        self.cutting = None;
+        match pending.change {
+            Change::Nothing => self.begin_generation(),
+            Change::Epochs(offset) => {
+                self.begin_generation();
+                self.epochs_dirty |= self.epochs.truncate_from_end(offset);
+            }
+            Change::End(cut) => {
+                let done = self.cut(&cut, now_ms);
+                self.failing(done)?;
+            }
+            Change::All(start_offset) => {
+                let done = self.reset(start_offset, now_ms);
+                self.failing(done)?;
+            }
+        }
+        debug_assert!(self.log_start <= self.end && self.durable <= self.end);
+        Ok(self.end)
     }
 
     /// Writes out what is durable, which has to be everything: files are what is cut.

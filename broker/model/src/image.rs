@@ -45,6 +45,13 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Where clients of a listener reach it, if it has that listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints
+            .iter()
+            .find(|endpoint| endpoint.name == listener)
+    }
+
     /// Whether it may lead and be in ISRs.
     pub fn is_active(&self) -> bool {
         !self.fenced && !self.shutting_down

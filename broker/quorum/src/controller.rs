@@ -126,40 +126,39 @@ impl Controller {
                 cluster_id
             }
         };
-        let mut directories: Vec<DirectoryIdentity> = Vec::with_capacity(dirs.len());
-        for (dir, identity) in dirs.iter().zip(found) {
-            let identity = match identity {
-                Some(identity) => {
-                    identity.check(dir, cluster_id, node_id)?;
-                    identity
-                }
-                None => {
-                    let identity = DirectoryIdentity {
-                        cluster_id,
-                        node_id,
-                        directory_id: new_id(),
-                    };
-                    identity.write(&**disk, dir)?;
-                    identity
-                }
-            };
-            if let Some(at) = directories
-                .iter()
-                .position(|other| other.directory_id == identity.directory_id)
-            {
-                return Err(IdentityError::Copied {
-                    first: dirs[at].clone(),
-                    second: dir.clone(),
-                }
-                .into());
-            }
-            directories.push(identity);
-        }
+        let directories = identify(disk, dirs, found, cluster_id, node_id, new_id)?;
         Ok(Started {
             controller,
             cluster_id,
             directories,
             recovery,
+        })
+    }
+
+    /// Gives a broker the controller of another one in the same process, and its data
+    /// directories their identities. Blocks.
+    ///
+    /// # Errors
+    /// A directory is not this broker's; the controller has no cluster yet.
+    pub fn join(
+        controller: Arc<Controller>,
+        disk: &Arc<dyn Disk>,
+        dirs: &[PathBuf],
+        node_id: BrokerId,
+        new_id: impl FnMut() -> Uuid,
+    ) -> Result<Started, StartError> {
+        let mut found = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            found.push(DirectoryIdentity::read(&**disk, dir)?);
+        }
+        let cluster_id = controller.image().cluster_id();
+        let cluster_id = cluster_id.ok_or(StartError::NoDirectory)?;
+        let directories = identify(disk, dirs, found, cluster_id, node_id, new_id)?;
+        Ok(Started {
+            controller,
+            cluster_id,
+            directories,
+            recovery: Recovery::default(),
         })
     }
 
@@ -225,4 +224,45 @@ impl Controller {
         // the log leaves it consistent or marked as failed.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Checks the identities of a broker's data directories, and gives one to each that is new.
+fn identify(
+    disk: &Arc<dyn Disk>,
+    dirs: &[PathBuf],
+    found: Vec<Option<DirectoryIdentity>>,
+    cluster_id: Uuid,
+    node_id: BrokerId,
+    mut new_id: impl FnMut() -> Uuid,
+) -> Result<Vec<DirectoryIdentity>, StartError> {
+    let mut directories: Vec<DirectoryIdentity> = Vec::with_capacity(dirs.len());
+    for (dir, identity) in dirs.iter().zip(found) {
+        let identity = match identity {
+            Some(identity) => {
+                identity.check(dir, cluster_id, node_id)?;
+                identity
+            }
+            None => {
+                let identity = DirectoryIdentity {
+                    cluster_id,
+                    node_id,
+                    directory_id: new_id(),
+                };
+                identity.write(&**disk, dir)?;
+                identity
+            }
+        };
+        if let Some(at) = directories
+            .iter()
+            .position(|other| other.directory_id == identity.directory_id)
+        {
+            return Err(IdentityError::Copied {
+                first: dirs[at].clone(),
+                second: dir.clone(),
+            }
+            .into());
+        }
+        directories.push(identity);
+    }
+    Ok(directories)
 }

@@ -13,8 +13,9 @@ use crate::log::LogState;
 pub(crate) struct Follower {
     pub(crate) leader: BrokerId,
     pub(crate) epoch: LeaderEpoch,
-    /// What the leader said last.
+    /// What the leader said last; this log may not go so far yet.
     leader_high_watermark: Offset,
+    leader_log_start: Offset,
     /// Whether the leader has seen that this log is the beginning of its own.
     matched: bool,
 }
@@ -25,6 +26,7 @@ impl Follower {
             leader,
             epoch,
             leader_high_watermark: 0,
+            leader_log_start: 0,
             matched: false,
         }
     }
@@ -104,13 +106,10 @@ impl Follower {
                 self.matched = true;
                 self.leader_high_watermark = self.leader_high_watermark.max(high_watermark);
                 let moved = log.raise_high_watermark(self.leader_high_watermark);
+                self.leader_log_start = self.leader_log_start.max(log_start);
                 // First: what lies below the leader's log start was compared with nothing
                 // there, and may be of another history.
-                let to = log_start.min(log.high_watermark);
-                if to > log.log_start {
-                    log.raise_log_start(to);
-                    actions.push(Action::RaiseLogStart { to });
-                }
+                self.raise_log_start(log, actions);
                 actions.push(Action::Append);
                 if moved {
                     let offset = log.high_watermark;
@@ -190,6 +189,15 @@ impl Follower {
         if self.matched && log.raise_high_watermark(self.leader_high_watermark) {
             let offset = log.high_watermark;
             actions.push(Action::HighWatermark { offset });
+            self.raise_log_start(log, actions);
+        }
+    }
+
+    fn raise_log_start(&self, log: &mut LogState, actions: &mut Vec<Action>) {
+        let to = self.leader_log_start.min(log.high_watermark);
+        if to > log.log_start {
+            log.raise_log_start(to);
+            actions.push(Action::RaiseLogStart { to });
         }
     }
 }

@@ -86,6 +86,16 @@ impl Replica {
         })
     }
 
+    /// Whether it leads and serves, in the epoch that a request names; the epoch, if so.
+    ///
+    /// # Errors
+    /// What to answer, or to wait for.
+    pub fn check_leader(&self, current_epoch: Option<LeaderEpoch>) -> Result<LeaderEpoch, Refusal> {
+        let leader = self.serving_leader()?;
+        check_epoch(leader.epoch, current_epoch)?;
+        Ok(leader.epoch)
+    }
+
     /// The latest offset, for ListOffsets. A new leader may know less than what readers
     /// have seen already, until it has committed all that it began with (KIP-207).
     ///

@@ -174,8 +174,9 @@ impl Replica {
                 end_offset,
                 generation,
             } => {
+                let before = self.log.durable_end;
                 if self.log.durable(end_offset, generation) {
-                    self.on_durable(now_ms, actions);
+                    self.on_durable(now_ms, before, actions);
                 }
             }
             Event::EpochStartDurable { epoch } => self.on_epoch_started(now_ms, epoch, actions),
@@ -352,10 +353,10 @@ impl Replica {
         leader.review_isr(now_ms, &self.settings, view, &self.log, actions);
     }
 
-    fn on_durable(&mut self, now_ms: i64, actions: &mut Vec<Action>) {
+    fn on_durable(&mut self, now_ms: i64, before: Offset, actions: &mut Vec<Action>) {
         match (&mut self.role, &self.view) {
             (Role::Leader(leader), Some(view)) => {
-                leader.own_disk_synced(now_ms, &self.log);
+                leader.own_disk_synced(now_ms, before, &self.log);
                 leader.advance_high_watermark(view, &mut self.log, actions);
             }
             (Role::Follower(follower), _) => {
@@ -464,6 +465,16 @@ impl Replica {
     pub fn low_watermark(&self) -> Option<Offset> {
         let leader = self.serving_leader().ok()?;
         Some(leader.low_watermark(self.view.as_ref()?, &self.log))
+    }
+
+    /// How many records of those durable here the slowest replica lacks on its disk, as far
+    /// as it has told; `None` unless it leads.
+    pub fn slowest_lag(&self) -> Option<i64> {
+        let leader = self.serving_leader().ok()?;
+        let replicas = self.view.as_ref()?.replicas.iter();
+        let ends = replicas.map(|id| leader.durable_end(*id, &self.log));
+        let lags = ends.map(|end| self.log.durable_end - end.unwrap_or(self.log.log_start));
+        lags.max().map(|lag| lag.max(0))
     }
 
     /// The leader's state while it serves.

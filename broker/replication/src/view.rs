@@ -1,6 +1,9 @@
 //! What one version of the metadata says about a partition and the brokers that hold it.
 
-use tidemark_model::{BrokerEpoch, BrokerId, LeaderEpoch, NO_LEADER, PartitionEpoch};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use tidemark_model::{BrokerEpoch, BrokerId, NO_LEADER, Partition};
 
 /// A broker that holds a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub struct BrokerView {
     pub fenced: bool,
 }
 
-/// A partition in one version of the metadata.
+/// A partition in one version of the metadata, most of it shared with the image.
 ///
 /// Everything that the high watermark depends on comes from one of these: an ISR is never
 /// judged by the `min.insync.replicas` of another version.
@@ -21,27 +24,28 @@ pub struct BrokerView {
 pub struct PartitionView {
     /// Index of the metadata log that this is the state at.
     pub image_index: i64,
-    /// Its leader, or [`NO_LEADER`].
-    pub leader: BrokerId,
-    /// Counts leaders.
-    pub leader_epoch: LeaderEpoch,
-    /// The last leader epoch whose leader was elected without being known to hold everything
-    /// acknowledged, -1 if none.
-    pub unclean_epoch: LeaderEpoch,
-    /// Counts changes.
-    pub partition_epoch: PartitionEpoch,
-    /// Brokers that hold it. Removing one must end the leader epoch: what the removed one
-    /// fetched in it would count if it came back, though its files may go.
-    pub replicas: Vec<BrokerId>,
-    /// Those in sync.
-    pub isr: Vec<BrokerId>,
-    /// Those out of sync that hold everything acknowledged (KIP-966).
-    pub elr: Vec<BrokerId>,
+    /// What is registered of it. Removing a replica ends the leader epoch: what the removed
+    /// one fetched in it would count if it came back, though its files may go.
+    pub state: Arc<Partition>,
     /// How many members the ISR needs: the topic's `min.insync.replicas`, at most the
     /// replication factor.
     pub effective_min_isr: usize,
-    /// The registered brokers among the replicas.
-    pub brokers: Vec<BrokerView>,
+    /// The registered brokers; only those among the replicas matter.
+    pub brokers: Arc<Vec<BrokerView>>,
+}
+
+impl Deref for PartitionView {
+    type Target = Partition;
+
+    fn deref(&self) -> &Partition {
+        &self.state
+    }
+}
+
+impl DerefMut for PartitionView {
+    fn deref_mut(&mut self) -> &mut Partition {
+        Arc::make_mut(&mut self.state)
+    }
 }
 
 impl PartitionView {
@@ -55,7 +59,7 @@ impl PartitionView {
         self.leader != NO_LEADER
     }
 
-    /// A broker among the replicas, if it is registered.
+    /// A broker, if it is registered.
     pub fn broker(&self, id: BrokerId) -> Option<&BrokerView> {
         self.brokers.iter().find(|broker| broker.id == id)
     }

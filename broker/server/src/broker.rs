@@ -1,6 +1,5 @@
 //! What all handlers share: the metadata, the partitions, the groups, the budgets.
 
-use crate::context::Context;
 use crate::fetch::{Sessions, Subscription};
 use crate::groups::Groups;
 use crate::metrics::Metrics;
@@ -10,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerSettings, ConfigMap};
 use tidemark_env::random;
-use tidemark_model::{BrokerEpoch, BrokerId, Endpoint, Image};
+use tidemark_model::{BrokerEpoch, BrokerId, Image};
 use tidemark_quorum::decide::{self, Decision, ProducerIds};
 use tidemark_quorum::{Controller, ProposeError};
 use tidemark_wire::{ErrorCode, Uuid};
@@ -102,28 +101,6 @@ impl Broker {
 
     pub(crate) fn set_lifecycle(&self, lifecycle: Lifecycle) {
         self.lifecycle.store(lifecycle as u8, Ordering::Release);
-    }
-
-    /// Where the brokers can be reached by clients of the request's listener.
-    pub(crate) fn endpoints(
-        &self,
-        context: &Context,
-    ) -> impl Iterator<Item = (BrokerId, Endpoint, Option<String>)> {
-        let listener = Arc::clone(&context.listener);
-        let brokers: Vec<_> = self.image().brokers().cloned().collect();
-        brokers.into_iter().filter_map(move |broker| {
-            let endpoint = broker
-                .endpoints
-                .iter()
-                .find(|endpoint| *endpoint.name == *listener)?;
-            Some((broker.id, endpoint.clone(), broker.rack.clone()))
-        })
-    }
-
-    /// Where this broker can be reached by clients of the request's listener.
-    pub(crate) fn advertised(&self, context: &Context) -> Option<(String, u16)> {
-        let own = self.endpoints(context).find(|(id, ..)| *id == self.id)?;
-        Some((own.1.host, own.1.port))
     }
 
     /// Decides a change of the metadata, makes it durable, and waits until the partitions are in

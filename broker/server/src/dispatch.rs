@@ -36,7 +36,7 @@ pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Answer, FrameError>> 
 
 macro_rules! apis {
     ($($api:ident => $handler:ident,)*) => {
-        /// The APIs that this broker serves, at every stable version of Kafka 4.3.
+        /// The APIs that this broker serves, at every stable version of Kafka 4.3, and its own.
         pub(crate) const SERVED: &[ApiKey] = &[ApiKey::Produce, $(ApiKey::$api,)*];
 
         /// Serves one request of any API but Produce.
@@ -91,6 +91,14 @@ apis! {
     GetTelemetrySubscriptions => get_telemetry_subscriptions,
     PushTelemetry => push_telemetry,
     DescribeTopicPartitions => describe_topic_partitions,
+    DurableAck => durable_ack,
+    ElectLeaders => elect_leaders,
+    AlterPartitionReassignments => alter_partition_reassignments,
+    ListPartitionReassignments => list_partition_reassignments,
+    UpdateFeatures => update_features,
+    UnregisterBroker => unregister_broker,
+    AddRaftVoter => add_raft_voter,
+    RemoveRaftVoter => remove_raft_voter,
 }
 
 /// Reads a request's body. Bytes after it are passed over, as Kafka does: librdkafka sends three

@@ -42,7 +42,9 @@ macro_rules! errors {
 }
 
 errors! {
+    AddRaftVoterResponse: error_code;
     AlterConfigsResponse: responses.error_code;
+    AlterPartitionReassignmentsResponse: error_code, responses.partitions.error_code;
     AlterReplicaLogDirsResponse: results.partitions.error_code;
     ApiVersionsResponse: error_code;
     CreatePartitionsResponse: results.error_code;
@@ -57,6 +59,8 @@ errors! {
     DescribeProducersResponse: topics.partitions.error_code;
     DescribeQuorumResponse: error_code, topics.partitions.error_code;
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
+    DurableAckResponse: error_code;
+    ElectLeadersResponse: error_code, replica_election_results.partition_result.error_code;
     FetchResponse: error_code, responses.partitions.error_code;
     FindCoordinatorResponse: error_code, coordinators.error_code;
     GetTelemetrySubscriptionsResponse: error_code;
@@ -67,6 +71,7 @@ errors! {
     LeaveGroupResponse: error_code, members.error_code;
     ListGroupsResponse: error_code;
     ListOffsetsResponse: topics.partitions.error_code;
+    ListPartitionReassignmentsResponse: error_code;
     MetadataResponse: error_code, topics.error_code, topics.partitions.error_code;
     OffsetCommitResponse: topics.partitions.error_code;
     OffsetDeleteResponse: error_code, topics.partitions.error_code;
@@ -74,5 +79,8 @@ errors! {
     OffsetForLeaderEpochResponse: topics.partitions.error_code;
     ProduceResponse: responses.partition_responses.error_code;
     PushTelemetryResponse: error_code;
+    RemoveRaftVoterResponse: error_code;
     SyncGroupResponse: error_code;
+    UnregisterBrokerResponse: error_code;
+    UpdateFeaturesResponse: error_code, results.error_code;
 }

@@ -102,6 +102,7 @@ impl PartitionSource for Partitions<'_> {
         }
         for partition in broker.partitions.all() {
             let traffic = partition.traffic();
+            let (standing, offline) = partition.standing();
             let size = partition.with_log(|log, _| {
                 (
                     log.size_bytes(),
@@ -125,7 +126,8 @@ impl PartitionSource for Partitions<'_> {
                 bytes_in: traffic.bytes_in,
                 records_in: traffic.records_in,
                 bytes_out: traffic.bytes_out,
-                online,
+                standing,
+                online: online && !offline,
             });
         }
     }

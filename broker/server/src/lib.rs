@@ -9,6 +9,7 @@ mod broker;
 mod context;
 mod dispatch;
 mod errors;
+mod features;
 mod fetch;
 mod groups;
 mod handlers;
@@ -19,12 +20,16 @@ mod maintenance;
 mod metrics;
 mod net;
 mod partition;
+mod replica;
 mod start;
+#[cfg(test)]
+mod testing;
 mod topics;
+mod voters;
 
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
     import_partitions,
 };
 pub use partition::RegistryError;
-pub use start::{Advertised, RunningServer, ServerConfig, StartError, start};
+pub use start::{Advertised, RunningServer, ServerConfig, StartError, start, start_with};

@@ -5,6 +5,7 @@ use crate::health::BrokerHealth;
 use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
+use crate::replica::{self, Replicas};
 use crate::{RegistryError, groups, http, maintenance};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -144,6 +145,17 @@ pub(crate) fn layers(fixed: &ConfigMap) -> BrokerLayers<'_> {
 ///
 /// Must be called inside a tokio runtime, which then runs the broker's background tasks.
 pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
+    start_with(config, None).await
+}
+
+/// Starts a broker, with a controller that other brokers of this process use, too.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(
+    config: ServerConfig,
+    controller: Option<Arc<Controller>>,
+) -> Result<RunningServer, StartError> {
     let settings = BrokerSettings::resolve(layers(&config.settings))?;
     let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
     let mut locks = Vec::with_capacity(dirs.len());
@@ -213,8 +225,11 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         });
     }
     let (disk, directories, node_id) = (Arc::clone(&config.disk), dirs.clone(), settings.node_id);
-    let started: Started =
-        task::blocking(move || Controller::start(&disk, &directories, node_id, new_id)).await??;
+    let started: Started = task::blocking(move || match controller {
+        None => Controller::start(&disk, &directories, node_id, new_id),
+        Some(controller) => Controller::join(controller, &disk, &directories, node_id, new_id),
+    })
+    .await??;
     health.identified(&started, settings.node_id);
     let epoch = register(&started, &settings, &listeners).await?;
     let image = started.controller.image();
@@ -223,6 +238,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         wal: wal_settings(&settings),
         failed,
         broker_id: settings.node_id,
+        replicas: Arc::new(Replicas::new(epoch, &settings, Arc::clone(&metrics))),
         disk: Arc::clone(&config.disk),
         dirs,
         fixed: config.settings.clone(),
@@ -254,6 +270,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     follow(&broker, image, warned, unfollowed);
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
+    replica::start(&broker, &stopped);
 
     let count = match config.net_threads {
         0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
@@ -428,6 +445,11 @@ impl RunningServer {
         self.listeners
             .first()
             .map_or("", |listener| &listener.advertised)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref()
     }
 
     /// All listeners.

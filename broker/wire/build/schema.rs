@@ -139,12 +139,13 @@ pub struct Message {
     pub structs: Vec<Struct>,
 }
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "clients.json",
     "group-coordinator.json",
     "share-coordinator.json",
     "transaction-coordinator.json",
     "storage.json",
+    "tidemark.json",
 ];
 
 /// Reads every schema file in `dir`.

@@ -33,8 +33,10 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "env",
             "wal",
             "log",
+            "replication",
             "quorum",
             "coordinator",
+            "client",
         ],
     ),
     (

@@ -1,10 +1,16 @@
-//! What administrators ask of a cluster, as methods of [`Cluster`]: topics, settings, groups, offsets.
+//! What administrators ask of a cluster, as methods of [`Cluster`]: topics, settings,
+//! groups, offsets, brokers.
 
+mod cluster;
 mod configs;
 mod groups;
 mod offsets;
 mod topics;
 
+pub use cluster::{
+    Election, OngoingReassignment, PartitionResults, Quorum, QuorumReplica, RegisteredBroker,
+    leads_already,
+};
 pub use configs::{ConfigChange, ConfigEntry, ConfigOp, ConfigResource, ConfigSource};
 pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
 pub(crate) use groups::{by_topic, check_commit, commit_request};

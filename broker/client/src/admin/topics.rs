@@ -46,6 +46,8 @@ pub struct LogDir {
     pub total_bytes: i64,
     /// Bytes left on its volume; -1 if the broker does not say.
     pub usable_bytes: i64,
+    /// Whether new replicas are kept off it (KIP-1066).
+    pub cordoned: bool,
     /// The replicas in it.
     pub replicas: Vec<LogDirReplica>,
 }
@@ -271,6 +273,7 @@ impl Cluster {
                 error: crate::error::error_code(dir.error_code),
                 total_bytes: dir.total_bytes,
                 usable_bytes: dir.usable_bytes,
+                cordoned: dir.is_cordoned,
                 replicas: dir
                     .topics
                     .into_iter()

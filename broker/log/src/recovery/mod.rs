@@ -259,6 +259,7 @@ impl Opening {
             snapshot_offset,
             since_snapshot_bytes: 0,
             doomed: Vec::new(),
+            cutting: None,
             failed: None,
             opened_ms: self.args.now_ms,
             idle_end: end,

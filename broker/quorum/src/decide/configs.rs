@@ -1,10 +1,13 @@
 //! Changing settings of topics, brokers and groups.
 
+use std::collections::BTreeSet;
+
 use tidemark_config::alter::{self, Change, Target};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
 use tidemark_model::{BrokerId, ConfigResource, Image, MetadataRecord, Partition};
 use tidemark_wire::ErrorCode;
 
+use super::removal::cordon_broker;
 use super::topics::unknown_topic;
 use super::{Context, Decision, Refusal};
 
@@ -205,7 +208,31 @@ fn alter_one(
     if min_isr_changed {
         records.append(&mut clear_elr(image, &resource));
     }
+    if let ConfigResource::Broker(id) = resource
+        && before.get(CORDONED_DIRS) != after.get(CORDONED_DIRS)
+    {
+        let cordoned = after
+            .get(CORDONED_DIRS)
+            .is_some_and(|dirs| covers_all(image, id, dirs));
+        records.append(&mut cordon_broker(image, id, cordoned).records);
+    }
     Ok(records)
+}
+
+/// The directories of a broker that get no new replicas (KIP-1066).
+const CORDONED_DIRS: &str = "cordoned.log.dirs";
+
+/// Whether these are all directories of a broker: `*`, or as many as it has.
+fn covers_all(image: &Image, broker_id: BrokerId, dirs: &str) -> bool {
+    let listed: BTreeSet<&str> = dirs
+        .split(',')
+        .map(str::trim)
+        .filter(|d| !d.is_empty())
+        .collect();
+    let has = image
+        .broker(broker_id)
+        .map_or(0, |broker| broker.directories.len());
+    listed.contains("*") || (has > 0 && listed.len() >= has)
 }
 
 fn check_broker(layers: BrokerLayers<'_>) -> Result<(), ConfigError> {

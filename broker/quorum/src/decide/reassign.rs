@@ -39,11 +39,13 @@ pub struct OngoingReassignment {
 /// Replicas to add are added at once, and those to remove stay until all added ones are in
 /// sync and enough stay in sync without those removed. Cancelled, or given another goal, a
 /// partition loses replicas that were only being added; that is refused while too few would
-/// be in sync without them, for they may be among the few that hold everything.
+/// be in sync without them, for they may be among the few that hold everything. Unless
+/// `allow_factor_change` (KIP-860), as many replicas as now are asked for.
 pub fn alter_reassignments(
     image: &Image,
     context: Context<'_>,
     requests: &[Reassignment],
+    allow_factor_change: bool,
 ) -> Decision<Vec<Result<(), Refusal>>> {
     let min_insync = MinInsync::new(image, context);
     let mut records = Vec::new();
@@ -76,7 +78,19 @@ pub fn alter_reassignments(
             let min = min_insync.of(topic.id);
             let wanted = match &request.replicas {
                 None => cancelled(before, min)?,
-                Some(target) => towards(image, before, target, min)?,
+                Some(target) => {
+                    if !allow_factor_change && target.len() != before.replication_factor() {
+                        return Err(Refusal::new(
+                            ErrorCode::InvalidReplicationFactor,
+                            format!(
+                                "The replication factor is changed from {} to {}, and the request does not allow that.",
+                                before.replication_factor(),
+                                target.len()
+                            ),
+                        ));
+                    }
+                    towards(image, before, target, min)?
+                }
             };
             let up = |id| is_active(image, id);
             let after = next_state(before, wanted, Change::default(), min, up);

@@ -320,7 +320,9 @@ pub fn create_internal_topic(
             )),
         };
     }
-    let available = image.brokers().filter(|b| !b.fenced).count();
+    // Fenced ones count: with fewer replicas for as long as the topic exists, because a broker
+    // was starting just then, groups would be lost with the first broker that is.
+    let available = image.brokers().filter(|b| !b.cordoned).count();
     let demanded = settings.offsets_topic_replication_factor;
     let replication_factor = if settings.offsets_topic_replication_factor_demanded {
         demanded

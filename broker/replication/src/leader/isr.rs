@@ -61,9 +61,16 @@ impl Leader {
         }
     }
 
-    /// Whether a follower outside of the ISR may become a member: it has on its disk all
-    /// that is committed, and all that was there before this epoch.
-    fn may_join(&self, id: BrokerId, view: &PartitionView, log: &LogState) -> bool {
+    /// Whether a follower outside of the ISR may become a member: it is there, and has on its
+    /// disk all that is committed, and all that was there before this epoch.
+    fn may_join(
+        &self,
+        now_ms: i64,
+        id: BrokerId,
+        settings: &Settings,
+        view: &PartitionView,
+        log: &LogState,
+    ) -> bool {
         let Some(broker) = view.broker(id) else {
             return false;
         };
@@ -71,7 +78,10 @@ impl Leader {
             return false;
         };
         let enough = log.high_watermark.max(self.start_offset);
+        // One that fell silent still has what is committed if that does not move.
+        let silent = now_ms - peer.last_fetch_ms > settings.replica_lag_time_max_ms;
         !broker.fenced
+            && !silent
             && broker.epoch == peer.broker_epoch
             && peer.position.is_some_and(|p| p.durable_end >= enough)
     }
@@ -91,7 +101,9 @@ impl Leader {
         let (Some(broker), Some(peer)) = (view.broker(id), self.peer(id)) else {
             return true;
         };
-        let level = peer.position.is_some_and(|p| p.durable_end >= log.end);
+        let level = peer
+            .position
+            .is_some_and(|p| p.durable_end >= log.durable_end);
         broker.fenced || (!level && now_ms - peer.caught_up_ms > settings.replica_lag_time_max_ms)
     }
 
@@ -117,7 +129,9 @@ impl Leader {
             }
         }
         let leaves = |id: &BrokerId| self.must_leave(now_ms, *id, settings, view, log);
-        let joins = |id: &BrokerId| !view.isr.contains(id) && self.may_join(*id, view, log);
+        let joins = |id: &BrokerId| {
+            !view.isr.contains(id) && self.may_join(now_ms, *id, settings, view, log)
+        };
         // To take back an addition that was refused takes a proposal, too.
         let retracts = self.additions().next().is_some();
         if !retracts && !view.isr.iter().any(leaves) && !view.replicas.iter().any(joins) {

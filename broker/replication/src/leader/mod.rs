@@ -43,7 +43,8 @@ struct Peer {
     broker_epoch: BrokerEpoch,
     /// Unknown until its history was seen to be the beginning of this leader's.
     position: Option<Position>,
-    /// When it last had everything on its disk that this leader had.
+    /// When it last had everything on its disk that this leader had on its own: no more is
+    /// given to followers.
     caught_up_ms: i64,
     last_fetch_ms: i64,
     end_at_last_fetch: Offset,
@@ -207,7 +208,7 @@ impl Leader {
         let Some(peer) = self.peer_mut(fetch.broker) else {
             return FetchDecision::NotReplica;
         };
-        peer.fetched(now_ms, fetch, log.end);
+        peer.fetched(now_ms, fetch, log.durable_end);
         FetchDecision::Records {
             high_watermark: log.high_watermark,
             log_start: log.log_start,
@@ -241,7 +242,7 @@ impl Leader {
                     && position.durable_end < report.durable_end =>
             {
                 position.durable_end = report.durable_end;
-                peer.synced(now_ms, log.end);
+                peer.synced(now_ms, log.durable_end);
                 true
             }
             _ => false,
@@ -288,8 +289,14 @@ impl Leader {
         }
     }
 
-    /// This broker's own disk has made progress.
-    pub(crate) fn own_disk_synced(&mut self, now_ms: i64, log: &LogState) {
+    /// This broker's own disk has made progress from `before`. Whoever had all of that was
+    /// level until now, though it may have had nothing to say for long.
+    pub(crate) fn own_disk_synced(&mut self, now_ms: i64, before: Offset, log: &LogState) {
+        for peer in &mut self.peers {
+            if peer.position.is_some_and(|p| p.durable_end >= before) {
+                peer.caught_up_ms = now_ms;
+            }
+        }
         self.unsynced_since_ms = (log.durable_end < log.end).then_some(now_ms);
     }
 
@@ -327,7 +334,7 @@ impl Peer {
         *self = Self::new(self.id, broker_epoch, now_ms);
     }
 
-    fn fetched(&mut self, now_ms: i64, fetch: &FollowerFetch, end: Offset) {
+    fn fetched(&mut self, now_ms: i64, fetch: &FollowerFetch, durable_end: Offset) {
         let report = &fetch.durable;
         let position = self.position.get_or_insert(Position {
             fetch_offset: fetch.fetch_offset,
@@ -347,17 +354,17 @@ impl Peer {
             position.durable_end = position.durable_end.max(report.durable_end);
         }
         self.log_start = self.log_start.max(fetch.log_start);
-        self.synced(now_ms, end);
+        self.synced(now_ms, durable_end);
         self.last_fetch_ms = now_ms;
-        self.end_at_last_fetch = end;
+        self.end_at_last_fetch = durable_end;
     }
 
     /// Judges how late it is. Having on its disk what the leader had when it last fetched
     /// means that it was level then: a follower of a leader that is written to all the
     /// time has never everything of this moment.
-    fn synced(&mut self, now_ms: i64, end: Offset) {
+    fn synced(&mut self, now_ms: i64, leaders: Offset) {
         let durable_end = self.position.map_or(0, |position| position.durable_end);
-        if durable_end >= end {
+        if durable_end >= leaders {
             self.caught_up_ms = now_ms;
         } else if durable_end >= self.end_at_last_fetch {
             self.caught_up_ms = self.caught_up_ms.max(self.last_fetch_ms);

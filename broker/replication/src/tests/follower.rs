@@ -212,6 +212,24 @@ fn its_log_start_follows_the_leaders() {
 }
 
 #[test]
+fn its_log_start_follows_the_leaders_once_it_has_come_so_far() {
+    let mut replica = follower();
+    let actions = answer(&mut replica, records(15, 12));
+    let raises = |actions: &[Action]| {
+        let mut actions = actions.iter();
+        actions.any(|action| *action == Action::RaiseLogStart { to: 12 })
+    };
+    assert!(!raises(&actions), "its log ends at 10");
+    let appended = Event::Appended {
+        epoch: 3,
+        base_offset: 10,
+        end_offset: 15,
+    };
+    assert!(raises(&step(&mut replica, appended)));
+    assert_eq!(replica.log().log_start, 12);
+}
+
+#[test]
 fn answers_to_what_is_no_longer_asked_are_dropped() {
     let mut replica = follower();
     let good = FetchAnswer {

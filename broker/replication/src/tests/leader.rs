@@ -29,6 +29,8 @@ fn proposed(actions: &[Action]) -> Option<&Proposal> {
     })
 }
 
+const LAG_MS: i64 = 30_000;
+
 #[test]
 fn metadata_older_than_the_registration_lead_to_nothing() {
     let mut replica = replica(log());
@@ -41,7 +43,7 @@ fn metadata_older_than_the_registration_lead_to_nothing() {
 #[test]
 fn a_superseded_process_stops_leading() {
     let mut replica = followed();
-    let event = next(&replica, |view| view.brokers[0].epoch = 99);
+    let event = next(&replica, |view| broker(view, 0).epoch = 99);
     let actions = step(&mut replica, event);
     assert_eq!(
         actions,
@@ -169,7 +171,7 @@ fn a_later_process_of_a_follower_begins_unknown() {
     append(&mut replica, 12);
     sync(&mut replica, 12);
     fetched(&mut replica, &fetch(3, 12, 3, 12));
-    let event = next(&replica, |view| view.brokers[1].epoch = 50);
+    let event = next(&replica, |view| broker(view, 1).epoch = 50);
     step(&mut replica, event);
     let (decision, _) = fetched(&mut replica, &fetch(2, 12, 3, 12));
     assert_eq!(decision, FetchDecision::StaleBroker);
@@ -250,11 +252,11 @@ fn nobody_joins_before_it_has_what_was_there_when_the_epoch_began() {
 #[test]
 fn a_fenced_follower_does_not_join() {
     let mut replica = short();
-    let event = next(&replica, |view| view.brokers[2].fenced = true);
+    let event = next(&replica, |view| broker(view, 2).fenced = true);
     step(&mut replica, event);
     let (_, actions) = fetched(&mut replica, &fetch(3, 12, 3, 12));
     assert_eq!(proposed(&actions), None);
-    let event = next(&replica, |view| view.brokers[2].fenced = false);
+    let event = next(&replica, |view| broker(view, 2).fenced = false);
     assert!(proposed(&step(&mut replica, event)).is_some());
 }
 
@@ -268,7 +270,7 @@ fn a_proposal_counts_until_metadata_settle_it() {
     // Refused, but a copy of it may be under way: it still counts, and is taken back by
     // a proposal of its own, after a while.
     at(&mut replica, 5, Event::AlterAnswered { accepted: false });
-    let event = next(&replica, |view| view.brokers[2].fenced = true);
+    let event = next(&replica, |view| broker(view, 2).fenced = true);
     assert_eq!(at(&mut replica, 6, event), vec![]);
     assert_eq!(at(&mut replica, 54, Event::Tick), vec![]);
     assert_eq!(replica.log().high_watermark, 12);
@@ -377,7 +379,45 @@ fn deleted_records_are_gone_when_they_are_on_every_live_replica() {
     gone.log_start = 5;
     fetched(&mut replica, &gone);
     assert_eq!(replica.low_watermark(), Some(0), "3 has them still");
-    let event = next(&replica, |view| view.brokers[2].fenced = true);
+    let event = next(&replica, |view| broker(view, 2).fenced = true);
     step(&mut replica, event);
     assert_eq!(replica.low_watermark(), Some(5));
+}
+
+#[test]
+fn who_was_level_for_long_is_not_late_with_the_next_record() {
+    let mut replica = leader();
+    for follower in [2, 3] {
+        fetched(&mut replica, &fetch(follower, 10, 2, 10));
+    }
+    let late = 10 * LAG_MS;
+    append(&mut replica, 11);
+    at(
+        &mut replica,
+        late,
+        Event::Durable {
+            end_offset: 11,
+            generation: 0,
+        },
+    );
+    assert_eq!(proposed(&at(&mut replica, late + 1, Event::Tick)), None);
+    let actions = at(&mut replica, late + LAG_MS + 1, Event::Tick);
+    assert!(proposed(&actions).is_some(), "but it is in the end");
+}
+
+#[test]
+fn who_fell_silent_does_not_join_though_it_has_what_is_committed() {
+    let mut replica = leader();
+    for follower in [2, 3] {
+        fetched(&mut replica, &fetch(follower, 10, 2, 10));
+    }
+    let alone = next(&replica, |view| {
+        view.isr = vec![1];
+        view.partition_epoch = 7;
+    });
+    // Below the minimum nothing is committed, so both have all that is.
+    assert_eq!(proposed(&at(&mut replica, LAG_MS + 1, alone)), None);
+    assert_eq!(replica.log().high_watermark, 10);
+    let (_, actions) = fetched(&mut replica, &fetch(2, 10, 2, 10));
+    assert!(proposed(&actions).is_some());
 }

@@ -8,7 +8,8 @@ use crate::{
     Action, BrokerView, DurableReport, EpochStart, Epochs, Event, FollowerFetch, Identity,
     LogState, PartitionView, Replica, Settings,
 };
-use tidemark_model::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
+use std::sync::Arc;
+use tidemark_model::{BrokerId, LeaderEpoch, Offset, Partition, TopicId, TopicPartition};
 
 pub(crate) const ME: BrokerId = 1;
 const INDEX: i64 = 100;
@@ -23,16 +24,22 @@ pub(crate) fn view(leader: BrokerId, epoch: LeaderEpoch) -> PartitionView {
     };
     PartitionView {
         image_index: INDEX,
-        leader,
-        leader_epoch: epoch,
-        unclean_epoch: -1,
-        partition_epoch: epoch,
-        replicas: vec![1, 2, 3],
-        isr: vec![1, 2, 3],
-        elr: vec![],
+        state: Arc::new(Partition {
+            leader,
+            leader_epoch: epoch,
+            partition_epoch: epoch,
+            replicas: vec![1, 2, 3],
+            isr: vec![1, 2, 3],
+            ..Partition::default()
+        }),
         effective_min_isr: 2,
-        brokers: vec![broker(1), broker(2), broker(3)],
+        brokers: Arc::new(vec![broker(1), broker(2), broker(3)]),
     }
+}
+
+/// A broker in a view, to be changed.
+pub(crate) fn broker(view: &mut PartitionView, at: usize) -> &mut BrokerView {
+    &mut Arc::make_mut(&mut view.brokers)[at]
 }
 
 /// The next version, changed.

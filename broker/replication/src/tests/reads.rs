@@ -92,7 +92,7 @@ fn consumers_read_in_their_rack() {
     append(&mut leader, 12);
     leader.follower_fetch(0, &fetch(3, 12, 3, 11), &mut Vec::new());
     assert_eq!(leader.preferred_read_replica("b", 11, &racks), Some(3));
-    let event = next(&leader, |view| view.brokers[2].fenced = true);
+    let event = next(&leader, |view| broker(view, 2).fenced = true);
     step(&mut leader, event);
     assert_eq!(leader.preferred_read_replica("b", 11, &racks), None);
 }

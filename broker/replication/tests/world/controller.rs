@@ -1,8 +1,9 @@
 //! A small truthful controller: registrations, fencing, clean elections, ISR and ELR.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use tidemark_model::NO_LEADER;
+use tidemark_model::{NO_LEADER, Partition};
 use tidemark_replication::{BrokerView, PartitionView, Proposal};
 
 /// A broker as the controller knows it.
@@ -37,15 +38,13 @@ impl Controller {
     pub fn new(replicas: Vec<i32>, min_isr: usize) -> Self {
         let view = PartitionView {
             image_index: 0,
-            leader: NO_LEADER,
-            leader_epoch: 0,
-            unclean_epoch: -1,
-            partition_epoch: 0,
-            isr: replicas.clone(),
-            elr: Vec::new(),
-            replicas,
+            state: Arc::new(Partition {
+                isr: replicas.clone(),
+                replicas,
+                ..Partition::default()
+            }),
             effective_min_isr: min_isr,
-            brokers: Vec::new(),
+            brokers: Arc::default(),
         };
         Self {
             views: vec![view],
@@ -98,8 +97,10 @@ impl Controller {
         view.image_index += 1;
         view.effective_min_isr = self.min_isr.min(view.replicas.len());
         view.elr.extend_from_slice(left);
-        view.elr
-            .retain(|id| view.replicas.contains(id) && !view.isr.contains(id));
+        let state = Arc::make_mut(&mut view.state);
+        state
+            .elr
+            .retain(|id| state.replicas.contains(id) && !state.isr.contains(id));
         view.elr.sort_unstable();
         view.elr.dedup();
         if view.has_min_isr() {
@@ -143,7 +144,7 @@ impl Controller {
                 fenced: broker.fenced,
             })
         };
-        view.brokers = view.replicas.iter().filter_map(known).collect();
+        view.brokers = Arc::new(view.replicas.iter().filter_map(known).collect());
         self.views.push(view);
     }
 

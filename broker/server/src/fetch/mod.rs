@@ -6,6 +6,6 @@ mod signal;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use read::{Found, Subscription, check_epoch, look};
-pub(crate) use session::{Interest, Opened, Sessions, TopicRef, Wanted};
+pub(crate) use read::{Found, Reader, Subscription, look};
+pub(crate) use session::{Entry, Interest, Opened, Sessions, TopicRef, Wanted};
 pub(crate) use signal::{Signal, Slot};

@@ -4,11 +4,13 @@ use super::session::Wanted;
 use super::signal::{Signal, Slot};
 use crate::broker::Broker;
 use crate::net::Permit;
-use crate::partition::Partition;
+use crate::partition::{Bounds, FollowerRead, Partition, Wants};
 use std::io;
 use std::sync::Arc;
 use tidemark_env::task;
 use tidemark_log::{Piece, ReadError, ReadPlan, ReadRecords};
+use tidemark_model::BrokerId;
+use tidemark_replication::{ConsumerFetch, FollowerFetch, Rack};
 use tidemark_wire::ErrorCode;
 
 /// A partition that a fetch watches; it stops watching on drop.
@@ -20,8 +22,13 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// Has `slot` of `signal` marked whenever `partition` has something new.
-    pub(crate) fn new(partition: Arc<Partition>, signal: Arc<Signal>, slot: Slot) -> Subscription {
-        partition.watch(&signal, slot);
+    pub(crate) fn new(
+        partition: Arc<Partition>,
+        signal: Arc<Signal>,
+        slot: Slot,
+        wants: Wants,
+    ) -> Subscription {
+        partition.watch(&signal, slot, wants);
         Subscription {
             partition,
             signal,
@@ -42,6 +49,12 @@ pub(crate) struct Found {
     pub(crate) error: ErrorCode,
     pub(crate) high_watermark: i64,
     pub(crate) log_start: i64,
+    /// The end of the log, told to followers that are outside of it.
+    pub(crate) end: i64,
+    /// Who should be asked instead (KIP-392).
+    pub(crate) preferred: i32,
+    /// Nothing can be said now: the answer passes the partition over.
+    pub(crate) silent: bool,
     /// Epoch and end offset where the client's log and this one part (KIP-595).
     pub(crate) diverging: Option<(i32, i64)>,
     /// The records, as they lie.
@@ -61,6 +74,9 @@ impl Found {
             error,
             high_watermark: -1,
             log_start: -1,
+            end: -1,
+            preferred: NOBODY,
+            silent: false,
             diverging: None,
             pieces: Vec::new(),
             bytes: 0,
@@ -70,59 +86,157 @@ impl Found {
     }
 }
 
-/// Whether the epoch that a client knows is this leader's (KIP-320).
-pub(crate) fn check_epoch(known: i32, current: i32) -> Result<(), ErrorCode> {
-    match known {
-        -1 => Ok(()),
-        known if known < current => Err(ErrorCode::FencedLeaderEpoch),
-        known if known > current => Err(ErrorCode::UnknownLeaderEpoch),
-        _ => Ok(()),
+/// Stands for no broker.
+const NOBODY: i32 = -1;
+
+/// Who reads.
+#[derive(Debug, Clone)]
+pub(crate) enum Reader {
+    Consumer {
+        /// Where it is; empty when it does not say.
+        rack: String,
+        /// Whether a follower may answer it.
+        from_follower: bool,
+    },
+    Follower {
+        broker: BrokerId,
+    },
+}
+
+impl Reader {
+    /// What a parked fetch of it waits for.
+    pub(crate) fn wants(&self) -> Wants {
+        match self {
+            Reader::Consumer { .. } => Wants::Committed,
+            Reader::Follower { .. } => Wants::Durable,
+        }
+    }
+}
+
+fn at(bounds: Bounds) -> Found {
+    Found {
+        high_watermark: bounds.high_watermark,
+        log_start: bounds.log_start,
+        ..Found::error(ErrorCode::None)
     }
 }
 
 /// What is known under the lock, and the read to be run outside of it, if there is one.
 fn plan(
-    partition: &Partition,
+    broker: &Broker,
+    partition: &Arc<Partition>,
+    reader: &Reader,
     wanted: &Wanted,
-    max_bytes: usize,
-    at_least_one_batch: bool,
+    limit: (usize, bool),
 ) -> (Found, Option<ReadPlan>) {
-    let planned = partition.with_bounds(|log, bounds| {
-        if let Err(error) = check_epoch(wanted.current_leader_epoch, bounds.leader_epoch) {
-            return (Found::error(error), None);
-        }
-        let found = Found {
-            high_watermark: bounds.high_watermark,
-            log_start: bounds.log_start,
-            ..Found::error(ErrorCode::None)
-        };
-        if wanted.last_fetched_epoch >= 0 {
-            match log.end_offset_for_epoch(wanted.last_fetched_epoch) {
-                Some(end)
-                    if end.epoch < wanted.last_fetched_epoch
-                        || end.end_offset < wanted.fetch_offset =>
-                {
-                    let diverging = Some((end.epoch, end.end_offset));
-                    return (Found { diverging, ..found }, None);
+    match reader {
+        Reader::Consumer {
+            rack,
+            from_follower,
+        } => {
+            if let Some(preferred) = preferred(broker, partition, rack, wanted)
+                && let Ok(bounds) = partition.bounds()
+            {
+                let found = Found {
+                    preferred,
+                    ..at(bounds)
+                };
+                return (found, None);
+            }
+            let position = (
+                wanted.fetch_offset,
+                wanted.current_leader_epoch,
+                wanted.last_fetched_epoch,
+            );
+            match partition.consumer_read(position, limit, *from_follower) {
+                Ok((bounds, ConsumerFetch::Diverging(parts), _)) => {
+                    let diverging = Some((parts.epoch, parts.end_offset));
+                    (
+                        Found {
+                            diverging,
+                            ..at(bounds)
+                        },
+                        None,
+                    )
                 }
-                Some(_) => {}
-                None => {
+                Ok((bounds, _, plan)) => (at(bounds), plan),
+                Err((error, bounds)) => {
+                    let found = bounds.map_or(Found::error(error), at);
+                    (Found { error, ..found }, None)
+                }
+            }
+        }
+        Reader::Follower { broker } => {
+            let Some((log_start, durable)) = wanted.follower else {
+                return (Found::error(ErrorCode::InvalidRequest), None);
+            };
+            let fetch = FollowerFetch {
+                broker: *broker,
+                fetch_offset: wanted.fetch_offset,
+                last_fetched_epoch: (wanted.last_fetched_epoch >= 0)
+                    .then_some(wanted.last_fetched_epoch),
+                log_start,
+                durable,
+            };
+            match partition.follower_read(&fetch, limit.0, limit.1) {
+                FollowerRead::Records(bounds, plan) => (at(bounds), Some(*plan)),
+                FollowerRead::Wait => {
+                    let silent = true;
+                    (
+                        Found {
+                            silent,
+                            ..Found::error(ErrorCode::None)
+                        },
+                        None,
+                    )
+                }
+                FollowerRead::Diverging(bounds, epoch, end) => {
+                    let diverging = Some((epoch, end));
+                    (
+                        Found {
+                            diverging,
+                            ..at(bounds)
+                        },
+                        None,
+                    )
+                }
+                FollowerRead::OutOfRange(bounds) => {
                     let error = ErrorCode::OffsetOutOfRange;
-                    return (Found { error, ..found }, None);
+                    let end = bounds.end;
+                    (
+                        Found {
+                            error,
+                            end,
+                            ..at(bounds)
+                        },
+                        None,
+                    )
                 }
+                FollowerRead::Refused(error) => (Found::error(error), None),
             }
         }
-        // Past the high watermark and up to the end there is nothing to read yet.
-        let upper = bounds.high_watermark;
-        match log.read_plan(wanted.fetch_offset, max_bytes, upper, at_least_one_batch) {
-            Ok(plan) => (found, Some(plan)),
-            Err(error) => {
-                let error = code(&error);
-                (Found { error, ..found }, None)
-            }
-        }
-    });
-    planned.unwrap_or((Found::error(ErrorCode::NotLeaderOrFollower), None))
+    }
+}
+
+/// The follower that a consumer should read from, if the cluster chooses by racks.
+fn preferred(
+    broker: &Broker,
+    partition: &Partition,
+    rack: &str,
+    wanted: &Wanted,
+) -> Option<BrokerId> {
+    if rack.is_empty() || !broker.settings().rack_aware_reads {
+        return None;
+    }
+    let image = broker.image();
+    let racks: Vec<Rack<'_>> = image
+        .brokers()
+        .map(|known| Rack {
+            broker: known.id,
+            rack: known.rack.as_deref(),
+        })
+        .collect();
+    partition.preferred_read_replica(rack, wanted.fetch_offset, &racks)
 }
 
 fn code(error: &ReadError) -> ErrorCode {
@@ -154,14 +268,20 @@ async fn run(plan: ReadPlan) -> Result<ReadRecords, ReadError> {
 /// in memory. The `first` to be read for an answer may be a batch above the limit (KIP-74), and
 /// waits for memory; the others are left for the next fetch when there is none (waiting while
 /// holding could wait for ever).
+///
+/// Followers take none: there are few of them, and the cluster waits for them.
 pub(crate) async fn look(
     broker: &Broker,
-    partition: &Partition,
+    partition: &Arc<Partition>,
+    reader: &Reader,
     wanted: &Wanted,
     max_bytes: usize,
     first: bool,
 ) -> Found {
-    let (found, plan) = plan(partition, wanted, max_bytes, first);
+    let (mut found, mut plan) = plan(broker, partition, reader, wanted, (max_bytes, first));
+    if wanted.follower.is_some() && found.end >= 0 && wanted.fetch_offset < found.log_start {
+        (found, plan) = first_batch(partition, wanted, found, max_bytes).await;
+    }
     let Some(plan) = plan.filter(|plan| !plan.is_empty()) else {
         return found;
     };
@@ -173,8 +293,10 @@ pub(crate) async fn look(
             return Found { error, ..found };
         }
     };
+    let of_follower = matches!(reader, Reader::Follower { .. });
     let held = match held_bytes(&read.pieces) {
         0 => None,
+        _ if of_follower => None,
         bytes if first => Some(broker.fetch_memory.take(bytes).await),
         bytes => match broker.fetch_memory.try_take(bytes) {
             Some(permit) => Some(permit),
@@ -187,13 +309,52 @@ pub(crate) async fn look(
         },
     };
     let bytes = read.size_bytes();
-    partition.count_out(bytes as u64);
+    if !of_follower {
+        partition.count_out(bytes as u64);
+    }
     Found {
         held,
         bytes,
         pieces: read.pieces,
         more: read.more,
         ..found
+    }
+}
+
+/// A follower that begins below the log start is told where the batch begins that holds it, as
+/// batches go whole; and from there it is given that batch, though its offset is below the start.
+async fn first_batch(
+    partition: &Partition,
+    wanted: &Wanted,
+    found: Found,
+    max_bytes: usize,
+) -> (Found, Option<ReadPlan>) {
+    let log_start = found.log_start;
+    let planned = |max_bytes| {
+        let upper = i64::MAX;
+        partition.with_log(|log, _| log.read_plan(log_start, max_bytes, upper, true))
+    };
+    let Ok(Ok(plan)) = planned(1) else {
+        return (found, None);
+    };
+    match run(plan).await {
+        Ok(ReadRecords {
+            first_offset: Some(begin),
+            ..
+        }) if begin < log_start => {
+            let again = planned(max_bytes).ok().and_then(Result::ok);
+            if begin == wanted.fetch_offset {
+                let found = Found {
+                    error: ErrorCode::None,
+                    end: -1,
+                    ..found
+                };
+                return (found, again);
+            }
+            let log_start = begin;
+            (Found { log_start, ..found }, None)
+        }
+        _ => (found, None),
     }
 }
 

@@ -4,6 +4,7 @@
 use super::signal::{Signal, Slot};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tidemark_replication::DurableReport;
 use tidemark_wire::{ErrorCode, Uuid};
 
 /// How a request names a topic: by id from version 13 on, by name before.
@@ -24,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) current_leader_epoch: i32,
     /// The epoch of the last record that the client has; -1 when it does not say (KIP-595).
     pub(crate) last_fetched_epoch: i32,
+    /// Of a follower: the start of its log, and what it has on its disk.
+    pub(crate) follower: Option<(i64, DurableReport)>,
 }
 
 /// A partition of a session, with what its client was told last.

@@ -12,6 +12,7 @@ fn wanted(name: &str, index: i32, fetch_offset: i64) -> Wanted {
         max_bytes: 1,
         current_leader_epoch: -1,
         last_fetched_epoch: -1,
+        follower: None,
     }
 }
 

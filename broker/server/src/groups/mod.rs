@@ -1,14 +1,24 @@
-//! The shell around the group coordinators: one for each partition of `__consumer_offsets`.
+//! The shell around the group coordinators: one for each partition of `__consumer_offsets` that
+//! this broker leads.
+//!
+//! A coordinator lives as long as a leader epoch: it is loaded when the metadata says that this
+//! broker leads in a new one, and answers nobody from when it leads no more.
 //!
 //! A coordinator is a pure state machine. This appends its records to its partition, tells it when
 //! they are committed, lets its deadlines pass, and carries its answers to who waits for them.
 
+mod log;
 mod shard;
+#[cfg(test)]
+mod tests;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Lifecycle};
+use crate::partition::Partition;
 use crate::topics;
+use log::GroupLog;
 use shard::Shard;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,7 +27,9 @@ use tidemark_coordinator::{
     GroupConfig, ListGroups, ListGroupsResponse, Request, Response, Token, partition_for,
 };
 use tidemark_env::{clock, task};
-use tidemark_model::{CONSUMER_OFFSETS, Image, Topic, TopicChange};
+use tidemark_model::{
+    CONSUMER_OFFSETS, Image, LeaderEpoch, Partition as PartitionState, Topic, TopicChange,
+};
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Notify, watch};
 
@@ -42,7 +54,16 @@ impl Groups {
         };
         let index = index_of(topic, group_of(&request));
         let Some(shard) = self.shard(index) else {
-            return Response::refusal(&request, ErrorCode::NotCoordinator);
+            let leads = topic
+                .partition(index)
+                .is_some_and(|partition| partition.leader == broker.id);
+            let leads = leads && !broker.partitions.offline().contains_key(&(topic.id, index));
+            let error = match leads && broker.lifecycle() == Lifecycle::Running {
+                // The metadata is ahead of what is loaded.
+                true => ErrorCode::CoordinatorLoadInProgress,
+                false => ErrorCode::NotCoordinator,
+            };
+            return Response::refusal(&request, error);
         };
         let token = self.token();
         if !matches!(request, Request::OffsetCommit(_)) {
@@ -53,12 +74,21 @@ impl Groups {
         shard.ask_within(timeout, token, request).await
     }
 
-    /// Whether the log that `group` is kept in cannot be used.
+    /// The partition of `__consumer_offsets` that `group` is kept in.
+    pub(crate) fn partition_of<'a>(topic: &'a Topic, group: &str) -> Option<&'a PartitionState> {
+        topic
+            .partition(index_of(topic, group))
+            .map(|state| &**state)
+    }
+
+    /// Whether the log that `group` is kept in is this broker's to serve and cannot be used.
     pub(crate) fn is_offline(&self, broker: &Broker, group: &str) -> bool {
         let image = broker.image();
         let offline = broker.partitions.offline();
-        let kept_in =
-            |topic: &Arc<Topic>| offline.contains_key(&(topic.id, index_of(topic, group)));
+        let kept_in = |topic: &Arc<Topic>| {
+            offline.contains_key(&(topic.id, index_of(topic, group)))
+                && Self::partition_of(topic, group).is_some_and(|state| state.leader == broker.id)
+        };
         !offline.is_empty() && image.topic(CONSUMER_OFFSETS).is_some_and(kept_in)
     }
 
@@ -117,36 +147,28 @@ impl Groups {
             .cloned()
     }
 
-    /// Starts coordinators for partitions that came, and forgets the offsets of topics that went.
+    /// Starts coordinators for partitions that this broker leads in a new epoch, ends those of
+    /// partitions that it does not lead any more, and forgets the offsets of topics that went.
     pub(crate) fn apply(&self, broker: &Arc<Broker>, before: &Image, after: &Image) {
-        if let Some(topic) = after.topic(CONSUMER_OFFSETS) {
-            for index in 0..i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) {
-                let Some(partition) = broker.partitions.get(topic.id, index) else {
-                    continue;
-                };
-                let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-                if shards
-                    .get(&index)
-                    .is_some_and(|shard| shard.is_of(&partition))
-                {
-                    continue;
+        let led = led_here(broker, after);
+        let mut ended = Vec::new();
+        {
+            let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+            shards.retain(|index, shard| {
+                let stays = led
+                    .get(index)
+                    .is_some_and(|(partition, epoch)| shard.is_of(partition, *epoch));
+                if !stays {
+                    ended.push(Arc::clone(shard));
                 }
-                let config = config(&broker.settings());
-                let shard = Shard::new(
-                    partition,
-                    Arc::clone(&broker.controller),
-                    config,
-                    Arc::clone(&self.sooner),
-                );
-                shards.insert(index, Arc::clone(&shard));
-                drop(shards);
-                shard.load();
+                stays
+            });
+        }
+        ended.iter().for_each(Shard::resign);
+        if broker.lifecycle() != Lifecycle::Stopping {
+            for (index, (partition, leader_epoch)) in led {
+                self.start(broker, index, GroupLog::new(partition, leader_epoch));
             }
-        } else {
-            self.shards
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
         }
         let deleted: BTreeMap<String, Uuid> = after
             .changes_since(before)
@@ -162,6 +184,24 @@ impl Groups {
                 shard.topics_deleted(&deleted);
             }
         }
+    }
+
+    /// Starts the coordinator of a partition, if there is none.
+    fn start(&self, broker: &Broker, index: i32, log: GroupLog) {
+        let shard = {
+            let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+            let Entry::Vacant(vacant) = shards.entry(index) else {
+                return;
+            };
+            let shard = Shard::new(
+                log,
+                Arc::clone(&broker.controller),
+                config(&broker.settings()),
+                Arc::clone(&self.sooner),
+            );
+            Arc::clone(vacant.insert(shard))
+        };
+        shard.load();
     }
 
     /// Lets deadlines pass until `stop`.
@@ -192,6 +232,20 @@ impl Groups {
             shard.resign();
         }
     }
+}
+
+/// The partitions of `__consumer_offsets` that this broker leads and holds, and in which epochs.
+fn led_here(broker: &Broker, image: &Image) -> BTreeMap<i32, (Arc<Partition>, LeaderEpoch)> {
+    let Some(topic) = image.topic(CONSUMER_OFFSETS) else {
+        return BTreeMap::new();
+    };
+    let led = (0..).zip(&topic.partitions);
+    led.filter(|(_, state)| state.leader == broker.id)
+        .filter_map(|(index, state)| {
+            let partition = broker.partitions.get(topic.id, index)?;
+            Some((index, (partition, state.leader_epoch)))
+        })
+        .collect()
 }
 
 /// The partition of `__consumer_offsets` that a group is kept in.

@@ -1,24 +1,25 @@
 //! One coordinator and its partition.
 
-use crate::partition::{Acks, Partition};
+use super::log::{GroupLog, LoadError};
+use crate::partition::Partition;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, Request, Response, Token};
 use tidemark_env::{clock, task};
-use tidemark_log::{AppendError, ReadError};
-use tidemark_model::Image;
+use tidemark_model::{Image, LeaderEpoch};
 use tidemark_quorum::Controller;
-use tidemark_records::{Batch, BatchBuilder, BatchError, BatchOptions, Limits, RecordRef};
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Notify, oneshot};
 
-/// Read at once while loading.
-const LOAD_BYTES: usize = 1 << 20;
 /// A coordinator whose log failed is loaded again after this.
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
 /// How long the pump waits for the high watermark before it looks whether the log has failed.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// How often loading looks whether all that was there at the election is durable here: what a
+/// follower took over last may still be on its way to the disk.
+const DURABLE_POLL: Duration = Duration::from_millis(5);
 
 struct State {
     coordinator: GroupCoordinator,
@@ -29,36 +30,24 @@ struct State {
     pumping: bool,
     /// The earliest deadline that the timer task knows of.
     known_deadline_ms: i64,
-    resigned: bool,
     /// Whether the coordinator was loaded; one that is not active any more is loaded again.
     loaded: bool,
 }
 
-/// The coordinator of one partition of `__consumer_offsets`.
+/// The coordinator of one partition of `__consumer_offsets`, for one leader epoch of this broker.
 pub(super) struct Shard {
-    partition: Arc<Partition>,
+    log: GroupLog,
     controller: Arc<Controller>,
     config: GroupConfig,
     state: Mutex<State>,
     sooner: Arc<Notify>,
-}
-
-/// Why a coordinator could not be loaded.
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error("the partition was closed")]
-    Closed,
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    #[error(transparent)]
-    Replay(#[from] tidemark_coordinator::ReplayError),
+    /// Another broker leads, another epoch began, or this broker stops: it answers no more.
+    resigned: AtomicBool,
 }
 
 impl Shard {
     pub(super) fn new(
-        partition: Arc<Partition>,
+        log: GroupLog,
         controller: Arc<Controller>,
         config: GroupConfig,
         sooner: Arc<Notify>,
@@ -69,15 +58,15 @@ impl Shard {
             appended_end: 0,
             pumping: false,
             known_deadline_ms: i64::MAX,
-            resigned: false,
             loaded: false,
         };
         Arc::new(Shard {
-            partition,
+            log,
             controller,
             config,
             state: Mutex::new(state),
             sooner,
+            resigned: AtomicBool::new(false),
         })
     }
 
@@ -85,8 +74,12 @@ impl Shard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn is_of(&self, partition: &Arc<Partition>) -> bool {
-        Arc::ptr_eq(&self.partition, partition)
+    pub(super) fn is_of(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) -> bool {
+        self.log.is_of(partition, leader_epoch)
+    }
+
+    fn has_resigned(&self) -> bool {
+        self.resigned.load(Ordering::Acquire)
     }
 
     pub(super) fn group_counts(&self) -> BTreeMap<&'static str, usize> {
@@ -145,9 +138,10 @@ impl Shard {
         self.carry_out(&mut state, &records);
     }
 
+    /// Answers no more: everyone who waits looks for another coordinator.
     pub(super) fn resign(self: &Arc<Self>) {
+        self.resigned.store(true, Ordering::Release);
         let mut state = self.lock();
-        state.resigned = true;
         state.coordinator.resign();
         self.carry_out(&mut state, &[]);
     }
@@ -155,24 +149,27 @@ impl Shard {
     /// Appends records, tells the coordinator, gives out answers, and minds the next deadline.
     fn carry_out(self: &Arc<Self>, state: &mut State, records: &[LogRecord]) {
         if !records.is_empty() {
-            match self.append(records) {
+            match self.log.append(records) {
                 Ok(last_offset) => {
                     state.appended_end = last_offset + 1;
                     state.coordinator.appended(last_offset);
                     self.pump(state);
                 }
                 Err(error) => {
-                    tracing::error!(partition = self.partition.index, %error, "group state could not be written");
+                    tracing::error!(partition = self.log.index(), %error, "group state could not be written");
                     state.coordinator.append_failed(error);
                 }
             }
         }
-        if let Ok(bounds) = self.partition.bounds() {
-            state.coordinator.committed(bounds.high_watermark);
+        match self.log.bounds() {
+            Some(bounds) => state.coordinator.committed(bounds.high_watermark),
+            // What it holds back may never be committed, whatever the next leader commits.
+            None if state.loaded => state.coordinator.resign(),
+            None => {}
         }
         if state.loaded && !state.coordinator.is_active() {
             state.loaded = false;
-            self.reload_later(state);
+            self.load_after(RELOAD_AFTER);
         }
         for (token, response) in state.coordinator.take_replies() {
             if let Some(answer) = state.waiting.remove(&token) {
@@ -187,33 +184,6 @@ impl Shard {
         }
     }
 
-    fn append(&self, records: &[LogRecord]) -> Result<i64, ErrorCode> {
-        let now_ms = clock::now_ms();
-        let mut builder = BatchBuilder::new(BatchOptions::default());
-        for record in records {
-            let record = RecordRef {
-                timestamp_ms: now_ms,
-                key: Some(&record.key),
-                value: record.value.as_deref(),
-                headers: &[],
-            };
-            builder
-                .append(&record)
-                .map_err(|_| ErrorCode::MessageTooLarge)?;
-        }
-        let mut bytes = builder.build().map_err(|_| ErrorCode::UnknownServerError)?;
-        let batch = Batch::split_first(&mut bytes)
-            .ok()
-            .flatten()
-            .ok_or(ErrorCode::UnknownServerError)?;
-        match self.partition.append(&batch, now_ms) {
-            Err(_) => Err(ErrorCode::NotLeaderOrFollower),
-            Ok(Ok(appended)) => Ok(appended.last_offset),
-            Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),
-            Ok(Err(_)) => Err(ErrorCode::KafkaStorageError),
-        }
-    }
-
     /// Has the coordinator told when what it appended is committed.
     fn pump(self: &Arc<Self>, state: &mut State) {
         if std::mem::replace(&mut state.pumping, true) {
@@ -223,23 +193,19 @@ impl Shard {
         drop(task::spawn("group-commit", async move {
             loop {
                 let target = shard.lock().appended_end;
-                let acks = Arc::new(Acks::new(1));
-                shard.partition.when_committed(target, &acks);
-                acks.wait(COMMIT_WAIT).await;
-                let failed =
-                    shard.partition.failure().is_some() || shard.partition.bounds().is_err();
+                shard.log.wait_committed(target, COMMIT_WAIT).await;
+                let failed = shard.log.failure().is_some();
                 let mut state = shard.lock();
-                let committed = shard
-                    .partition
-                    .bounds()
-                    .map_or(0, |bounds| bounds.high_watermark);
-                if failed && committed < state.appended_end {
+                let bounds = shard.log.bounds();
+                let committed =
+                    bounds.is_some_and(|bounds| bounds.high_watermark >= state.appended_end);
+                if failed && !committed {
                     state
                         .coordinator
                         .append_failed(ErrorCode::KafkaStorageError);
                 }
                 shard.carry_out(&mut state, &[]);
-                if failed || committed >= state.appended_end {
+                if failed || committed || bounds.is_none() {
                     state.pumping = false;
                     return;
                 }
@@ -247,36 +213,78 @@ impl Shard {
         }));
     }
 
-    /// Loads the coordinator from its partition, off the net threads.
+    /// Loads the coordinator from its partition, off the net threads, until that has succeeded
+    /// or it has resigned.
     pub(super) fn load(self: &Arc<Self>) {
         // A new partition has nothing to replay: its groups are served at once.
-        if self.partition.bounds().is_ok_and(|bounds| bounds.end == 0) {
+        if self.log.bounds().is_some_and(|bounds| bounds.end == 0) {
             return self.take_over(GroupCoordinator::new(self.config.clone()), 0);
+        }
+        self.load_after(Duration::ZERO);
+    }
+
+    fn load_after(self: &Arc<Self>, mut delay: Duration) {
+        if self.has_resigned() {
+            return;
         }
         let shard = Arc::clone(self);
         drop(task::spawn("group-load", async move {
-            let loading = Arc::clone(&shard);
-            let loaded = task::blocking(move || loading.replay()).await;
-            match loaded {
-                Ok(Ok((coordinator, end))) => shard.take_over(coordinator, end),
-                Ok(Err(LoadError::Closed)) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(
-                        partition = shard.partition.index, %error,
-                        "the groups of a partition of __consumer_offsets cannot be loaded; trying again"
-                    );
-                    let mut state = shard.lock();
-                    shard.reload_later(&mut state);
+            loop {
+                clock::sleep(delay).await;
+                if shard.has_resigned() {
+                    return;
                 }
-                Err(error) => tracing::error!(%error, "loading groups ended early"),
+                match shard.try_load().await {
+                    Ok((coordinator, end)) => return shard.take_over(coordinator, end),
+                    // Newer metadata will end this coordinator, or the partition is yet to begin
+                    // to lead.
+                    Err(LoadError::NotLed) => {
+                        delay = (delay * 2).clamp(DURABLE_POLL, RELOAD_AFTER);
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            partition = shard.log.index(), %error,
+                            "the groups of a partition of __consumer_offsets cannot be loaded; trying again"
+                        );
+                        delay = RELOAD_AFTER;
+                    }
+                }
             }
         }));
+    }
+
+    /// Replays all that was in the log when this broker was elected: nobody else appends to it, so
+    /// where it ends now is where it ended then, or after what this broker's coordinators wrote.
+    async fn try_load(self: &Arc<Self>) -> Result<(GroupCoordinator, i64), LoadError> {
+        let end = self.log.bounds().ok_or(LoadError::NotLed)?.end;
+        while self.log.bounds().ok_or(LoadError::NotLed)?.durable < end {
+            if let Some(failure) = self.log.failure() {
+                return Err(LoadError::Failed(failure));
+            }
+            clock::sleep(DURABLE_POLL).await;
+        }
+        {
+            let mut state = self.lock();
+            if !self.has_resigned() {
+                state.coordinator = GroupCoordinator::new(self.config.clone());
+            }
+        }
+        let shard = Arc::clone(self);
+        let replay = move || {
+            shard
+                .log
+                .replay(shard.config.clone(), end, || !shard.has_resigned())
+        };
+        let coordinator = task::blocking(replay)
+            .await
+            .map_err(|error| LoadError::Failed(error.to_string()))??;
+        Ok((coordinator, end))
     }
 
     /// Begins to serve with what was loaded.
     fn take_over(self: &Arc<Self>, coordinator: GroupCoordinator, end: i64) {
         let mut state = self.lock();
-        if state.resigned {
+        if self.has_resigned() {
             return;
         }
         state.coordinator = coordinator;
@@ -284,6 +292,10 @@ impl Shard {
         state.loaded = true;
         let records = state.coordinator.loaded(clock::steady_ms(), end);
         self.carry_out(&mut state, &records);
+        // Answers wait for what was there at the election, even if nothing is added to it.
+        if end > 0 {
+            self.pump(&mut state);
+        }
         let gone = gone(
             &state.coordinator.topics_with_offsets(),
             &self.controller.image(),
@@ -292,49 +304,6 @@ impl Shard {
             let records = state.coordinator.topics_deleted(clock::steady_ms(), &gone);
             self.carry_out(&mut state, &records);
         }
-    }
-
-    fn reload_later(self: &Arc<Self>, state: &mut State) {
-        if state.resigned || self.partition.bounds().is_err() {
-            return;
-        }
-        let shard = Arc::clone(self);
-        drop(task::spawn("group-reload", async move {
-            clock::sleep(RELOAD_AFTER).await;
-            shard.load();
-        }));
-    }
-
-    /// Replays the whole partition into a new coordinator. Blocks.
-    fn replay(&self) -> Result<(GroupCoordinator, i64), LoadError> {
-        let mut coordinator = GroupCoordinator::new(self.config.clone());
-        let bounds = self.partition.bounds().map_err(|_| LoadError::Closed)?;
-        let mut at = bounds.log_start;
-        while at < bounds.end {
-            let plan = self
-                .partition
-                .with_log(|log, _| log.read_plan(at, LOAD_BYTES, bounds.end, true));
-            let read = plan.map_err(|_| LoadError::Closed)??.load()?;
-            if read.next_offset <= at {
-                break;
-            }
-            let mut bytes = read.records;
-            while let Some(batch) = Batch::split_first(&mut bytes)? {
-                if batch.header.is_control() {
-                    continue;
-                }
-                for record in batch.records(Limits::default())? {
-                    let record = record?;
-                    if let Some(key) = &record.key
-                        && record.offset >= at
-                    {
-                        coordinator.replay(record.offset, key, record.value.as_ref())?;
-                    }
-                }
-            }
-            at = read.next_offset;
-        }
-        Ok((coordinator, bounds.end))
     }
 }
 

@@ -3,15 +3,22 @@
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::dispatch::{SERVED, advertised};
+use crate::features;
 use std::sync::Arc;
 use tidemark_wire::ErrorCode;
-use tidemark_wire::messages::api_versions_response::ApiVersion;
+use tidemark_wire::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use tidemark_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-/// The advertised versions of every API that has a handler.
+/// From here on keys are ours, for brokers among themselves.
+const FIRST_PRIVATE_KEY: i16 = 20_000;
+
+/// The advertised versions of every API that has a handler and is Kafka's.
 pub(crate) fn table() -> Vec<ApiVersion> {
     let mut table: Vec<ApiVersion> = SERVED
         .iter()
+        .filter(|api| (**api as i16) < FIRST_PRIVATE_KEY)
         .map(|api| {
             let (min_version, max_version) = advertised(*api);
             ApiVersion {
@@ -34,7 +41,7 @@ fn is_legal_name(name: &str) -> bool {
 }
 
 pub(crate) async fn handle(
-    _: &Arc<Broker>,
+    broker: &Arc<Broker>,
     context: &Context,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -46,8 +53,26 @@ pub(crate) async fn handle(
             ..Default::default()
         };
     }
+    let image = broker.image();
+    let supported = features::supported().into_iter();
+    let finalized = image.features().map(|(name, level)| FinalizedFeatureKey {
+        name: name.to_owned(),
+        max_version_level: level,
+        min_version_level: level,
+        ..Default::default()
+    });
     ApiVersionsResponse {
         api_keys: table(),
+        supported_features: supported
+            .map(|range| SupportedFeatureKey {
+                name: range.name,
+                min_version: range.min,
+                max_version: range.max,
+                ..Default::default()
+            })
+            .collect(),
+        finalized_features: finalized.collect(),
+        finalized_features_epoch: i64::try_from(image.index()).unwrap_or(i64::MAX),
         ..Default::default()
     }
 }

@@ -1,7 +1,11 @@
-//! DeleteRecords (KIP-107): moves the start of partitions up; answered when that is durable.
+//! DeleteRecords (KIP-107): moves the start of partitions up; answered when that is durable, and so
+//! on every live replica.
 
 use super::prelude::*;
-use crate::partition::{Partition, error_code};
+use crate::fetch::{Signal, Subscription};
+use crate::partition::{Partition, Wants, error_code};
+use std::time::Duration;
+use tidemark_env::clock::{self, Instant};
 use tidemark_log::LogError;
 use tidemark_wire::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
@@ -10,6 +14,7 @@ use tidemark_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 /// Stands for the high watermark.
 const UP_TO_HIGH_WATERMARK: i64 = -1;
+const ANY_EPOCH: i32 = -1;
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
@@ -17,6 +22,8 @@ pub(crate) async fn handle(
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let image = broker.image();
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = clock::monotonic() + timeout;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let found = image.topic(&topic.name);
@@ -26,11 +33,11 @@ pub(crate) async fn handle(
         for asked in topic.partitions {
             let partition = id
                 .ok_or(ErrorCode::UnknownTopicOrPartition)
-                .and_then(|id| broker.partitions.find(id, asked.partition_index));
+                .and_then(|id| broker.partitions.find(&image, id, asked.partition_index));
             let deleted = match partition {
                 // Its records are the state of groups.
                 Ok(_) if internal => Err(ErrorCode::InvalidTopicException),
-                Ok(partition) => delete(partition, asked.offset).await,
+                Ok(partition) => delete(partition, asked.offset, deadline).await,
                 Err(error) => Err(error),
             };
             partitions.push(DeleteRecordsPartitionResult {
@@ -52,12 +59,18 @@ pub(crate) async fn handle(
     }
 }
 
-async fn delete(partition: Arc<Partition>, offset: i64) -> Result<i64, ErrorCode> {
+async fn delete(
+    partition: Arc<Partition>,
+    offset: i64,
+    deadline: Instant,
+) -> Result<i64, ErrorCode> {
     if !partition.policy().settings.cleanup_delete {
         // A compacted topic's records go by their keys.
         return Err(ErrorCode::PolicyViolation);
     }
-    let lsn = partition
+    let closed = ErrorCode::NotLeaderOrFollower;
+    partition.leading(ANY_EPOCH)?;
+    let (lsn, target) = partition
         .with_log(|log, high_watermark| {
             let target = if offset == UP_TO_HIGH_WATERMARK {
                 *high_watermark
@@ -67,17 +80,27 @@ async fn delete(partition: Arc<Partition>, offset: i64) -> Result<i64, ErrorCode
             if target < 0 || target > *high_watermark {
                 return Err(ErrorCode::OffsetOutOfRange);
             }
-            log.delete_records(target)
-                .map_err(|error: LogError| error_code(&error))
+            let lsn = log.delete_records(target);
+            let lsn = lsn.map_err(|error: LogError| error_code(&error))?;
+            Ok((lsn, target))
         })
-        .map_err(|_| ErrorCode::NotLeaderOrFollower)??;
+        .map_err(|_| closed)??;
     partition.log_start_moved();
     if let Some(lsn) = lsn {
         let durable = partition.dir().wal.when_durable(lsn).await;
         durable.map_err(|_| ErrorCode::KafkaStorageError)?;
     }
-    partition
-        .bounds()
-        .map(|bounds| bounds.log_start)
-        .map_err(|_| ErrorCode::NotLeaderOrFollower)
+    let signal = Signal::new();
+    let partition = Subscription::new(partition, Arc::clone(&signal), 0, Wants::LowWatermark);
+    loop {
+        let low = partition.partition.low_watermark().ok_or(closed)?;
+        if low >= target {
+            return Ok(low);
+        }
+        signal.take();
+        tokio::select! {
+            () = signal.changed() => {}
+            () = clock::sleep_until(deadline) => return Err(ErrorCode::RequestTimedOut),
+        }
+    }
 }

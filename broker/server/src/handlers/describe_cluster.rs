@@ -22,19 +22,20 @@ pub(crate) async fn handle(
         };
     }
     let image = broker.image();
-    let brokers = broker
-        .endpoints(context)
-        .filter_map(|(id, endpoint, rack)| {
-            let is_fenced = image.broker(id).is_none_or(|registered| registered.fenced);
-            (!is_fenced || request.include_fenced_brokers).then(|| DescribeClusterBroker {
-                broker_id: id,
-                host: endpoint.host.clone(),
-                port: i32::from(endpoint.port),
-                rack,
-                is_fenced,
-                ..Default::default()
-            })
-        });
+    // Fenced brokers only for those who ask (KIP-1073).
+    let told = |fenced: bool| !fenced || request.include_fenced_brokers;
+    let brokers = image.brokers().filter(|broker| told(broker.fenced));
+    let brokers = brokers.filter_map(|broker| {
+        let endpoint = broker.endpoint(&context.listener)?;
+        Some(DescribeClusterBroker {
+            broker_id: broker.id,
+            host: endpoint.host.clone(),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.clone(),
+            is_fenced: broker.fenced,
+            ..Default::default()
+        })
+    });
     DescribeClusterResponse {
         cluster_id: image
             .cluster_id()

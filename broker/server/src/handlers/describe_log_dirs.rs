@@ -30,9 +30,14 @@ pub(crate) async fn handle(
         let Ok((dir, size_bytes)) = partition.placed() else {
             continue;
         };
+        // How far a follower is behind what it knows to be committed.
+        let lag = partition
+            .bounds()
+            .map_or(0, |bounds| (bounds.high_watermark - bounds.end).max(0));
         let described = DescribeLogDirsPartition {
             partition_index: partition.index,
             partition_size: bytes(size_bytes),
+            offset_lag: lag,
             ..Default::default()
         };
         by_dir
@@ -42,6 +47,7 @@ pub(crate) async fn handle(
             .or_default()
             .push(described);
     }
+    let cordoned = cordoned_dirs(broker);
     let mut results = Vec::new();
     for dir in broker.partitions.dirs() {
         let topics =
@@ -58,6 +64,8 @@ pub(crate) async fn handle(
                     }
                 });
         let space = broker.partitions.disk().space(dir);
+        let path = dir.display().to_string();
+        let is_cordoned = cordoned.iter().any(|named| *named == path || named == "*");
         results.push(DescribeLogDirsResult {
             error_code: if space.is_ok() {
                 0
@@ -67,7 +75,8 @@ pub(crate) async fn handle(
             topics: topics.collect(),
             total_bytes: space.as_ref().map_or(-1, |space| bytes(space.total_bytes)),
             usable_bytes: space.as_ref().map_or(-1, |space| bytes(space.free_bytes)),
-            log_dir: dir.display().to_string(),
+            log_dir: path,
+            is_cordoned,
             ..Default::default()
         });
     }
@@ -75,4 +84,16 @@ pub(crate) async fn handle(
         results,
         ..Default::default()
     }
+}
+
+/// What `cordoned.log.dirs` names (KIP-1066).
+fn cordoned_dirs(broker: &Broker) -> Vec<String> {
+    let image = broker.image();
+    let layers = broker.partitions.layers(&image);
+    let named = [layers.dynamic, layers.fixed]
+        .into_iter()
+        .find_map(|layer| layer.get("cordoned.log.dirs"));
+    named
+        .map(|dirs| dirs.split(',').map(|dir| dir.trim().to_owned()).collect())
+        .unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! DescribeProducers (KIP-664): the idempotent producers that a partition remembers.
+//! DescribeProducers (KIP-664): the idempotent producers that a partition remembers. Clients ask
+//! its leader, and may ask a follower by its id: the producers that each knows are in its log.
 
 use super::prelude::*;
 use tidemark_wire::messages::describe_producers_response::{
@@ -13,22 +14,32 @@ pub(crate) async fn handle(
 ) -> DescribeProducersResponse {
     let image = broker.image();
     let topics = request.topics.into_iter().map(|topic| {
-        let id = image.topic(&topic.name).map(|found| found.id);
+        let found = image.topic(&topic.name);
         let partitions = topic.partition_indexes.into_iter().map(|index| {
-            let found = id.and_then(|id| broker.partitions.get(id, index));
+            let held = found.and_then(|topic| broker.partitions.get(topic.id, index));
             let producers =
-                found.and_then(|partition| partition.with_log(|log, _| of_log(log)).ok());
+                held.and_then(|partition| partition.with_log(|log, _| of_log(log)).ok());
+            let elsewhere = found.is_some_and(|topic| topic.partition(index).is_some());
             match producers {
                 Some(active_producers) => PartitionResponse {
                     partition_index: index,
                     active_producers,
                     ..Default::default()
                 },
+                None if elsewhere => PartitionResponse {
+                    partition_index: index,
+                    error_code: ErrorCode::NotLeaderOrFollower.code(),
+                    error_message: Some(format!(
+                        "partition {index} of topic {} is not held here",
+                        topic.name
+                    )),
+                    ..Default::default()
+                },
                 None => PartitionResponse {
                     partition_index: index,
                     error_code: ErrorCode::UnknownTopicOrPartition.code(),
                     error_message: Some(format!(
-                        "there is no partition {index} of topic {} here",
+                        "there is no partition {index} of topic {}",
                         topic.name
                     )),
                     ..Default::default()

@@ -10,10 +10,10 @@ use tidemark_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicParti
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
-    _: &Context,
+    context: &Context,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let leaders = Leaders::new(broker);
+    let leaders = Leaders::new(broker, context);
     let most = broker.settings().max_request_partition_size_limit;
     let mut left = usize::try_from(request.response_partition_limit.min(most))
         .unwrap_or(0)
@@ -106,7 +106,7 @@ fn describe(
                 replica_nodes: partition.replicas.clone(),
                 isr_nodes: partition.isr.clone(),
                 eligible_leader_replicas: Some(partition.elr.clone()),
-                last_known_elr: Some(Vec::new()),
+                last_known_elr: Some(partition.last_known_elr.clone()),
                 offline_replicas: leadership.offline_replicas,
                 ..Default::default()
             }

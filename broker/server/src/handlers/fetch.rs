@@ -1,7 +1,11 @@
 //! Fetch: sessions, long polls with min bytes and max wait, limits in whole batches (KIP-74).
 
+use super::leadership::{Hints, led_elsewhere};
 use super::prelude::*;
-use crate::fetch::{Found, Interest, Opened, Slot, Subscription, TopicRef, Wanted, look};
+use crate::fetch::{
+    Entry, Found, Interest, Opened, Reader, Slot, Subscription, TopicRef, Wanted, look,
+};
+use crate::replica::take_durable;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,9 +14,10 @@ use tidemark_log::Piece;
 use tidemark_model::Image;
 use tidemark_wire::Records;
 use tidemark_wire::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, PartitionData,
+    EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
 use tidemark_wire::messages::{FetchRequest, FetchResponse};
+use tokio::sync::Notify;
 
 /// From here on topics are named by id (KIP-516).
 const FIRST_VERSION_BY_ID: i16 = 13;
@@ -21,6 +26,11 @@ const FIRST_VERSION_OF_SESSIONS: i16 = 7;
 /// Sessionless, as a final epoch says it.
 const SESSIONLESS_EPOCH: i32 = -1;
 const READ_COMMITTED: i8 = 1;
+/// From here on consumers name their racks, and followers may answer them (KIP-392).
+const FIRST_VERSION_OF_RACKS: i16 = 11;
+/// From here on answers say who leads, and where that is (KIP-951).
+const FIRST_VERSION_OF_LEADERS: i16 = 12;
+const FIRST_VERSION_OF_ENDPOINTS: i16 = 16;
 
 /// The session, if any, that an answer belongs to.
 #[derive(Clone, Copy, PartialEq)]
@@ -37,6 +47,15 @@ pub(crate) async fn handle(
     request: FetchRequest,
 ) -> FetchResponse {
     let by_id = context.version >= FIRST_VERSION_BY_ID;
+    let reader = match reader(broker, context, &request) {
+        Ok(reader) => reader,
+        Err(error) => {
+            return FetchResponse {
+                error_code: error.code(),
+                ..Default::default()
+            };
+        }
+    };
     let epoch = if context.version >= FIRST_VERSION_OF_SESSIONS {
         request.session_epoch
     } else {
@@ -62,17 +81,28 @@ pub(crate) async fn handle(
         }
     };
     let mut candidates = take_wishes(&mut interest, by_id, &request);
-    let served = serve(broker, context, &mut interest, &mut candidates, &request).await;
+    let served = serve(
+        broker,
+        context,
+        &reader,
+        &mut interest,
+        &mut candidates,
+        &request,
+    )
+    .await;
+    let image = broker.image();
+    let mut hints = Hints::default();
     let mut response = FetchResponse::default();
     let read_committed = request.isolation_level == READ_COMMITTED;
     let mut topics: Vec<(TopicRef, FetchableTopicResponse, Vec<Piece>)> = Vec::new();
     for (slot, mut found) in served {
-        let Some(entry) = interest.entry(slot) else {
+        let Some(entry) = interest.entry(slot).filter(|_| !found.silent) else {
             continue;
         };
         let news = found.bytes > 0
             || found.error != ErrorCode::None
             || found.diverging.is_some()
+            || found.preferred >= 0
             || entry.told_high_watermark != found.high_watermark
             || entry.told_log_start != found.log_start;
         if matches!(kind, Kind::Incremental { .. }) && !news {
@@ -84,7 +114,22 @@ pub(crate) async fn handle(
         entry.told_log_start = if told { found.log_start } else { -1 };
         let topic = entry.wanted.topic.clone();
         let pieces = std::mem::take(&mut found.pieces);
-        let data = partition_data(entry.wanted.index, &found, read_committed);
+        let mut data = partition_data(entry.wanted.index, &found, read_committed);
+        if context.version < FIRST_VERSION_OF_RACKS {
+            data.preferred_read_replica = -1;
+        }
+        if context.version >= FIRST_VERSION_OF_LEADERS && led_elsewhere(found.error) {
+            let known = match &topic {
+                TopicRef::Id(id) => image.topic_by_id(*id),
+                TopicRef::Name(name) => image.topic(name),
+            };
+            let partition = known.and_then(|topic| topic.partition(entry.wanted.index));
+            if let Some(partition) = partition {
+                hints.add(partition);
+                data.current_leader.leader_id = partition.leader;
+                data.current_leader.leader_epoch = partition.leader_epoch;
+            }
+        }
         match topics.iter_mut().rev().find(|(other, ..)| *other == topic) {
             Some((_, of_topic, announced)) => {
                 of_topic.partitions.push(data);
@@ -103,6 +148,18 @@ pub(crate) async fn handle(
             }
         }
     }
+    if context.version >= FIRST_VERSION_OF_ENDPOINTS {
+        let endpoints = hints
+            .endpoints(broker, &context.listener)
+            .map(|(id, at, rack)| NodeEndpoint {
+                node_id: id,
+                host: at.host,
+                port: i32::from(at.port),
+                rack,
+                ..Default::default()
+            });
+        response.node_endpoints = endpoints.collect();
+    }
     for (_, topic, pieces) in topics {
         response.responses.push(topic);
         context.announce(pieces);
@@ -116,6 +173,26 @@ pub(crate) async fn handle(
         }
     }
     response
+}
+
+/// Who asks. A follower is known by its number and the epoch of its process.
+fn reader(broker: &Broker, context: &Context, request: &FetchRequest) -> Result<Reader, ErrorCode> {
+    let (id, epoch) = match &request.replica_state {
+        state if state.replica_id >= 0 => (state.replica_id, state.replica_epoch),
+        _ if request.replica_id >= 0 => (request.replica_id, -1),
+        _ => {
+            return Ok(Reader::Consumer {
+                rack: request.rack_id.clone(),
+                from_follower: context.version >= FIRST_VERSION_OF_RACKS,
+            });
+        }
+    };
+    match broker.image().broker(id) {
+        Some(known) if known.epoch > epoch => Err(ErrorCode::StaleBrokerEpoch),
+        // Registered since what is known here; each partition says whether it can be.
+        Some(_) => Ok(Reader::Follower { broker: id }),
+        None => Err(ErrorCode::StaleBrokerEpoch),
+    }
 }
 
 fn keep(broker: &Broker, interest: Interest<Subscription>, by_id: bool) -> i32 {
@@ -150,14 +227,18 @@ fn take_wishes(
     for topic in &request.topics {
         let topic_ref = reference(topic.topic_id, &topic.topic);
         for partition in &topic.partitions {
-            candidates.push(interest.want(Wanted {
-                topic: topic_ref.clone(),
-                index: partition.partition,
-                fetch_offset: partition.fetch_offset,
-                max_bytes: partition.partition_max_bytes,
-                current_leader_epoch: partition.current_leader_epoch,
-                last_fetched_epoch: partition.last_fetched_epoch,
-            }));
+            candidates.push(
+                interest.want(Wanted {
+                    topic: topic_ref.clone(),
+                    index: partition.partition,
+                    fetch_offset: partition.fetch_offset,
+                    max_bytes: partition.partition_max_bytes,
+                    current_leader_epoch: partition.current_leader_epoch,
+                    last_fetched_epoch: partition.last_fetched_epoch,
+                    follower: take_durable(&partition.unknown_tagged_fields)
+                        .map(|durable| (partition.log_start_offset, durable)),
+                }),
+            );
         }
     }
     candidates
@@ -167,6 +248,7 @@ fn take_wishes(
 async fn serve(
     broker: &Arc<Broker>,
     context: &Context,
+    reader: &Reader,
     interest: &mut Interest<Subscription>,
     candidates: &mut Vec<Slot>,
     request: &FetchRequest,
@@ -177,6 +259,12 @@ async fn serve(
     let limit = usize::try_from(limit).unwrap_or(0);
     let enough = usize::try_from(request.min_bytes).unwrap_or(0);
     let signal = Arc::clone(&interest.signal);
+    let (follows, impatience) = match reader {
+        Reader::Follower { broker: id } => {
+            (true, Some(broker.partitions.replicas().impatience(*id)))
+        }
+        Reader::Consumer { .. } => (false, None),
+    };
     let mut order: Vec<Slot> = Vec::new();
     let mut answers: BTreeMap<Slot, Found> = BTreeMap::new();
     let mut bytes = 0;
@@ -193,9 +281,15 @@ async fn serve(
                 order.push(slot);
             }
             let room = limit.saturating_sub(bytes);
-            let found = look_at(broker, interest, slot, room, bytes == 0).await;
+            let found = look_at(broker, reader, interest, slot, room, bytes == 0).await;
             bytes += found.bytes;
-            news |= found.error != ErrorCode::None || found.diverging.is_some();
+            news |= found.error != ErrorCode::None
+                || found.diverging.is_some()
+                || found.preferred >= 0
+                || follows
+                    && interest
+                        .entry(slot)
+                        .is_some_and(|entry| entry.would_hear(&found));
             if found.more && found.bytes == 0 || found.error != ErrorCode::None {
                 // No room in this answer, or not well: it is looked at in the next.
                 later.push(slot);
@@ -208,6 +302,7 @@ async fn serve(
         tokio::select! {
             () = signal.changed() => {}
             () = clock::sleep_until(deadline) => break,
+            () = hurried(impatience.as_deref()) => break,
         }
     }
     for (slot, found) in &mut answers {
@@ -228,8 +323,17 @@ async fn serve(
         .collect()
 }
 
+/// Waits until the follower has more to ask; for ever for a consumer.
+async fn hurried(impatience: Option<&Notify>) {
+    match impatience {
+        Some(impatience) => impatience.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn look_at(
     broker: &Arc<Broker>,
+    reader: &Reader,
     interest: &mut Interest<Subscription>,
     slot: Slot,
     room: usize,
@@ -241,7 +345,10 @@ async fn look_at(
     };
     if entry.partition.is_none() {
         match find(broker, &broker.image(), &entry.wanted) {
-            Ok(partition) => entry.partition = Some(Subscription::new(partition, signal, slot)),
+            Ok(partition) => {
+                let subscription = Subscription::new(partition, signal, slot, reader.wants());
+                entry.partition = Some(subscription);
+            }
             Err(error) => return Found::error(error),
         }
     }
@@ -251,7 +358,15 @@ async fn look_at(
     let partition = Arc::clone(&subscription.partition);
     let wanted = entry.wanted.clone();
     let most = usize::try_from(wanted.max_bytes).unwrap_or(0).min(room);
-    let found = look(broker, &partition, &wanted, most, at_least_one_batch).await;
+    let found = look(
+        broker,
+        &partition,
+        reader,
+        &wanted,
+        most,
+        at_least_one_batch,
+    )
+    .await;
     if found.error == ErrorCode::NotLeaderOrFollower
         && let Some(entry) = interest.entry(slot)
     {
@@ -272,7 +387,7 @@ fn find(
         TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
     };
     let topic = topic.ok_or(missing)?;
-    broker.partitions.find(topic.id, wanted.index)
+    broker.partitions.find(image, topic.id, wanted.index)
 }
 
 fn partition_data(index: i32, found: &Found, read_committed: bool) -> PartitionData {
@@ -285,8 +400,13 @@ fn partition_data(index: i32, found: &Found, read_committed: bool) -> PartitionD
         partition_index: index,
         error_code: found.error.code(),
         high_watermark: found.high_watermark,
-        // There are no transactions yet, so everything committed is stable.
-        last_stable_offset: found.high_watermark,
+        // There are no transactions yet, so everything committed is stable. A follower outside of
+        // the log is told where that ends.
+        last_stable_offset: match found.end {
+            -1 => found.high_watermark,
+            end => end,
+        },
+        preferred_read_replica: found.preferred,
         log_start_offset: found.log_start,
         diverging_epoch: diverging.unwrap_or_default(),
         aborted_transactions: read_committed.then(Vec::new),
@@ -295,6 +415,15 @@ fn partition_data(index: i32, found: &Found, read_committed: bool) -> PartitionD
             bytes => Records::Elsewhere(bytes),
         }),
         ..Default::default()
+    }
+}
+
+impl Entry<Subscription> {
+    /// Whether a follower that was answered before would learn something.
+    fn would_hear(&self, found: &Found) -> bool {
+        found.high_watermark >= 0
+            && (self.told_high_watermark != found.high_watermark
+                || self.told_log_start != found.log_start)
     }
 }
 

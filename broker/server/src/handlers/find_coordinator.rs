@@ -1,6 +1,8 @@
 //! FindCoordinator: which broker coordinates a group (or, not yet, a transaction).
 
 use super::prelude::*;
+use crate::groups::Groups;
+use tidemark_model::CONSUMER_OFFSETS;
 use tidemark_wire::messages::find_coordinator_response::Coordinator;
 use tidemark_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -81,18 +83,31 @@ async fn find(broker: &Arc<Broker>, context: &Context, key_type: i8, key: String
             "the log that the group's offsets are in is damaged: see the broker's log",
         );
     }
-    let Some((host, port)) = broker.advertised(context) else {
+    let image = broker.image();
+    let leader = image
+        .topic(CONSUMER_OFFSETS)
+        .and_then(|topic| Groups::partition_of(topic, &key))
+        .and_then(|partition| image.broker(partition.leader))
+        .filter(|leader| !leader.fenced);
+    let Some(leader) = leader else {
         return refused(
             key,
             ErrorCode::CoordinatorNotAvailable,
-            "no broker is advertised on this listener",
+            "the partition that the group is kept in has no leader",
+        );
+    };
+    let Some(endpoint) = leader.endpoint(&context.listener) else {
+        return refused(
+            key,
+            ErrorCode::CoordinatorNotAvailable,
+            "the coordinator is not advertised on this listener",
         );
     };
     Coordinator {
         key,
-        node_id: broker.id,
-        host,
-        port: i32::from(port),
+        node_id: leader.id,
+        host: endpoint.host.clone(),
+        port: i32::from(endpoint.port),
         ..Default::default()
     }
 }

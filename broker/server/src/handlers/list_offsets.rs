@@ -1,7 +1,6 @@
 //! ListOffsets: offsets by time, and the special timestamps.
 
 use super::prelude::*;
-use crate::fetch::check_epoch;
 use crate::partition::Partition;
 use tidemark_env::task;
 use tidemark_log::{ReadError, TimestampTarget};
@@ -50,9 +49,11 @@ pub(crate) async fn handle(
         for asked in topic.partitions {
             let partition = id
                 .ok_or(ErrorCode::UnknownTopicOrPartition)
-                .and_then(|id| broker.partitions.find(id, asked.partition_index));
+                .and_then(|id| broker.partitions.find(&image, id, asked.partition_index));
             let found = match partition {
-                Ok(partition) => find(&partition, context.version, &asked).await,
+                Ok(partition) => {
+                    find(&partition, context.version, &asked, request.replica_id).await
+                }
                 Err(error) => Err(error),
             };
             let partition_index = asked.partition_index;
@@ -91,10 +92,10 @@ async fn find(
     partition: &Arc<Partition>,
     version: i16,
     asked: &ListOffsetsPartition,
+    replica_id: i32,
 ) -> Result<Found, ErrorCode> {
     let closed = ErrorCode::NotLeaderOrFollower;
-    let bounds = partition.bounds().map_err(|_| closed)?;
-    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
+    let (leader_epoch, bounds) = partition.leading(asked.current_leader_epoch)?;
     let at = |offset: i64| {
         let epoch = partition
             .with_log(|log, _| log.epochs().epoch_at(offset))
@@ -102,7 +103,7 @@ async fn find(
         Ok(Found {
             timestamp: -1,
             offset,
-            leader_epoch: epoch.unwrap_or(bounds.leader_epoch),
+            leader_epoch: epoch.unwrap_or(leader_epoch),
         })
     };
     let needs = |first: i16| {
@@ -113,12 +114,16 @@ async fn find(
         }
     };
     let target = match asked.timestamp {
-        // There are no transactions yet: what is committed is stable.
+        // There are no transactions yet: what is committed is stable. Followers go on to the end.
         LATEST => {
+            let offset = match replica_id >= 0 {
+                true => bounds.end,
+                false => partition.latest_offset(asked.current_leader_epoch)?,
+            };
             return Ok(Found {
                 timestamp: -1,
-                offset: bounds.high_watermark,
-                leader_epoch: bounds.leader_epoch,
+                offset,
+                leader_epoch,
             });
         }
         EARLIEST => return at(bounds.log_start),

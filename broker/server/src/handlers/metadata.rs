@@ -9,6 +9,9 @@ use tidemark_wire::messages::metadata_response::{
 };
 use tidemark_wire::messages::{MetadataRequest, MetadataResponse};
 
+/// Earlier clients do not know that error.
+const FIRST_VERSION_OF_LISTENER_NOT_FOUND: i16 = 6;
+
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
     context: &Context,
@@ -26,12 +29,12 @@ pub(crate) async fn handle(
         (true, true) => operations::OF_TOPIC,
         _ => operations::NOT_ASKED,
     };
-    let mut leaders = Leaders::new(broker);
+    let mut leaders = Leaders::new(broker, context);
     let topics = match wanted {
         None => leaders
             .image
             .topics()
-            .map(|topic| describe(&leaders, topic, operations))
+            .map(|topic| describe(&leaders, context.version, topic, operations))
             .collect(),
         Some(wanted) => {
             let create =
@@ -45,14 +48,14 @@ pub(crate) async fn handle(
             let mut refused = std::collections::BTreeMap::new();
             if create && !missing.is_empty() {
                 refused = topics::create_on_first_use(broker, missing).await;
-                leaders = Leaders::new(broker);
+                leaders = Leaders::new(broker, context);
             }
             wanted
                 .into_iter()
                 .map(|topic| {
                     if !topic.topic_id.is_zero() {
                         return match leaders.image.topic_by_id(topic.topic_id) {
-                            Some(found) => describe(&leaders, found, operations),
+                            Some(found) => describe(&leaders, context.version, found, operations),
                             None => MetadataResponseTopic {
                                 error_code: ErrorCode::UnknownTopicId.code(),
                                 name: if context.version >= 12 {
@@ -67,22 +70,25 @@ pub(crate) async fn handle(
                     }
                     let name = topic.name.unwrap_or_default();
                     match leaders.image.topic(&name) {
-                        Some(found) => describe(&leaders, found, operations),
+                        Some(found) => describe(&leaders, context.version, found, operations),
                         None => unknown(name, &refused),
                     }
                 })
                 .collect()
         }
     };
-    let brokers = broker
-        .endpoints(context)
-        .map(|(id, endpoint, rack)| MetadataResponseBroker {
-            node_id: id,
+    // Only brokers that serve: a client that asked a fenced one would learn nothing.
+    let brokers = leaders.image.brokers().filter(|broker| !broker.fenced);
+    let brokers = brokers.filter_map(|broker| {
+        let endpoint = broker.endpoint(&context.listener)?;
+        Some(MetadataResponseBroker {
+            node_id: broker.id,
             host: endpoint.host.clone(),
             port: i32::from(endpoint.port),
-            rack,
+            rack: broker.rack.clone(),
             ..Default::default()
-        });
+        })
+    });
     MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: leaders.image.cluster_id().map(|id| id.to_string()),
@@ -115,15 +121,26 @@ fn unknown(
     }
 }
 
-fn describe(leaders: &Leaders, topic: &Topic, operations: i32) -> MetadataResponseTopic {
+fn describe(
+    leaders: &Leaders,
+    version: i16,
+    topic: &Topic,
+    operations: i32,
+) -> MetadataResponseTopic {
     let partitions = topic
         .partitions
         .iter()
         .enumerate()
         .map(|(index, partition)| {
             let leadership = leaders.of(topic, index, partition);
+            let error_code = match version < FIRST_VERSION_OF_LISTENER_NOT_FOUND
+                && leadership.error_code == ErrorCode::ListenerNotFound.code()
+            {
+                true => ErrorCode::LeaderNotAvailable.code(),
+                false => leadership.error_code,
+            };
             MetadataResponsePartition {
-                error_code: leadership.error_code,
+                error_code,
                 partition_index: index as i32,
                 leader_id: leadership.leader_id,
                 leader_epoch: partition.leader_epoch,

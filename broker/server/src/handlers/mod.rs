@@ -1,6 +1,8 @@
 //! One file per API: from the wire to what the broker knows, and back.
 
+pub(crate) mod add_raft_voter;
 pub(crate) mod alter_configs;
+pub(crate) mod alter_partition_reassignments;
 pub(crate) mod alter_replica_log_dirs;
 pub(crate) mod api_versions;
 pub(crate) mod create_partitions;
@@ -15,6 +17,8 @@ pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_producers;
 pub(crate) mod describe_quorum;
 pub(crate) mod describe_topic_partitions;
+pub(crate) mod durable_ack;
+pub(crate) mod elect_leaders;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod get_telemetry_subscriptions;
@@ -26,6 +30,7 @@ mod leadership;
 pub(crate) mod leave_group;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
+pub(crate) mod list_partition_reassignments;
 pub(crate) mod metadata;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
@@ -34,7 +39,12 @@ pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod produce_legacy;
 pub(crate) mod push_telemetry;
+pub(crate) mod remove_raft_voter;
 pub(crate) mod sync_group;
+#[cfg(test)]
+mod tests;
+pub(crate) mod unregister_broker;
+pub(crate) mod update_features;
 
 /// What most handlers use.
 mod prelude {
@@ -75,6 +85,20 @@ fn changed<T>(
                 .collect()
         }
     }
+}
+
+/// Puts what was found of partitions under their topics, in the order in which those come first.
+fn per_topic<T>(
+    partitions: impl IntoIterator<Item = ((String, i32), T)>,
+) -> Vec<(String, Vec<(i32, T)>)> {
+    let mut topics: Vec<(String, Vec<(i32, T)>)> = Vec::new();
+    for ((topic, index), found) in partitions {
+        match topics.last_mut() {
+            Some((last, of_last)) if *last == topic => of_last.push((index, found)),
+            _ => topics.push((topic, vec![(index, found)])),
+        }
+    }
+    topics
 }
 
 /// Parts items that could be read from those that were refused before they got anywhere.

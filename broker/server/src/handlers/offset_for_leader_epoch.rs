@@ -1,7 +1,6 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch ends in this leader's log.
 
 use super::prelude::*;
-use crate::fetch::check_epoch;
 use tidemark_wire::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
@@ -13,6 +12,7 @@ pub(crate) async fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let image = broker.image();
+    let replica_id = request.replica_id;
     let topics = request.topics.into_iter().map(|topic| {
         let id = image.topic(&topic.topic).map(|found| found.id);
         let partitions = topic.partitions.into_iter().map(|asked| {
@@ -23,27 +23,25 @@ pub(crate) async fn handle(
             };
             let partition = match id
                 .ok_or(ErrorCode::UnknownTopicOrPartition)
-                .and_then(|id| broker.partitions.find(id, asked.partition))
+                .and_then(|id| broker.partitions.find(&image, id, asked.partition))
             {
                 Ok(partition) => partition,
                 Err(error) => return refused(error),
             };
-            let end = partition
-                .bounds()
-                .map_err(|_| ErrorCode::NotLeaderOrFollower)
-                .and_then(|bounds| {
-                    check_epoch(asked.current_leader_epoch, bounds.leader_epoch)?;
-                    let end =
-                        partition.with_log(|log, _| log.end_offset_for_epoch(asked.leader_epoch));
-                    Ok((end.map_err(|_| ErrorCode::NotLeaderOrFollower)?, bounds))
-                });
+            let known = asked.current_leader_epoch;
+            let end = partition.leading(known).and_then(|(_, bounds)| {
+                Ok((partition.epoch_end(known, asked.leader_epoch)?, bounds))
+            });
             match end {
                 Err(error) => refused(error),
-                // The current epoch ends where a consumer may read to.
+                // For a consumer the current epoch ends where it may read to.
                 Ok((Some(end), bounds)) => EpochEndOffset {
                     partition: asked.partition,
                     leader_epoch: end.epoch,
-                    end_offset: end.end_offset.min(bounds.high_watermark),
+                    end_offset: match replica_id >= 0 {
+                        true => end.end_offset,
+                        false => end.end_offset.min(bounds.high_watermark),
+                    },
                     ..Default::default()
                 },
                 Ok((None, _)) => refused(ErrorCode::None),

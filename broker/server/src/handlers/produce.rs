@@ -1,8 +1,10 @@
-//! Produce: validate without a lock, append under it, answer when all of it is durable.
+//! Produce: validate without a lock, append under it, answer when all of it is durable where the
+//! producer wants it: on this broker's disk (acks=1), on those of the ISR (acks=all).
 
+use super::leadership::{Hints, led_elsewhere};
 use super::prelude::*;
 use crate::net::FrameError;
-use crate::partition::{Acks, Partition};
+use crate::partition::{Acked, Acks, NotServed, Partition, refused};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -12,9 +14,10 @@ use tidemark_env::{clock, task};
 use tidemark_log::{AppendError, Appended};
 use tidemark_model::Image;
 use tidemark_records::{InvalidBatch, ProducePolicy, ValidatedBatch, validate_produce};
+use tidemark_replication as replication;
 use tidemark_wire::ApiKey;
 use tidemark_wire::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use tidemark_wire::messages::{ProduceRequest, ProduceResponse};
 
@@ -22,7 +25,11 @@ use tidemark_wire::messages::{ProduceRequest, ProduceResponse};
 const FIRST_VERSION_BY_ID: i16 = 13;
 /// From here on zstd may be used (KIP-110).
 const FIRST_VERSION_OF_ZSTD: i16 = 7;
+/// From here on answers say who leads, and where that is (KIP-951).
+const FIRST_VERSION_OF_LEADERS: i16 = 10;
+const ACKS_ALL: i16 = -1;
 const NO_OFFSET: i64 = -1;
+const NOT_LED_HERE: &str = "this broker does not lead the partition";
 
 type Waiting = Pin<Box<dyn Future<Output = ProduceResponse> + Send>>;
 
@@ -63,6 +70,13 @@ pub(crate) async fn start(
     let by_id = context.version >= FIRST_VERSION_BY_ID;
     let refused = refusal_of_all(&request);
     let image = broker.image();
+    let started = clock::monotonic();
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let asked = Asked {
+        version: context.version,
+        acks: request.acks,
+        deadline: started + timeout,
+    };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut seen = BTreeSet::new();
     for topic in request.topic_data {
@@ -76,7 +90,10 @@ pub(crate) async fn start(
                     ErrorCode::InvalidRequest,
                     "the partition is in the request twice",
                 )),
-                (None, Ok(id)) => append(broker, context, *id, data.index, data.records).await,
+                (None, Ok(id)) => {
+                    let at = (&*image, *id, data.index);
+                    append(broker, asked, at, data.records).await
+                }
             };
             outcomes.push(Outcome {
                 index: data.index,
@@ -95,25 +112,72 @@ pub(crate) async fn start(
             }
         };
     }
-    let acks = wait_for_all(&topics);
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let (broker, started, all) = (Arc::clone(broker), clock::monotonic(), request.acks);
+    let acks = wait_for_all(&topics, request.acks);
+    let (broker, started) = (Arc::clone(broker), clock::monotonic());
+    let listener = Arc::clone(&context.listener);
     Ok(Some(Box::pin(async move {
         acks.wait(timeout).await;
-        broker.metrics.produce_ack(all, started.elapsed());
-        let responses = topics
-            .into_iter()
-            .map(|(name, topic_id, outcomes)| TopicProduceResponse {
+        broker.metrics.produce_ack(asked.acks, started.elapsed());
+        let mut hints = Hints::default();
+        let responses = topics.into_iter().map(|(name, topic_id, outcomes)| {
+            let found = find(&broker.image(), by_id, &name, topic_id);
+            let answers = outcomes.into_iter().map(|outcome| {
+                let mut answer = answer(outcome, asked.acks);
+                if let Ok(id) = found {
+                    name_leader(&broker, id, asked, &mut answer, &mut hints);
+                }
+                answer
+            });
+            TopicProduceResponse {
+                partition_responses: answers.collect(),
                 name: if by_id { String::new() } else { name },
                 topic_id: if by_id { topic_id } else { Uuid::ZERO },
-                partition_responses: outcomes.into_iter().map(answer).collect(),
                 ..Default::default()
-            });
-        ProduceResponse {
+            }
+        });
+        let mut response = ProduceResponse {
             responses: responses.collect(),
             ..Default::default()
-        }
+        };
+        let endpoints = hints
+            .endpoints(&broker, &listener)
+            .map(|(id, at, rack)| NodeEndpoint {
+                node_id: id,
+                host: at.host,
+                port: i32::from(at.port),
+                rack,
+                ..Default::default()
+            });
+        response.node_endpoints = endpoints.collect();
+        response
     })))
+}
+
+/// What all parts of a request have in common.
+#[derive(Clone, Copy)]
+struct Asked {
+    version: i16,
+    acks: i16,
+    deadline: clock::Instant,
+}
+
+/// Says who leads a partition that is led elsewhere (KIP-951).
+fn name_leader(
+    broker: &Broker,
+    topic_id: Uuid,
+    asked: Asked,
+    answer: &mut PartitionProduceResponse,
+    hints: &mut Hints,
+) {
+    let error = ErrorCode::from_code(answer.error_code);
+    if asked.version < FIRST_VERSION_OF_LEADERS || !led_elsewhere(error) {
+        return;
+    }
+    if let Some(partition) = broker.image().partition(topic_id, answer.index) {
+        hints.add(partition);
+        answer.current_leader.leader_id = partition.leader;
+        answer.current_leader.leader_epoch = partition.leader_epoch;
+    }
 }
 
 /// What refuses a request as a whole.
@@ -144,42 +208,57 @@ fn find(image: &Image, by_id: bool, name: &str, id: Uuid) -> Result<Uuid, ErrorC
 
 async fn append(
     broker: &Arc<Broker>,
-    context: &Context,
-    topic_id: Uuid,
-    index: i32,
+    asked: Asked,
+    (image, topic_id, index): (&Image, Uuid, i32),
     records: Option<Bytes>,
 ) -> Result<(Arc<Partition>, Appended), Refusal> {
-    let missing = || {
-        Refusal::new(
-            ErrorCode::UnknownTopicOrPartition,
-            "the topic has no such partition here",
-        )
-    };
-    let partition = broker
-        .partitions
-        .find(topic_id, index)
-        .map_err(|error| match error {
-            ErrorCode::KafkaStorageError => Refusal::new(
-                error,
-                "the partition's log is damaged: see the broker's log",
-            ),
-            _ => missing(),
-        })?;
+    let partition =
+        broker
+            .partitions
+            .find(image, topic_id, index)
+            .map_err(|error| match error {
+                ErrorCode::KafkaStorageError => Refusal::new(
+                    error,
+                    "the partition's log is damaged: see the broker's log",
+                ),
+                ErrorCode::NotLeaderOrFollower => Refusal::new(error, NOT_LED_HERE),
+                _ => Refusal::new(error, "the topic has no such partition"),
+            })?;
     let policy = partition.policy();
     let produce = ProducePolicy {
-        allow_zstd: context.version >= FIRST_VERSION_OF_ZSTD,
+        allow_zstd: asked.version >= FIRST_VERSION_OF_ZSTD,
         ..policy.produce
     };
     let now_ms = clock::now_ms();
     let validated = validate(records.unwrap_or_default(), produce, now_ms).await?;
     // No memory for it: its connection reads no more until there is some.
     partition.dir().wal.admit().await;
-    let appended = match partition.append(&validated.batch, now_ms) {
-        Err(_) => return Err(missing()),
-        Ok(Err(error)) => return Err(refused_by_log(broker, &partition, &error)),
-        Ok(Ok(appended)) => appended,
-    };
-    Ok((partition, appended))
+    loop {
+        match partition.append(&validated.batch, now_ms, asked.acks == ACKS_ALL) {
+            Ok(Ok(appended)) => return Ok((partition, appended)),
+            Ok(Err(error)) => return Err(refused_by_log(broker, &partition, &error)),
+            Err(NotServed::Refused(replication::Refusal::Wait))
+                if clock::monotonic() < asked.deadline =>
+            {
+                let serving = Arc::new(Acks::new(1));
+                partition.when_serving(&serving);
+                serving.wait(asked.deadline - clock::monotonic()).await;
+            }
+            Err(NotServed::Refused(refusal)) => {
+                let message = match refusal {
+                    replication::Refusal::NotEnoughReplicas => {
+                        "fewer replicas than min.insync.replicas are in sync: nothing was appended"
+                    }
+                    replication::Refusal::Offline(_) => "the partition is offline on this broker",
+                    _ => NOT_LED_HERE,
+                };
+                return Err(Refusal::new(refused(refusal), message));
+            }
+            Err(NotServed::Closed) => {
+                return Err(Refusal::new(ErrorCode::NotLeaderOrFollower, NOT_LED_HERE));
+            }
+        }
+    }
 }
 
 async fn validate(
@@ -242,7 +321,7 @@ fn refused_by_log(broker: &Broker, partition: &Partition, error: &AppendError) -
     }
 }
 
-fn wait_for_all(topics: &[(String, Uuid, Vec<Outcome>)]) -> Arc<Acks> {
+fn wait_for_all(topics: &[(String, Uuid, Vec<Outcome>)], all: i16) -> Arc<Acks> {
     let appended = || {
         topics
             .iter()
@@ -252,34 +331,26 @@ fn wait_for_all(topics: &[(String, Uuid, Vec<Outcome>)]) -> Arc<Acks> {
     let acks = Arc::new(Acks::new(appended().count()));
     for (partition, appended) in appended() {
         // A duplicate waits for its original: it is acknowledged under the same condition.
-        partition.when_committed(appended.last_offset + 1, &acks);
+        partition.when_acked(all, appended, &acks);
     }
     acks
 }
 
-fn answer(outcome: Outcome) -> PartitionProduceResponse {
+fn answer(outcome: Outcome, acks: i16) -> PartitionProduceResponse {
     let index = outcome.index;
     let refusal = match outcome.appended {
         Err(refusal) => refusal,
-        Ok((partition, appended)) => match partition.bounds() {
-            Ok(bounds) if bounds.high_watermark > appended.last_offset => {
+        Ok((partition, appended)) => match partition.acked(acks, &appended) {
+            Acked::Yes { log_start } => {
                 return PartitionProduceResponse {
                     index,
                     base_offset: appended.base_offset,
                     log_append_time_ms: appended.log_append_time_ms,
-                    log_start_offset: bounds.log_start,
+                    log_start_offset: log_start,
                     ..Default::default()
                 };
             }
-            Ok(_) if partition.failure().is_some() => Refusal::new(
-                ErrorCode::KafkaStorageError,
-                partition.failure().unwrap_or_default(),
-            ),
-            Ok(_) => Refusal::new(
-                ErrorCode::RequestTimedOut,
-                "the records are in the log, but were not durable within the request's timeout",
-            ),
-            Err(_) => Refusal::new(ErrorCode::NotLeaderOrFollower, "the partition was closed"),
+            Acked::No(error, message) => Refusal::new(error, message),
         },
     };
     let record_errors =

@@ -83,6 +83,15 @@ families! {
     TOPIC_SIZE: Gauge "tidemark_topic_size_bytes" ["topic"] "bytes", "Size of the topic's segments on this broker.";
     TOPIC_PARTITIONS: Gauge "tidemark_topic_partitions" ["topic"] "partitions", "Partitions of the topic on this broker.";
 
+    LEADERS: Gauge "tidemark_leader_partitions" [] "partitions", "Partitions that this broker leads.";
+    UNDER_REPLICATED: Gauge "tidemark_under_replicated_partitions" [] "partitions", "Partitions led here with fewer replicas in sync than they have.";
+    UNDER_MIN_ISR: Gauge "tidemark_under_min_isr_partitions" [] "partitions", "Partitions led here with fewer replicas in sync than min.insync.replicas: acks=all is refused.";
+    AT_MIN_ISR: Gauge "tidemark_at_min_isr_partitions" [] "partitions", "Partitions led here with just min.insync.replicas in sync, and more replicas: one more failure and acks=all is refused.";
+    FOLLOWER_LAG_MAX: Gauge "tidemark_follower_lag_max_records" [] "records", "The most that a follower of a partition led here lacks on its disk of what the leader has.";
+    ISR_SHRINKS: Counter "tidemark_isr_shrinks_total" [] "changes", "Times that a partition led here had fewer replicas in sync than before.";
+    ISR_EXPANDS: Counter "tidemark_isr_expands_total" [] "changes", "Times that a partition led here had more replicas in sync than before.";
+    FAILED_FETCHES: Counter "tidemark_failed_follower_fetches_total" [] "fetches", "Fetches of followers on this broker that failed, as a whole or for a partition.";
+
     GROUPS: Gauge "tidemark_groups" ["state"] "groups", "Consumer groups that this broker coordinates.";
 
     WAL_FSYNC_DURATION: Histogram "tidemark_wal_fsync_duration_seconds" [] "seconds", "Time that one durable write of a group to a write-ahead log took; the count is the number of groups.";
@@ -118,6 +127,7 @@ families! {
     PARTITION_DURABLE: Gauge "tidemark_partition_durable_offset" "offset", "Offset up to which the log is on disk for good.";
     PARTITION_SIZE: Gauge "tidemark_partition_size_bytes" "bytes", "Size of the partition's segments.";
     PARTITION_SEGMENTS: Gauge "tidemark_partition_segments" "segments", "Segments of the partition.";
+    PARTITION_FOLLOWER_LAG: Gauge "tidemark_partition_follower_lag_records" "records", "What the slowest follower lacks on its disk of what the leader has; 0 where this broker does not lead.";
     PARTITION_ONLINE: Gauge "tidemark_partition_online" "0 or 1", "0 when the partition's log or its disk failed.";
     PARTITION_RECEIVED_BYTES: Counter "tidemark_partition_received_bytes_total" "bytes", "Bytes of record batches appended.";
     PARTITION_RECEIVED_RECORDS: Counter "tidemark_partition_received_records_total" "records", "Records appended.";

@@ -19,6 +19,7 @@ mod tests;
 pub(crate) use process::ProcessSample;
 pub(crate) use snapshot::{
     DiskSample, MemorySample, PartitionSample, PartitionSource, SHOWN_PARTITIONS, Snapshot,
+    Standing,
 };
 pub(crate) use watchdog::Watchdog;
 
@@ -60,6 +61,12 @@ pub(crate) struct Metrics {
     pub(crate) bad_requests: IntCounter,
     /// Appends refused for want of room on the disk.
     pub(crate) disk_full: IntCounter,
+    /// ISRs of partitions led here that became smaller.
+    pub(crate) isr_shrinks: IntCounter,
+    /// ISRs of partitions led here that became larger.
+    pub(crate) isr_expands: IntCounter,
+    /// Fetches of followers that brought nothing on.
+    pub(crate) failed_fetches: IntCounter,
     requests: HistogramVec,
     by_api: Vec<OnceLock<Histogram>>,
     errors: IntCounterVec,
@@ -88,6 +95,9 @@ impl Metrics {
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
             bad_requests: counter(&registry, &families::BAD_REQUESTS),
             disk_full: counter(&registry, &families::DISK_FULL),
+            isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
+            isr_expands: counter(&registry, &families::ISR_EXPANDS),
+            failed_fetches: counter(&registry, &families::FAILED_FETCHES),
             requests: histograms(&registry, &families::REQUEST_DURATION, &REQUEST_SECONDS),
             by_api: (0..apis).map(|_| OnceLock::new()).collect(),
             errors: valid(&families::REQUEST_ERRORS, &registry, |opts| {
@@ -164,8 +174,17 @@ impl Metrics {
     }
 }
 
+/// The first of the private API keys.
+const FIRST_PRIVATE: usize = 20_000;
+/// Where they have their places: above all of Kafka's.
+const PRIVATE_FROM: usize = 128;
+
 fn index(api: ApiKey) -> usize {
-    usize::try_from(api as i16).unwrap_or(usize::MAX)
+    let key = usize::try_from(api as i16).unwrap_or(usize::MAX);
+    match key.checked_sub(FIRST_PRIVATE) {
+        Some(at) => PRIVATE_FROM + at,
+        None => key,
+    }
 }
 
 fn counter(registry: &Registry, family: &Family) -> IntCounter {

@@ -54,6 +54,17 @@ pub(crate) struct DiskSample {
     pub(crate) wal_held_bytes: u64,
 }
 
+/// How a partition stands with its replicas; nothing where this broker does not lead it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) leads: bool,
+    pub(crate) under_replicated: bool,
+    pub(crate) under_min_isr: bool,
+    pub(crate) at_min_isr: bool,
+    /// Records that the slowest follower lacks.
+    pub(crate) lag: i64,
+}
+
 /// A partition; traffic is since the process started.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PartitionSample<'a> {
@@ -68,6 +79,7 @@ pub(crate) struct PartitionSample<'a> {
     pub(crate) bytes_in: u64,
     pub(crate) records_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) standing: Standing,
     /// Whether it can be read and written; offsets and sizes of one that cannot may be 0.
     pub(crate) online: bool,
 }
@@ -87,6 +99,7 @@ impl<'a> PartitionSample<'a> {
             bytes_in: 0,
             records_in: 0,
             bytes_out: 0,
+            standing: Standing::default(),
             online: false,
         }
     }
@@ -197,10 +210,23 @@ fn process(text: &mut Text, process: &ProcessSample) {
 
 fn walk(text: &mut Text, partitions: &dyn PartitionSource, topics: &mut Topics) {
     let (mut count, mut offline) = (0_u64, 0_u64);
+    let (mut led, mut lag_max) = ([0_u64; 4], 0_i64);
     topics.begin();
     partitions.visit(&mut |p| {
         count += 1;
         offline += u64::from(!p.online);
+        let Standing {
+            leads,
+            under_replicated,
+            under_min_isr,
+            at_min_isr,
+            lag,
+        } = p.standing;
+        let counted = [leads, under_replicated, under_min_isr, at_min_isr];
+        led.iter_mut()
+            .zip(counted)
+            .for_each(|(sum, one)| *sum += u64::from(one));
+        lag_max = lag_max.max(lag);
         let traffic = Traffic {
             bytes_in: p.bytes_in,
             records_in: p.records_in,
@@ -231,6 +257,11 @@ fn walk(text: &mut Text, partitions: &dyn PartitionSource, topics: &mut Topics) 
     text.single(&f::TOPICS, &topics.len());
     text.single(&f::PARTITIONS, &count);
     text.single(&f::PARTITIONS_OFFLINE, &offline);
+    text.single(&f::LEADERS, &led[0]);
+    text.single(&f::UNDER_REPLICATED, &led[1]);
+    text.single(&f::UNDER_MIN_ISR, &led[2]);
+    text.single(&f::AT_MIN_ISR, &led[3]);
+    text.single(&f::FOLLOWER_LAG_MAX, &lag_max);
 }
 
 /// The page of all partitions, in order of topic and index.
@@ -254,6 +285,7 @@ pub(super) fn partitions_page(source: &dyn PartitionSource, shown: usize) -> Str
         (&f::PARTITION_DURABLE, |p| p.durable.into()),
         (&f::PARTITION_SIZE, |p| p.size_bytes.into()),
         (&f::PARTITION_SEGMENTS, |p| p.segments.into()),
+        (&f::PARTITION_FOLLOWER_LAG, |p| p.standing.lag.into()),
         (&f::PARTITION_ONLINE, |p| p.online.into()),
         (&f::PARTITION_RECEIVED_BYTES, |p| p.bytes_in.into()),
         (&f::PARTITION_RECEIVED_RECORDS, |p| p.records_in.into()),

@@ -33,6 +33,12 @@ fn partition(topic: &'static str, index: i32, size_bytes: u64) -> PartitionSampl
         bytes_in: 100,
         records_in: 10,
         bytes_out: 1000,
+        standing: Standing {
+            leads: true,
+            under_replicated: true,
+            lag: 7,
+            ..Standing::default()
+        },
         online: true,
     }
 }

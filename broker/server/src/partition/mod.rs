@@ -1,31 +1,36 @@
-//! One partition as its leader holds it: a plain struct behind one lock.
+//! One partition as this broker holds it, leading or following: a plain struct behind one lock.
 //!
 //! The lock is held for decisions and for a copy into the write-ahead log, never across I/O or an
 //! await. What reads and writes files is a plan or a job, taken under the lock and run outside.
+//! What leads and follows is decided by a [`Replica`]; `role.rs` tells it what happens, and does
+//! what it says.
 //!
-//! **Invariant:** the high watermark is the durable end: nothing is acknowledged or read that a
-//! power cut could take back.
+//! **Invariant:** the replica hears of everything that the log does, in its order, under the lock.
 
 mod acks;
 mod log_dir;
 mod opening;
 mod policy;
 mod registry;
+mod role;
 
 pub(crate) use acks::Acks;
 pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
 pub(crate) use policy::Policy;
 pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
+pub(crate) use role::{Acked, FollowerRead, RunOfRecords, refused};
 
 use crate::fetch::{Signal, Slot};
-use bytes::Bytes;
+use crate::replica::{Fetcher, Replicas};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
+use tidemark_model::{LeaderEpoch, TopicId, TopicPartition};
 use tidemark_records::Batch;
-use tidemark_wal::{Failure, LogId, Lsn, Member};
+use tidemark_replication::{Event, Refusal, Replica};
+use tidemark_wal::{LogId, Lsn, Member};
 
 /// What a partition has taken in and given out since the broker started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,20 +43,45 @@ pub(crate) struct Traffic {
 pub(crate) struct State {
     /// `None` once the partition was closed or deleted.
     log: Option<Log>,
-    leader_epoch: i32,
-    high_watermark: i64,
+    replica: Replica,
     /// The group of the write-ahead log that tells this partition when it is durable.
     touched: Lsn,
+    /// The leader epoch whose start is being made durable, and by which group.
+    starting: Option<(LeaderEpoch, Lsn)>,
+    /// Where the log start goes as soon as that is durable.
+    raise_to: i64,
     /// On the list of those with something to be written into segments.
     dirty: bool,
-    /// Who waits for the high watermark to reach an offset, lowest first.
+    /// Who waits for the high watermark to reach an offset, lowest first; below all offsets, for
+    /// this leader to serve.
     waiting: Vec<(i64, Arc<Acks>)>,
-    /// Fetches that want to know when the high watermark moves.
-    watching: Vec<(Arc<Signal>, Slot)>,
+    /// Who waits for the durable end to reach an offset (acks=1), lowest first.
+    waiting_durable: Vec<(i64, Arc<Acks>)>,
+    /// Requests that want to know when something moves.
+    watching: Vec<Watch>,
+    /// Who fetches for it, while it follows, and its place there.
+    following: Option<(Arc<Fetcher>, Slot)>,
     pub(crate) traffic: Traffic,
 }
 
-/// A partition that this broker leads.
+/// What a request that is parked at partitions waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// The high watermark or the log start to move.
+    Committed,
+    /// The durable end to move, as well.
+    Durable,
+    /// Followers to say that they have deleted.
+    LowWatermark,
+}
+
+struct Watch {
+    signal: Arc<Signal>,
+    slot: Slot,
+    wants: Wants,
+}
+
+/// A partition that this broker has a replica of.
 pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
@@ -60,6 +90,7 @@ pub(crate) struct Partition {
     state: Mutex<State>,
     policy: RwLock<Arc<Policy>>,
     dir: Arc<LogDir>,
+    replicas: Arc<Replicas>,
     /// Bytes that fetches took: not behind the lock, which a fetch needs only once.
     bytes_out: AtomicU64,
 }
@@ -71,32 +102,44 @@ pub(crate) struct Bounds {
     pub(crate) high_watermark: i64,
     pub(crate) end: i64,
     pub(crate) durable: i64,
-    pub(crate) leader_epoch: i32,
 }
 
 /// The partition is not (or no more) served here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Closed;
 
+/// Why nothing can be appended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum NotServed {
+    Closed,
+    Refused(Refusal),
+}
+
 impl Partition {
     pub(crate) fn new(
-        topic: Arc<str>,
+        (topic, topic_id): (Arc<str>, TopicId),
         index: i32,
         log: Log,
         log_id: LogId,
-        leader_epoch: i32,
         policy: Arc<Policy>,
         dir: Arc<LogDir>,
+        replicas: Arc<Replicas>,
     ) -> Partition {
-        let high_watermark = log.durable_offset();
+        let at = TopicPartition {
+            topic_id,
+            partition: index,
+        };
         let state = State {
+            replica: replicas.replica(at, role::log_state(&log)),
             log: Some(log),
-            leader_epoch,
-            high_watermark,
             touched: 0,
+            starting: None,
+            raise_to: 0,
             dirty: false,
             waiting: Vec::new(),
+            waiting_durable: Vec::new(),
             watching: Vec::new(),
+            following: None,
             traffic: Traffic::default(),
         };
         Partition {
@@ -106,6 +149,7 @@ impl Partition {
             state: Mutex::new(state),
             policy: RwLock::new(policy),
             dir,
+            replicas,
             bytes_out: AtomicU64::new(0),
         }
     }
@@ -128,22 +172,38 @@ impl Partition {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
-    /// The epoch that this broker leads it in.
-    pub(crate) fn leader_epoch(&self) -> i32 {
-        self.lock().leader_epoch
-    }
-
     /// The data directory that it is in.
     pub(crate) fn dir(&self) -> &Arc<LogDir> {
         &self.dir
     }
 
-    /// Appends a validated batch; it is on its way to the disk then.
+    /// Appends a validated batch as the leader; it is on its way to the disk then.
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: &Batch,
         now_ms: i64,
-    ) -> Result<Result<Appended, AppendError>, Closed> {
+        acks_all: bool,
+    ) -> Result<Result<Appended, AppendError>, NotServed> {
+        self.append_if(batch, now_ms, acks_all, |_| true)
+    }
+
+    /// The same for `acks=all`, but only while it is led in that epoch.
+    pub(crate) fn append_in(
+        self: &Arc<Self>,
+        epoch: LeaderEpoch,
+        batch: &Batch,
+        now_ms: i64,
+    ) -> Result<Result<Appended, AppendError>, NotServed> {
+        self.append_if(batch, now_ms, true, |led| led == epoch)
+    }
+
+    fn append_if(
+        self: &Arc<Self>,
+        batch: &Batch,
+        now_ms: i64,
+        acks_all: bool,
+        wanted: impl FnOnce(LeaderEpoch) -> bool,
+    ) -> Result<Result<Appended, AppendError>, NotServed> {
         if self.dir.is_full() {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Ok(Err(AppendError::DiskFull(full)));
@@ -151,13 +211,20 @@ impl Partition {
         let mut state = self.lock();
         let State {
             log,
-            leader_epoch,
+            replica,
             touched,
             traffic,
             ..
         } = &mut *state;
-        let log = log.as_mut().ok_or(Closed)?;
-        let appended = log.append_as_leader(batch, *leader_epoch, now_ms, |lsn| {
+        let log = log.as_mut().ok_or(NotServed::Closed)?;
+        let epoch = match replica.check_append(acks_all) {
+            Ok(epoch) if wanted(epoch) => epoch,
+            Ok(_) => return Err(NotServed::Refused(Refusal::NotLeader)),
+            // The log says better why.
+            Err(Refusal::Offline(_)) if log.failure().is_some() => -1,
+            Err(refusal) => return Err(NotServed::Refused(refusal)),
+        };
+        let appended = log.append_as_leader(batch, epoch, now_ms, |lsn| {
             (std::mem::replace(touched, lsn) != lsn).then(|| Arc::clone(self) as Arc<dyn Member>)
         });
         if let Ok(appended) = &appended
@@ -165,6 +232,12 @@ impl Partition {
         {
             traffic.bytes_in += batch.bytes.len() as u64;
             traffic.records_in += batch.header.record_count.max(0) as u64;
+            let event = Event::Appended {
+                epoch,
+                base_offset: appended.base_offset,
+                end_offset: appended.last_offset + 1,
+            };
+            self.step(&mut state, event);
         }
         Ok(appended)
     }
@@ -172,26 +245,28 @@ impl Partition {
     /// Has `acks` told when the high watermark reaches `target`, which may be at once.
     pub(crate) fn when_committed(&self, target: i64, acks: &Arc<Acks>) {
         let mut state = self.lock();
-        if state.high_watermark >= target || state.log.is_none() {
+        if state.replica.log().high_watermark >= target || state.log.is_none() {
             drop(state);
-            acks.done();
-            return;
+            return acks.done();
         }
-        // Targets nearly always come in order; a duplicate's may be lower.
-        let at = state.waiting.partition_point(|(other, _)| *other <= target);
-        state.waiting.insert(at, (target, Arc::clone(acks)));
+        wait_for(&mut state.waiting, target, acks);
     }
 
-    /// Marks `slot` in `signal` whenever the high watermark or the log start moves.
-    pub(crate) fn watch(&self, signal: &Arc<Signal>, slot: Slot) {
-        self.lock().watching.push((Arc::clone(signal), slot));
+    /// Has `slot` of `signal` marked whenever what it wants moves.
+    pub(crate) fn watch(&self, signal: &Arc<Signal>, slot: Slot, wants: Wants) {
+        let signal = Arc::clone(signal);
+        self.lock().watching.push(Watch {
+            signal,
+            slot,
+            wants,
+        });
     }
 
     /// Ends a [`Partition::watch`].
     pub(crate) fn unwatch(&self, signal: &Arc<Signal>, slot: Slot) {
         self.lock()
             .watching
-            .retain(|(other, at)| !(Arc::ptr_eq(other, signal) && *at == slot));
+            .retain(|watch| !(Arc::ptr_eq(&watch.signal, signal) && watch.slot == slot));
     }
 
     /// Where the log begins and ends.
@@ -203,28 +278,25 @@ impl Partition {
     pub(crate) fn with_bounds<T>(&self, look: impl FnOnce(&Log, Bounds) -> T) -> Result<T, Closed> {
         let state = self.lock();
         let log = state.log.as_ref().ok_or(Closed)?;
-        let bounds = Bounds {
-            log_start: log.log_start_offset(),
-            high_watermark: state.high_watermark,
-            end: log.end_offset(),
-            durable: log.durable_offset(),
-            leader_epoch: state.leader_epoch,
-        };
-        Ok(look(log, bounds))
+        Ok(look(log, bounds_of(log, &state.replica)))
     }
 
-    /// Runs `use_log` under the lock: for decisions and plans, not for reads or syncs.
+    /// Runs `use_log` under the lock, with the high watermark: for decisions and plans, not for
+    /// reads or syncs.
     pub(crate) fn with_log<T>(
         &self,
-        use_log: impl FnOnce(&mut Log, &mut i64) -> T,
+        use_log: impl FnOnce(&mut Log, &i64) -> T,
     ) -> Result<T, Closed> {
         let mut state = self.lock();
-        let State {
-            log,
-            high_watermark,
-            ..
-        } = &mut *state;
-        Ok(use_log(log.as_mut().ok_or(Closed)?, high_watermark))
+        let State { log, replica, .. } = &mut *state;
+        let log = log.as_mut().ok_or(Closed)?;
+        let result = use_log(log, &replica.log().high_watermark);
+        let offset = log.log_start_offset();
+        if offset > replica.log().log_start {
+            // It asks for nothing.
+            replica.step(0, Event::LogStart { offset }, &mut Vec::new());
+        }
+        Ok(result)
     }
 
     /// The data directory that the log is in, and the bytes that it has there.
@@ -250,9 +322,7 @@ impl Partition {
 
     /// Tells watchers that the log start moved.
     pub(crate) fn log_start_moved(&self) {
-        for (signal, slot) in &self.lock().watching {
-            signal.mark(*slot);
-        }
+        mark(&self.lock().watching, |_| true);
     }
 
     /// Writes what is durable into the segments' files. Blocks.
@@ -286,36 +356,20 @@ impl Partition {
     }
 
     /// The disk failed: nothing more becomes durable.
-    pub(super) fn disk_failed(&self, reason: &str) {
+    pub(super) fn disk_failed(self: &Arc<Self>, reason: &str) {
         let mut state = self.lock();
         if let Some(log) = state.log.as_mut() {
             log.fail(reason);
         }
-        release(state.waiting.drain(..));
-    }
-
-    /// Raises the high watermark to `durable` and tells who waits for it.
-    fn publish(&self, state: &mut State, durable: i64) {
-        if durable <= state.high_watermark {
-            return;
-        }
-        state.high_watermark = durable;
-        let due = state
-            .waiting
-            .partition_point(|(target, _)| *target <= durable);
-        release(state.waiting.drain(..due));
-        for (signal, slot) in &state.watching {
-            signal.mark(*slot);
-        }
+        self.step(&mut state, Event::LogFailed);
     }
 
     /// Stops serving the partition; whoever waits for it is told, and gives up.
     pub(crate) fn close(&self) -> Option<Log> {
         let mut state = self.lock();
-        release(state.waiting.drain(..));
-        for (signal, slot) in &state.watching {
-            signal.mark(*slot);
-        }
+        state.release_all();
+        state.unfollow();
+        mark(&state.watching, |_| true);
         state.log.take()
     }
 
@@ -328,29 +382,51 @@ impl Partition {
     }
 }
 
-impl Member for Partition {
-    fn durable(self: Arc<Self>, lsn: Lsn, payload: &Bytes) {
-        let mut state = self.lock();
-        let Some(log) = state.log.as_mut() else {
-            return;
-        };
-        let durable = log.durable(lsn, payload);
-        let wants_write = log.wants_write();
-        self.publish(&mut state, durable);
-        if wants_write && !std::mem::replace(&mut state.dirty, true) {
-            drop(state);
-            self.dir.enqueue(Arc::clone(&self));
-        }
+impl State {
+    /// Ends every wait: whoever waited looks for what became of it.
+    fn release_all(&mut self) {
+        release(self.waiting.drain(..));
+        release(self.waiting_durable.drain(..));
     }
 
-    fn failed(self: Arc<Self>, failure: &Failure) {
-        self.disk_failed(&failure.to_string());
+    /// Nobody fetches for it any more.
+    fn unfollow(&mut self) {
+        if let Some((fetcher, slot)) = self.following.take() {
+            fetcher.forget(slot);
+        }
     }
+}
+
+fn bounds_of(log: &Log, replica: &Replica) -> Bounds {
+    Bounds {
+        log_start: log.log_start_offset(),
+        high_watermark: replica.log().high_watermark,
+        end: log.end_offset(),
+        durable: log.durable_offset(),
+    }
+}
+
+fn wait_for(waiting: &mut Vec<(i64, Arc<Acks>)>, target: i64, acks: &Arc<Acks>) {
+    // Targets nearly always come in order; a duplicate's may be lower.
+    let at = waiting.partition_point(|(other, _)| *other <= target);
+    waiting.insert(at, (target, Arc::clone(acks)));
 }
 
 fn release(waiting: impl Iterator<Item = (i64, Arc<Acks>)>) {
     for (_, acks) in waiting {
         acks.done();
+    }
+}
+
+/// Releases those who wait for no more than `reached`.
+fn release_to(waiting: &mut Vec<(i64, Arc<Acks>)>, reached: i64) {
+    let due = waiting.partition_point(|(target, _)| *target <= reached);
+    release(waiting.drain(..due));
+}
+
+fn mark(watching: &[Watch], whom: impl Fn(Wants) -> bool) {
+    for watch in watching.iter().filter(|watch| whom(watch.wants)) {
+        watch.signal.mark(watch.slot);
     }
 }
 

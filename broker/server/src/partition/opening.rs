@@ -13,17 +13,16 @@ use tidemark_log::{
     Journal, KeptTail, Known, Log, OnCorruption, OpenArgs, OpenError, RecoveredDir, Recovery,
 };
 use tidemark_model::{Image, Topic, TopicId};
-use tidemark_wal::{LogId, Lsn};
+use tidemark_wal::LogId;
 
 /// What the data directories were left with, while their logs are opened.
 type Left = BTreeMap<PathBuf, Mutex<RecoveredDir>>;
 
-/// A partition that is open and is served when its leader epoch is durable.
+/// A partition that is open.
 struct Opened {
     id: (TopicId, i32),
     log_id: LogId,
     partition: Arc<Partition>,
-    epoch_lsn: Option<Lsn>,
     /// Its files were there before: a checkpoint has to speak of them.
     found: bool,
 }
@@ -55,7 +54,7 @@ impl Registry {
             Ok(())
         };
         task::in_parallel("open-log", OPENER_THREADS, wanted, open)?;
-        let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
         for dir in self.log_dirs() {
             for one in opened
                 .iter()
@@ -70,13 +69,8 @@ impl Registry {
                     source,
                 })?;
         }
-        for one in &mut opened {
-            let epoch = one.partition.leader_epoch();
-            // A log that cannot take it says so to whoever asks.
-            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
-            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
-        }
         self.serve(opened);
+        self.show_all(image);
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(image);
         self.applied_index.send_replace(image.index());
         Ok(())
@@ -110,18 +104,9 @@ impl Registry {
         Ok(left)
     }
 
-    /// Serves partitions once the epochs that they are led in are durable. Blocks.
+    /// Partitions are found by requests from now on.
     fn serve(&self, opened: Vec<Opened>) {
         for one in opened {
-            let dir = one.partition.dir();
-            let waited = match one.epoch_lsn {
-                Some(lsn) => dir.wait_durable(lsn),
-                None => Ok(()),
-            };
-            if let Err(error) = waited {
-                tracing::error!(topic = %one.partition.topic, partition = one.partition.index, %error, "partition is not served");
-                continue;
-            }
             self.partitions
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -149,12 +134,9 @@ impl Registry {
                 Err(error) => tracing::error!(%error, "partition is not served"),
             }
         }
-        for one in &mut opened {
+        for one in &opened {
             let dir = Arc::clone(one.partition.dir());
             dir.add(one.log_id, Arc::clone(&one.partition));
-            let epoch = one.partition.leader_epoch();
-            let started = one.partition.with_log(|log, _| log.start_epoch(epoch));
-            one.epoch_lsn = started.ok().and_then(Result::ok).flatten();
         }
         // Files that were there before are known to no write-ahead log: a checkpoint has to.
         for dir in self.log_dirs() {
@@ -252,9 +234,9 @@ impl Registry {
             partition: index,
             source,
         };
-        let Some(placed) = topic.partition(index) else {
+        if topic.partition(index).is_none() {
             return Ok(None);
-        };
+        }
         if !found && known.is_none() {
             dir.create_log(log_id, topic.id, index)
                 .map_err(|failure| failed(OpenError::Io(std::io::Error::other(failure))))?;
@@ -282,19 +264,18 @@ impl Registry {
         );
         report_cut(&path, &recovery);
         let partition = Arc::new(Partition::new(
-            Arc::clone(&topic.name),
+            (Arc::clone(&topic.name), topic.id),
             index,
             log,
             log_id,
-            placed.leader_epoch,
             policy,
             Arc::clone(dir),
+            Arc::clone(self.replicas()),
         ));
         Ok(Some(Opened {
             id: (topic.id, index),
             log_id,
             partition,
-            epoch_lsn: None,
             found,
         }))
     }

@@ -3,6 +3,7 @@
 use super::{LogDir, Partition, Policy, WalSettings};
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
+use crate::replica::Replicas;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -11,8 +12,11 @@ use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, Topi
 use tidemark_env::disk::Disk;
 use tidemark_env::{clock, task};
 use tidemark_log::{LogError, OnCorruption, OpenError};
-use tidemark_model::{BrokerId, ConfigResource, Image, Topic, TopicChange, TopicId};
-use tidemark_wal::Record;
+use tidemark_model::{
+    BrokerId, ConfigResource, Image, Topic, TopicChange, TopicId, TopicPartition,
+};
+use tidemark_replication::{BrokerView, PartitionView};
+use tidemark_wal::{Lsn, Record};
 use tidemark_wire::ErrorCode;
 use tokio::sync::watch;
 
@@ -66,6 +70,8 @@ pub(crate) struct RegistryArgs {
     /// Told when a data directory's disk has failed.
     pub(crate) failed: watch::Sender<Option<String>>,
     pub(crate) broker_id: BrokerId,
+    /// What all replicas share.
+    pub(crate) replicas: Arc<Replicas>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dirs: Vec<PathBuf>,
     pub(crate) fixed: ConfigMap,
@@ -84,6 +90,9 @@ pub(crate) struct OfflineLog {
 /// The partitions whose logs cannot be used.
 pub(crate) type OfflineLogs = BTreeMap<(TopicId, i32), OfflineLog>;
 
+/// What is registered of a partition.
+type State = Arc<tidemark_model::Partition>;
+
 /// All partitions of this broker.
 pub(crate) struct Registry {
     pub(super) args: RegistryArgs,
@@ -93,6 +102,8 @@ pub(crate) struct Registry {
     pub(super) offline: RwLock<Arc<OfflineLogs>>,
     /// The image that the partitions are in step with.
     pub(super) applied: Mutex<Arc<Image>>,
+    /// Its brokers, as replicas see them.
+    brokers: Mutex<Arc<Vec<BrokerView>>>,
     pub(super) applied_index: watch::Sender<u64>,
     /// Partitions opened of those to be opened, while the broker starts.
     pub(crate) opened: AtomicUsize,
@@ -112,6 +123,7 @@ impl Registry {
             partitions: RwLock::default(),
             offline: RwLock::default(),
             applied: Mutex::default(),
+            brokers: Mutex::default(),
             applied_index: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
             to_open: AtomicUsize::new(0),
@@ -146,13 +158,27 @@ impl Registry {
     }
 
     /// A partition that is held here, or the error for a client that asks for it.
-    pub(crate) fn find(&self, topic_id: TopicId, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+    pub(crate) fn find(
+        &self,
+        image: &Image,
+        topic_id: TopicId,
+        index: i32,
+    ) -> Result<Arc<Partition>, ErrorCode> {
         self.get(topic_id, index).ok_or_else(|| {
-            match self.offline().contains_key(&(topic_id, index)) {
-                true => ErrorCode::KafkaStorageError,
-                false => ErrorCode::UnknownTopicOrPartition,
+            if self.offline().contains_key(&(topic_id, index)) {
+                return ErrorCode::KafkaStorageError;
+            }
+            match image.partition(topic_id, index) {
+                // Held elsewhere, or about to be held here.
+                Some(_) => ErrorCode::NotLeaderOrFollower,
+                None => ErrorCode::UnknownTopicOrPartition,
             }
         })
+    }
+
+    /// What all replicas share.
+    pub(crate) fn replicas(&self) -> &Arc<Replicas> {
+        &self.args.replicas
     }
 
     /// Partitions that are placed here and whose logs cannot be used.
@@ -191,29 +217,120 @@ impl Registry {
         let changes = image.changes_since(&applied);
         for change in &changes.topics {
             match change {
-                TopicChange::Deleted(topic) => self.delete(topic),
+                TopicChange::Deleted(topic) => self.delete(topic, self.placed_here(topic)),
                 TopicChange::Created(topic) => self.open_missing(image, topic, settings),
-                TopicChange::Changed { after, .. } => self.open_missing(image, after, settings),
+                TopicChange::Changed { before, after } => {
+                    let stay = self.placed_here(after);
+                    let mut gone = self.placed_here(before);
+                    gone.retain(|index| !stay.contains(index));
+                    if !gone.is_empty() {
+                        self.delete(before, gone);
+                    }
+                    self.open_missing(image, after, settings);
+                }
             }
         }
         let broker_changed = changes
             .configs
             .iter()
             .any(|r| matches!(r, ConfigResource::AllBrokers | ConfigResource::Broker(_)));
+        // What a topic's replicas act on, besides its own state.
+        let all_changed = broker_changed || !changes.brokers.is_empty();
+        let mut changed = Vec::new();
+        for change in &changes.topics {
+            match change {
+                TopicChange::Created(topic) => changed.extend(self.states(topic, None)),
+                TopicChange::Changed { before, after } => {
+                    changed.extend(self.states(after, Some(before)));
+                }
+                TopicChange::Deleted(_) => {}
+            }
+        }
+        for resource in &changes.configs {
+            if let ConfigResource::Topic(id) = resource
+                && let Some(topic) = image.topic_by_id(*id)
+            {
+                self.refresh_policy(image, topic, settings);
+                changed.extend(self.states(topic, None));
+            }
+        }
         if broker_changed {
             image
                 .topics()
                 .for_each(|topic| self.refresh_policy(image, topic, settings));
-        } else {
-            for resource in &changes.configs {
-                if let ConfigResource::Topic(id) = resource
-                    && let Some(topic) = image.topic_by_id(*id)
-                {
-                    self.refresh_policy(image, topic, settings);
-                }
-            }
+        }
+        match all_changed {
+            true => self.show_all(image),
+            false => self.show(image, changed),
         }
         *applied = Arc::clone(image);
+    }
+
+    /// The states of a topic's partitions here: all, or those that are not what they were.
+    fn states(&self, topic: &Topic, before: Option<&Topic>) -> Vec<(TopicPartition, State)> {
+        let placed = self.placed_here(topic).into_iter();
+        let changed = placed.filter_map(|partition| {
+            let state = topic.partition(partition)?;
+            let was = before.and_then(|before| before.partition(partition));
+            let at = TopicPartition {
+                topic_id: topic.id,
+                partition,
+            };
+            was.is_none_or(|was| !Arc::ptr_eq(was, state))
+                .then(|| (at, Arc::clone(state)))
+        });
+        changed.collect()
+    }
+
+    /// Shows all replicas what the metadata says, and waits until those that lead serve. Blocks.
+    pub(super) fn show_all(&self, image: &Image) {
+        let all = image.partitions_on(self.args.broker_id);
+        self.show(image, all.map(|(at, state)| (at, Arc::clone(state))));
+    }
+
+    /// Shows replicas what the metadata says, and waits until those that lead from now on serve.
+    /// Blocks.
+    fn show(&self, image: &Image, states: impl IntoIterator<Item = (TopicPartition, State)>) {
+        let brokers = self.brokers(image);
+        let mut starting: HashMap<PathBuf, Lsn> = HashMap::new();
+        for (at, state) in states {
+            let Some(partition) = self.get(at.topic_id, at.partition) else {
+                continue;
+            };
+            let min_isr = partition.policy().settings.min_insync_replicas;
+            let view = PartitionView {
+                image_index: i64::try_from(image.index()).unwrap_or(i64::MAX),
+                effective_min_isr: state.effective_min_isr(min_isr),
+                state,
+                brokers: Arc::clone(&brokers),
+            };
+            if let Some(lsn) = partition.take_view(view) {
+                let last = starting.entry(partition.dir().path.clone()).or_default();
+                *last = lsn.max(*last);
+            }
+        }
+        for dir in self.log_dirs() {
+            if let Some(lsn) = starting.get(&dir.path)
+                && let Err(error) = dir.wait_durable(*lsn)
+            {
+                tracing::error!(dir = %dir.path.display(), %error, "new leader epochs do not begin");
+            }
+        }
+    }
+
+    /// The brokers of an image, the same for all partitions until one changes.
+    fn brokers(&self, image: &Image) -> Arc<Vec<BrokerView>> {
+        let newest = image.brokers().map(|broker| BrokerView {
+            id: broker.id,
+            epoch: broker.epoch,
+            fenced: !broker.is_active(),
+        });
+        let newest: Vec<BrokerView> = newest.collect();
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != newest {
+            *known = Arc::new(newest);
+        }
+        Arc::clone(&known)
     }
 
     /// Tells who waits that all is in step with the image of `index`.
@@ -274,10 +391,10 @@ impl Registry {
         }
     }
 
-    /// Removes the logs of a topic. That they are gone is durable before their files go. Blocks.
-    fn delete(&self, topic: &Topic) {
+    /// Removes logs of a topic. That they are gone is durable before their files go. Blocks.
+    fn delete(&self, topic: &Topic, indexes: Vec<i32>) {
         let mut gone = Vec::new();
-        for index in self.placed_here(topic) {
+        for index in indexes {
             self.change_offline(|offline| drop(offline.remove(&(topic.id, index))));
             let removed = self
                 .partitions
@@ -353,7 +470,8 @@ impl Registry {
                 let known = image
                     .topic(topic)
                     .filter(|found| id.is_none_or(|id| id == found.id));
-                if known.and_then(|found| found.partition(index)).is_some() {
+                let placed = known.and_then(|found| found.partition(index));
+                if placed.is_some_and(|state| state.replicas.contains(&self.args.broker_id)) {
                     continue;
                 }
                 let aside = dir.join(format!("{name}.{}{STRAY_SUFFIX}", id.unwrap_or_default()));

@@ -16,5 +16,6 @@ mod groups;
 mod kit;
 mod limits;
 mod produce;
+mod replicated;
 mod restart;
 mod slow_disk;

@@ -100,6 +100,7 @@ mod tests {
         LogDir {
             broker: 2,
             path: "/data".to_owned(),
+            cordoned: false,
             error: ErrorCode::None,
             total_bytes,
             usable_bytes,

@@ -242,7 +242,7 @@ impl Cluster {
             partition,
             replicas: replicas.map(<[_]>::to_vec),
         };
-        let decision = alter_reassignments(&self.image, context(), &[request]);
+        let decision = alter_reassignments(&self.image, context(), &[request], true);
         self.fold(&decision.records);
         decision.result[0].clone()
     }

@@ -1,0 +1,689 @@
+//! What a partition's replica is told, and what is done of what it says.
+
+use super::{Acks, Bounds, Closed, Partition, State, Wants, bounds_of, mark, release_to, wait_for};
+use crate::metrics::Standing;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_env::{clock, task};
+use tidemark_log::{AppendError, Appended, Log, LogError, PendingCut, ReadError, ReadPlan};
+use tidemark_model::LeaderEpoch;
+use tidemark_replication::{
+    AckState, Action, ConsumerFetch, DurableReport, EpochEnd, EpochStart, Epochs, Event,
+    FetchAnswer, FetchDecision, FetchPlan, FollowerFetch, LogState, OfflineReason, PartitionView,
+    Rack, Refusal, Replica, RoleName,
+};
+use tidemark_wal::{Failure, Lsn, Member};
+use tidemark_wire::ErrorCode;
+
+/// A log that is to be cut is looked at again after this while its files are being written.
+const SETTLE_RETRY: Duration = Duration::from_millis(5);
+/// Stands in [`State::waiting`] for whoever waits for the leader to serve.
+const UNTIL_SERVING: i64 = -1;
+
+thread_local! {
+    /// Used by every step of this thread: none allocates once it has grown.
+    static ACTIONS: Cell<Vec<Action>> = const { Cell::new(Vec::new()) };
+}
+
+/// Batches of one leader epoch, from a leader, that were checked.
+#[derive(Debug, Clone)]
+pub(crate) struct RunOfRecords {
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) bytes: Bytes,
+}
+
+/// What became of what a producer waits for.
+pub(crate) enum Acked {
+    Yes { log_start: i64 },
+    No(ErrorCode, String),
+}
+
+/// What a consumer's fetch finds: where the log begins and ends, the decision, and the read if
+/// there is something to read.
+type ConsumerRead = (Bounds, ConsumerFetch, Option<ReadPlan>);
+
+/// What a follower's fetch finds.
+pub(crate) enum FollowerRead {
+    /// Records, or none yet.
+    Records(Bounds, Box<ReadPlan>),
+    /// Nothing to be told now.
+    Wait,
+    Diverging(Bounds, i32, i64),
+    OutOfRange(Bounds),
+    Refused(ErrorCode),
+}
+
+/// The error that a client gets for what a replica refuses.
+pub(crate) fn refused(refusal: Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::Wait | Refusal::NotLeader => ErrorCode::NotLeaderOrFollower,
+        Refusal::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+        Refusal::Offline(_) => ErrorCode::KafkaStorageError,
+        Refusal::FencedEpoch => ErrorCode::FencedLeaderEpoch,
+        Refusal::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
+        Refusal::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
+    }
+}
+
+/// An epoch as requests name it, -1 for none.
+pub(crate) fn named(epoch: i32) -> Option<LeaderEpoch> {
+    (epoch >= 0).then_some(epoch)
+}
+
+fn generation(log: &Log) -> i64 {
+    i64::try_from(log.generation()).unwrap_or(i64::MAX)
+}
+
+/// What a replica is to know of a log that was opened. What of it is committed is not known.
+pub(super) fn log_state(log: &Log) -> LogState {
+    let starts = log.epochs().entries().iter().map(|entry| EpochStart {
+        epoch: entry.epoch,
+        start_offset: entry.start_offset,
+    });
+    LogState {
+        log_start: log.log_start_offset(),
+        end: log.end_offset(),
+        durable_end: log.durable_offset(),
+        generation: generation(log),
+        high_watermark: log.log_start_offset(),
+        epochs: Epochs::new(starts.collect()),
+    }
+}
+
+impl Partition {
+    /// Tells the replica and does what it says.
+    pub(super) fn step(self: &Arc<Self>, state: &mut State, event: Event) {
+        self.with_actions(state, |state, now_ms, actions| {
+            state.replica.step(now_ms, event, actions);
+        });
+    }
+
+    fn with_actions<T>(
+        self: &Arc<Self>,
+        state: &mut State,
+        ask: impl FnOnce(&mut State, i64, &mut Vec<Action>) -> T,
+    ) -> T {
+        let mut actions = ACTIONS.take();
+        let result = ask(state, self.replicas.now_ms(), &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(state, action);
+        }
+        ACTIONS.set(actions);
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, state: &mut State, action: Action) {
+        match action {
+            Action::HighWatermark { offset } => {
+                release_to(&mut state.waiting, offset);
+                mark(&state.watching, |wants| wants != Wants::LowWatermark);
+            }
+            Action::StartEpoch { epoch, .. } => self.start_epoch(state, epoch),
+            Action::Serve { .. } => {
+                release_to(&mut state.waiting, UNTIL_SERVING);
+                mark(&state.watching, |_| true);
+            }
+            Action::StopLeading { .. } | Action::StandBy => {
+                state.starting = None;
+                state.release_all();
+                mark(&state.watching, |_| true);
+            }
+            Action::AlterPartition(proposal) => {
+                self.replicas.propose(state.replica.partition(), proposal);
+            }
+            Action::Resign { epoch } => tracing::warn!(
+                topic = %self.topic, partition = self.index, epoch,
+                "the disk does not keep up with what this broker leads: another leader would do better"
+            ),
+            Action::Follow { leader, .. } => {
+                state.unfollow();
+                let fetcher = self.replicas.fetcher(leader);
+                let slot = fetcher.add(self, state.replica.partition());
+                state.following = Some((fetcher, slot));
+                mark(&state.watching, |_| true);
+            }
+            // By `fetch_answered`, which has the records.
+            Action::Append => {}
+            Action::Truncate { .. } | Action::Reset { .. } => {
+                let partition = Arc::clone(self);
+                drop(task::spawn("cut-log", async move {
+                    partition.cut(action).await;
+                }));
+            }
+            Action::RaiseLogStart { to } => {
+                state.raise_to = to;
+                self.raise_log_start(state);
+            }
+            Action::SendDurableAck { report, .. } => {
+                if let Some((fetcher, _)) = &state.following {
+                    fetcher.acknowledge(state.replica.partition(), report);
+                }
+            }
+            Action::GoOffline(reason) => {
+                if reason != OfflineReason::LogFailed {
+                    tracing::error!(topic = %self.topic, partition = self.index, %reason, "the partition is offline here");
+                }
+                state.starting = None;
+                state.unfollow();
+                state.release_all();
+                mark(&state.watching, |_| true);
+            }
+        }
+    }
+
+    fn start_epoch(self: &Arc<Self>, state: &mut State, epoch: LeaderEpoch) {
+        let State { log, touched, .. } = state;
+        let Some(log) = log else { return };
+        let started = log.begin_epoch(epoch, |lsn| {
+            (std::mem::replace(touched, lsn) != lsn).then(|| Arc::clone(self) as Arc<dyn Member>)
+        });
+        match started {
+            Ok(Some(lsn)) => state.starting = Some((epoch, lsn)),
+            Ok(None) => tracing::error!(
+                topic = %self.topic, partition = self.index, epoch,
+                "the log has the epoch that this broker is to lead in"
+            ),
+            // A log that cannot take it says so to whoever asks.
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, partition = self.index, %error, "the epoch does not begin");
+                self.step(state, Event::LogFailed);
+            }
+        }
+    }
+
+    /// Follows the log start of the leader as far as records are durable.
+    fn raise_log_start(&self, state: &mut State) {
+        let Some(log) = &mut state.log else { return };
+        let to = state.raise_to.min(log.durable_offset());
+        if to <= log.log_start_offset() {
+            return;
+        }
+        if let Err(error) = log.delete_records(to) {
+            tracing::warn!(topic = %self.topic, partition = self.index, %error, "the log start stays");
+        }
+        mark(&state.watching, |_| true);
+    }
+
+    /// Takes what the metadata says; gives the group that makes the start of an epoch durable, if
+    /// this broker leads from now on.
+    pub(super) fn take_view(self: &Arc<Self>, view: PartitionView) -> Option<Lsn> {
+        let mut state = self.lock();
+        state.log.as_ref()?;
+        let before = led_isr(&state.replica);
+        self.step(&mut state, Event::Image(view));
+        if let (Some((epoch, before)), Some((now, after))) = (before, led_isr(&state.replica))
+            && epoch == now
+        {
+            match after.cmp(&before) {
+                Ordering::Less => self.replicas.metrics.isr_shrinks.inc(),
+                Ordering::Equal => {}
+                Ordering::Greater => self.replicas.metrics.isr_expands.inc(),
+            }
+        }
+        if state.replica.role() != RoleName::Follower {
+            state.unfollow();
+        }
+        state.starting.map(|(_, lsn)| lsn)
+    }
+
+    /// Time has passed, or this process stood still for long.
+    pub(crate) fn tick(self: &Arc<Self>, paused: bool) {
+        let mut state = self.lock();
+        if paused {
+            self.step(&mut state, Event::Paused);
+        }
+        self.step(&mut state, Event::Tick);
+        let me = self.replicas.broker_id();
+        let in_sync = state.replica.view().is_some_and(|v| v.isr.contains(&me));
+        if let (Some((fetcher, slot)), false) = (&state.following, in_sync) {
+            fetcher.ask_again(*slot);
+        }
+    }
+
+    /// The controller answered a proposal.
+    pub(crate) fn alter_answered(self: &Arc<Self>, accepted: bool) {
+        self.step(&mut self.lock(), Event::AlterAnswered { accepted });
+    }
+
+    /// A follower says what it has on its disk.
+    pub(crate) fn durable_ack(self: &Arc<Self>, broker: i32, report: DurableReport) {
+        self.step(&mut self.lock(), Event::DurableAck { broker, report });
+    }
+
+    /// What to ask the leader, if it follows `leader`.
+    pub(crate) fn next_fetch(&self, leader: i32) -> Option<FetchPlan> {
+        let state = self.lock();
+        let plan = state.replica.next_fetch();
+        plan.filter(|plan| plan.leader == leader && state.log.is_some())
+    }
+
+    /// Takes the leader's answer, with checked records.
+    ///
+    /// # Errors
+    /// Why the records were not appended.
+    pub(crate) fn fetch_answered(
+        self: &Arc<Self>,
+        answer: FetchAnswer,
+        runs: &[RunOfRecords],
+    ) -> Result<(), AppendError> {
+        if self.dir.is_full() && !runs.is_empty() {
+            return Err(AppendError::DiskFull(
+                std::io::ErrorKind::StorageFull.into(),
+            ));
+        }
+        let mut state = self.lock();
+        if state.log.is_none() {
+            return Ok(());
+        }
+        let state = &mut *state;
+        let mut actions = ACTIONS.take();
+        let now_ms = self.replicas.now_ms();
+        state
+            .replica
+            .step(now_ms, Event::FetchAnswered(answer), &mut actions);
+        let mut appended = Ok(());
+        for action in actions.drain(..) {
+            match action {
+                Action::Append => appended = self.append_runs(state, runs),
+                action => self.carry_out(state, action),
+            }
+        }
+        ACTIONS.set(actions);
+        appended
+    }
+
+    fn append_runs(
+        self: &Arc<Self>,
+        state: &mut State,
+        runs: &[RunOfRecords],
+    ) -> Result<(), AppendError> {
+        for run in runs {
+            let State { log, touched, .. } = state;
+            let Some(log) = log else { return Ok(()) };
+            let appended = log.append_as_follower(&run.bytes, clock::now_ms(), |lsn| {
+                (std::mem::replace(touched, lsn) != lsn)
+                    .then(|| Arc::clone(self) as Arc<dyn Member>)
+            })?;
+            let event = Event::Appended {
+                epoch: run.epoch,
+                base_offset: appended.base_offset,
+                end_offset: appended.last_offset + 1,
+            };
+            self.step(state, event);
+        }
+        Ok(())
+    }
+
+    /// Cuts the log as the replica asked: when all that was appended is in the files, the
+    /// write-ahead log hears of it, and then the files change.
+    async fn cut(self: Arc<Self>, action: Action) {
+        let cut = match self.try_cut(&action).await {
+            Ok(Some(event)) => event,
+            // Closed meanwhile.
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(topic = %self.topic, partition = self.index, %error, "the log cannot be cut as its leader says");
+                Event::LogFailed
+            }
+        };
+        let mut state = self.lock();
+        if state.log.is_some() {
+            self.step(&mut state, cut);
+            if let Some((fetcher, slot)) = &state.following {
+                fetcher.signal.mark(*slot);
+            }
+        }
+    }
+
+    async fn try_cut(self: &Arc<Self>, action: &Action) -> Result<Option<Event>, LogError> {
+        let failed = |failure: Failure| LogError::Failed {
+            reason: failure.to_string(),
+        };
+        let pending = loop {
+            let touched = self.lock().touched;
+            self.dir.wal.when_durable(touched).await.map_err(failed)?;
+            let partition = Arc::clone(self);
+            let written = task::blocking(move || partition.write_behind()).await;
+            written.map_err(|error| LogError::Io(std::io::Error::other(error)))??;
+            let begun = self.with_log(|log, _| begin_cut(log, action));
+            match begun {
+                Err(Closed) => return Ok(None),
+                Ok(Ok(pending)) => break pending,
+                Ok(Err(LogError::Unsettled)) => clock::sleep(SETTLE_RETRY).await,
+                Ok(Err(error)) => return Err(error),
+            }
+        };
+        if let Some(lsn) = pending.lsn {
+            self.dir.wal.when_durable(lsn).await.map_err(failed)?;
+        }
+        let partition = Arc::clone(self);
+        let finished = task::blocking(move || {
+            let mut state = partition.lock();
+            let log = state.log.as_mut()?;
+            Some(finish_cut(log, pending))
+        });
+        let finished = finished.await;
+        let finished = finished.map_err(|error| LogError::Io(std::io::Error::other(error)))?;
+        finished.transpose()
+    }
+
+    /// What became of a batch for a producer that waits with these acks.
+    pub(crate) fn acked(&self, acks: i16, appended: &Appended) -> Acked {
+        let state = self.lock();
+        let Some(log) = &state.log else {
+            return Acked::No(
+                ErrorCode::NotLeaderOrFollower,
+                "the partition was closed".to_owned(),
+            );
+        };
+        let log_start = log.log_start_offset();
+        let under_min_isr = match ack_state(&state, acks, appended) {
+            AckState::Committed => return Acked::Yes { log_start },
+            AckState::NotLeader => {
+                return match log.failure() {
+                    Some(reason) => Acked::No(ErrorCode::KafkaStorageError, reason.to_owned()),
+                    None => Acked::No(
+                        ErrorCode::NotLeaderOrFollower,
+                        "another broker leads the partition now".to_owned(),
+                    ),
+                };
+            }
+            AckState::Waiting { under_min_isr } => under_min_isr,
+        };
+        match under_min_isr {
+            true => Acked::No(
+                ErrorCode::NotEnoughReplicasAfterAppend,
+                "the records are in the log, but fewer replicas than min.insync.replicas are in sync"
+                    .to_owned(),
+            ),
+            false => Acked::No(
+                ErrorCode::RequestTimedOut,
+                "the records are in the log, but were not durable within the request's timeout"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Has `acks` told when it is known what became of a batch, which may be at once.
+    pub(crate) fn when_acked(&self, all: i16, appended: &Appended, acks: &Arc<Acks>) {
+        let mut state = self.lock();
+        let waits = matches!(ack_state(&state, all, appended), AckState::Waiting { .. });
+        if !waits || state.log.is_none() {
+            drop(state);
+            return acks.done();
+        }
+        let waiting = match all {
+            1 => &mut state.waiting_durable,
+            _ => &mut state.waiting,
+        };
+        wait_for(waiting, appended.last_offset + 1, acks);
+    }
+
+    /// Has `acks` told when this broker serves as the leader, or will not.
+    pub(crate) fn when_serving(&self, acks: &Arc<Acks>) {
+        let mut state = self.lock();
+        if state.replica.role() != RoleName::StartingLeader || state.log.is_none() {
+            drop(state);
+            return acks.done();
+        }
+        wait_for(&mut state.waiting, UNTIL_SERVING, acks);
+    }
+
+    /// How it stands with its replicas, and whether it is offline here.
+    pub(crate) fn standing(&self) -> (Standing, bool) {
+        let state = self.lock();
+        let role = state.replica.role();
+        let offline = matches!(role, RoleName::Offline(_));
+        let Some(view) = state.replica.view().filter(|_| role == RoleName::Leader) else {
+            return (Standing::default(), offline);
+        };
+        let (in_sync, all, least) = (view.isr.len(), view.replicas.len(), view.effective_min_isr);
+        let standing = Standing {
+            leads: true,
+            under_replicated: in_sync < all,
+            under_min_isr: in_sync < least,
+            at_min_isr: in_sync == least && least < all,
+            lag: state.replica.slowest_lag().unwrap_or(0),
+        };
+        (standing, offline)
+    }
+
+    /// Whether it leads and serves, in the epoch that a request names; the epoch, and where the
+    /// log begins and ends.
+    ///
+    /// # Errors
+    /// What to answer.
+    pub(crate) fn leading(&self, known: i32) -> Result<(LeaderEpoch, Bounds), ErrorCode> {
+        let state = self.lock();
+        let log = state.log.as_ref().ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let epoch = state.replica.check_leader(named(known)).map_err(refused)?;
+        Ok((epoch, bounds_of(log, &state.replica)))
+    }
+
+    /// The latest offset that consumers know (KIP-207).
+    ///
+    /// # Errors
+    /// What to answer.
+    pub(crate) fn latest_offset(&self, known: i32) -> Result<i64, ErrorCode> {
+        let state = self.lock();
+        state.replica.latest_offset(named(known)).map_err(refused)
+    }
+
+    /// Where an epoch ends in this leader's log.
+    ///
+    /// # Errors
+    /// What to answer.
+    pub(crate) fn epoch_end(&self, known: i32, epoch: i32) -> Result<Option<EpochEnd>, ErrorCode> {
+        let state = self.lock();
+        let Some(epoch) = named(epoch) else {
+            state.replica.check_leader(named(known)).map_err(refused)?;
+            return Ok(None);
+        };
+        state
+            .replica
+            .epoch_end(named(known), epoch)
+            .map_err(refused)
+    }
+
+    /// Up to where deleted records are gone on every live replica.
+    pub(crate) fn low_watermark(&self) -> Option<i64> {
+        self.lock().replica.low_watermark()
+    }
+
+    /// The follower that a consumer in `rack` should read `offset` from.
+    pub(crate) fn preferred_read_replica(
+        &self,
+        rack: &str,
+        offset: i64,
+        racks: &[Rack<'_>],
+    ) -> Option<i32> {
+        let state = self.lock();
+        state.replica.preferred_read_replica(rack, offset, racks)
+    }
+
+    /// Decides on a consumer's fetch and plans its read; `None` if there is nothing to read yet.
+    ///
+    /// # Errors
+    /// What to answer, with where the log begins and ends if it is that.
+    pub(crate) fn consumer_read(
+        &self,
+        (offset, known, last_fetched): (i64, i32, i32),
+        (max_bytes, at_least_one_batch): (usize, bool),
+        from_follower: bool,
+    ) -> Result<ConsumerRead, (ErrorCode, Option<Bounds>)> {
+        let state = self.lock();
+        let log = state
+            .log
+            .as_ref()
+            .ok_or((ErrorCode::NotLeaderOrFollower, None))?;
+        let follows = state.replica.role() == RoleName::Follower;
+        if follows && !from_follower {
+            return Err((ErrorCode::NotLeaderOrFollower, None));
+        }
+        let bounds = bounds_of(log, &state.replica);
+        let decided = state
+            .replica
+            .consumer_fetch(offset, named(known), named(last_fetched));
+        let decided = match decided {
+            // What was committed before can be read until the process ends.
+            Err(Refusal::Offline(OfflineReason::LogFailed)) if offset < bounds.high_watermark => {
+                ConsumerFetch::Read {
+                    to: bounds.high_watermark,
+                }
+            }
+            other => other.map_err(|refusal| (refused(refusal), None))?,
+        };
+        let out_of_range = (ErrorCode::OffsetOutOfRange, Some(bounds));
+        // An epoch above all that this log knows has records that it never had.
+        if !follows && named(last_fetched).is_some_and(|e| log.end_offset_for_epoch(e).is_none()) {
+            return Err(out_of_range);
+        }
+        let to = match decided {
+            ConsumerFetch::Read { to } => to,
+            ConsumerFetch::Empty | ConsumerFetch::Diverging(_) => {
+                return Ok((bounds, decided, None));
+            }
+            ConsumerFetch::OutOfRange => return Err(out_of_range),
+        };
+        match log.read_plan(offset, max_bytes, to, at_least_one_batch) {
+            Ok(plan) => Ok((bounds, decided, Some(plan))),
+            Err(ReadError::OutOfRange { .. }) => Err(out_of_range),
+            Err(_) => Err((ErrorCode::KafkaStorageError, Some(bounds))),
+        }
+    }
+
+    /// Decides on a follower's fetch and plans its read, up to what is durable here.
+    pub(crate) fn follower_read(
+        self: &Arc<Self>,
+        fetch: &FollowerFetch,
+        max_bytes: usize,
+        at_least_one_batch: bool,
+    ) -> FollowerRead {
+        let mut state = self.lock();
+        if state.log.is_none() {
+            return FollowerRead::Refused(ErrorCode::NotLeaderOrFollower);
+        }
+        let decision = self.with_actions(&mut state, |state, now_ms, actions| {
+            state.replica.follower_fetch(now_ms, fetch, actions)
+        });
+        mark(&state.watching, |wants| wants == Wants::LowWatermark);
+        let State { log, replica, .. } = &*state;
+        let Some(log) = log else {
+            return FollowerRead::Refused(ErrorCode::NotLeaderOrFollower);
+        };
+        let bounds = bounds_of(log, replica);
+        match decision {
+            FetchDecision::Records { .. } => {
+                let upper = log.durable_offset();
+                match log.read_plan(fetch.fetch_offset, max_bytes, upper, at_least_one_batch) {
+                    Ok(plan) => FollowerRead::Records(bounds, Box::new(plan)),
+                    Err(_) => FollowerRead::OutOfRange(bounds),
+                }
+            }
+            FetchDecision::Diverging(at) => {
+                FollowerRead::Diverging(bounds, at.epoch, at.end_offset)
+            }
+            FetchDecision::OutOfRange { .. } => FollowerRead::OutOfRange(bounds),
+            FetchDecision::Wait | FetchDecision::StaleGeneration => FollowerRead::Wait,
+            FetchDecision::NotLeader => FollowerRead::Refused(ErrorCode::NotLeaderOrFollower),
+            FetchDecision::FencedEpoch => FollowerRead::Refused(ErrorCode::FencedLeaderEpoch),
+            FetchDecision::UnknownEpoch | FetchDecision::NotReplica => {
+                FollowerRead::Refused(ErrorCode::UnknownLeaderEpoch)
+            }
+            FetchDecision::StaleBroker => FollowerRead::Refused(ErrorCode::StaleBrokerEpoch),
+            FetchDecision::Invalid => FollowerRead::Refused(ErrorCode::InvalidRequest),
+        }
+    }
+}
+
+/// The epoch that a replica leads in, and how many are in sync with it.
+fn led_isr(replica: &Replica) -> Option<(LeaderEpoch, usize)> {
+    let leads = matches!(replica.role(), RoleName::Leader | RoleName::StartingLeader);
+    let view = replica.view().filter(|_| leads)?;
+    Some((view.leader_epoch, view.isr.len()))
+}
+
+fn ack_state(state: &State, acks: i16, appended: &Appended) -> AckState {
+    let (epoch, offset) = (appended.leader_epoch, appended.last_offset);
+    let state_of_all = state.replica.ack_state(epoch, offset);
+    match state_of_all {
+        // The leader's own disk is enough.
+        AckState::Waiting { .. } if acks == 1 => match offset < state.replica.log().durable_end {
+            true => AckState::Committed,
+            false => AckState::Waiting {
+                under_min_isr: false,
+            },
+        },
+        other => other,
+    }
+}
+
+fn begin_cut(log: &mut Log, action: &Action) -> Result<PendingCut, LogError> {
+    match action {
+        Action::Reset { to } => log.begin_reset(*to),
+        Action::Truncate { to } => log.begin_truncate(*to),
+        _ => Err(LogError::Unsettled),
+    }
+}
+
+fn finish_cut(log: &mut Log, pending: PendingCut) -> Result<Event, LogError> {
+    let end_offset = log.finish_cut(pending, clock::now_ms())?;
+    let generation = generation(log);
+    if log.epochs().entries().is_empty() && log.log_start_offset() == end_offset {
+        let offset = end_offset;
+        return Ok(Event::Reset { offset, generation });
+    }
+    Ok(Event::Truncated {
+        end_offset,
+        durable_end: log.durable_offset(),
+        generation,
+    })
+}
+
+impl Member for Partition {
+    fn durable(self: Arc<Self>, lsn: Lsn, payload: &Bytes) {
+        let mut state = self.lock();
+        let Some(log) = state.log.as_mut() else {
+            return;
+        };
+        let end_offset = log.durable(lsn, payload);
+        let wants_write = log.wants_write();
+        let generation = generation(log);
+        if end_offset > state.replica.log().durable_end {
+            self.step(
+                &mut state,
+                Event::Durable {
+                    end_offset,
+                    generation,
+                },
+            );
+            release_to(&mut state.waiting_durable, end_offset);
+            // On a follower what is committed may be durable later than that is known.
+            let follows = state.following.is_some();
+            mark(&state.watching, |wants| follows || wants == Wants::Durable);
+            if let Some((fetcher, slot)) = &state.following {
+                fetcher.signal.mark(*slot);
+            }
+            if state.raise_to > 0 {
+                self.raise_log_start(&mut state);
+            }
+        }
+        if let Some((epoch, at)) = state.starting
+            && at <= lsn
+        {
+            state.starting = None;
+            self.step(&mut state, Event::EpochStartDurable { epoch });
+        }
+        if wants_write && !std::mem::replace(&mut state.dirty, true) {
+            drop(state);
+            self.dir.enqueue(Arc::clone(&self));
+        }
+    }
+
+    fn failed(self: Arc<Self>, failure: &Failure) {
+        self.disk_failed(&failure.to_string());
+    }
+}

@@ -1,0 +1,405 @@
+//! Fetching from one leader all that this broker follows it in.
+//!
+//! Partitions mark themselves on a ready list when what they would ask has changed, so a request
+//! costs in proportion to that.
+
+use super::session::{Limits, Session};
+use super::{address_of, lock};
+use crate::broker::Broker;
+use crate::fetch::{Signal, Slot};
+use crate::partition::{Partition, RunOfRecords};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tidemark_client::{ClientError, Connection, ConnectionOptions};
+use tidemark_env::clock;
+use tidemark_env::clock::Instant;
+use tidemark_log::AppendError;
+use tidemark_model::{BrokerId, LeaderEpoch, TopicPartition};
+use tidemark_records::{Batch, BatchError};
+use tidemark_replication::{
+    Diverging, DurableReport, FetchAnswer, FetchOutcome, FetchPlan, Identity,
+};
+use tidemark_wire::messages::fetch_response::PartitionData;
+use tidemark_wire::messages::{FetchRequest, FetchResponse};
+use tidemark_wire::{ErrorCode, Records};
+use tokio::sync::Notify;
+
+/// The first pause after a partition's error; it doubles up to `replica.fetch.backoff.ms`.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+
+/// What the leader is to be told on the other connection.
+#[derive(Default)]
+pub(super) struct Acks {
+    pub(super) reports: BTreeMap<TopicPartition, DurableReport>,
+    pub(super) wants_to_fetch: bool,
+}
+
+#[derive(Default)]
+struct Members {
+    at: BTreeMap<Slot, (TopicPartition, Weak<Partition>)>,
+    free: Vec<Slot>,
+    /// Those of which the same is to be asked again.
+    again: BTreeSet<Slot>,
+    /// A request is waiting at the leader.
+    parked: bool,
+}
+
+/// What this broker follows one leader in.
+pub(crate) struct Fetcher {
+    me: Identity,
+    pub(super) leader: BrokerId,
+    /// Slots of which something else would be asked than was.
+    pub(crate) signal: Arc<Signal>,
+    members: Mutex<Members>,
+    pub(super) acks: Mutex<Acks>,
+    pub(super) acks_due: Notify,
+    /// The last partition has left.
+    deserted: Notify,
+}
+
+/// Why records of a leader were not taken.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the leader answers with {0}")]
+    Refused(ErrorCode),
+}
+
+/// A partition that is not asked for until a time.
+struct Paused {
+    until: Instant,
+    pause: Duration,
+    /// The leader epoch that it was asked in: another one is tried at once.
+    epoch: LeaderEpoch,
+}
+
+impl Fetcher {
+    pub(super) fn new(me: Identity, leader: BrokerId) -> Arc<Fetcher> {
+        Arc::new(Fetcher {
+            me,
+            leader,
+            signal: Signal::new(),
+            members: Mutex::default(),
+            acks: Mutex::default(),
+            acks_due: Notify::new(),
+            deserted: Notify::new(),
+        })
+    }
+
+    /// A partition follows this leader from now on; gives its place.
+    pub(crate) fn add(&self, partition: &Arc<Partition>, at: TopicPartition) -> Slot {
+        let slot = {
+            let mut members = lock(&self.members);
+            let next = Slot::try_from(members.at.len() + members.free.len()).unwrap_or(Slot::MAX);
+            let slot = members.free.pop().unwrap_or(next);
+            members.at.insert(slot, (at, Arc::downgrade(partition)));
+            if members.parked {
+                lock(&self.acks).wants_to_fetch = true;
+                self.acks_due.notify_one();
+            }
+            slot
+        };
+        self.signal.mark(slot);
+        slot
+    }
+
+    /// The partition at a place does not follow any more.
+    pub(crate) fn forget(&self, slot: Slot) {
+        {
+            let mut members = lock(&self.members);
+            if let Some((at, _)) = members.at.remove(&slot) {
+                members.free.push(slot);
+                lock(&self.acks).reports.remove(&at);
+            }
+            if members.at.is_empty() {
+                self.deserted.notify_one();
+            }
+        }
+        self.signal.mark(slot);
+    }
+
+    /// Has the leader told what is durable here.
+    pub(crate) fn acknowledge(&self, at: TopicPartition, report: DurableReport) {
+        lock(&self.acks).reports.insert(at, report);
+        self.acks_due.notify_one();
+    }
+
+    /// Has the leader hear of a partition though nothing has changed: it may have to be told
+    /// anew that this follower is there.
+    pub(crate) fn ask_again(&self, slot: Slot) {
+        lock(&self.members).again.insert(slot);
+        self.signal.mark(slot);
+    }
+
+    fn member(&self, slot: Slot) -> Option<(TopicPartition, Arc<Partition>)> {
+        let members = lock(&self.members);
+        let (at, partition) = members.at.get(&slot)?;
+        Some((*at, partition.upgrade()?))
+    }
+
+    fn is_idle(&self) -> bool {
+        lock(&self.members).at.is_empty()
+    }
+
+    fn slots(&self) -> BTreeSet<Slot> {
+        lock(&self.members).at.keys().copied().collect()
+    }
+
+    /// How long an answer may take.
+    pub(super) fn timeout(&self, broker: &Broker) -> Duration {
+        let settings = broker.settings();
+        let ms = settings.replica_socket_timeout_ms;
+        Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+    }
+
+    fn limits(&self, broker: &Broker) -> Limits {
+        let settings = broker.settings();
+        Limits {
+            broker: (self.me.broker_id, self.me.broker_epoch),
+            max_wait_ms: settings.replica_fetch_wait_max_ms,
+            min_bytes: settings.replica_fetch_min_bytes,
+            max_bytes: settings.replica_fetch_response_max_bytes,
+            partition_max_bytes: settings.replica_fetch_max_bytes,
+        }
+    }
+
+    /// Fetches for ever.
+    pub(super) async fn run(&self, broker: &Arc<Broker>) {
+        let mut pause = FIRST_BACKOFF;
+        loop {
+            if self.is_idle() {
+                self.signal.changed().await;
+                continue;
+            }
+            if let Err(error) = self.follow(broker, &mut pause).await {
+                broker.metrics.failed_fetches.inc();
+                tracing::debug!(leader = self.leader, %error, "the leader cannot be fetched from");
+            }
+            clock::sleep(pause).await;
+            pause = self.longer(broker, pause);
+        }
+    }
+
+    fn longer(&self, broker: &Broker, pause: Duration) -> Duration {
+        let most = u64::try_from(broker.settings().replica_fetch_backoff_ms).unwrap_or(0);
+        (pause * 2)
+            .min(Duration::from_millis(most))
+            .max(Duration::from_millis(1))
+    }
+
+    /// Fetches over one connection until it fails or nothing is left to follow.
+    async fn follow(&self, broker: &Arc<Broker>, pause: &mut Duration) -> Result<(), ClientError> {
+        let timeout = self.timeout(broker);
+        let address = address_of(broker, self.leader)
+            .ok_or_else(|| ClientError::Invalid(format!("no address of broker {}", self.leader)))?;
+        let options = ConnectionOptions {
+            client_id: format!("broker-{}-fetcher", self.me.broker_id),
+            connect_timeout: timeout,
+            ..ConnectionOptions::default()
+        };
+        let connection = Connection::connect(&address, &options).await?;
+        let version = connection.version_of::<FetchRequest>(i16::MAX)?;
+        let mut session = Session::default();
+        let mut paused: BTreeMap<Slot, Paused> = BTreeMap::new();
+        let mut due = self.slots();
+        loop {
+            due.extend(self.signal.take());
+            let now = clock::monotonic();
+            let again = std::mem::take(&mut lock(&self.members).again);
+            for slot in std::mem::take(&mut due) {
+                let wanted = self.member(slot).and_then(|(at, partition)| {
+                    let plan = partition.next_fetch(self.leader)?;
+                    Some((at, partition, plan))
+                });
+                let waits = |plan: &FetchPlan| {
+                    let epoch = plan.fetch.durable.leader_epoch;
+                    let paused = paused.get(&slot);
+                    paused.is_some_and(|paused| paused.until > now && paused.epoch == epoch)
+                };
+                match wanted {
+                    Some((at, partition, plan)) if !waits(&plan) => {
+                        session.want(at, (slot, &partition), plan, again.contains(&slot));
+                    }
+                    _ => session.forget(slot),
+                }
+            }
+            if session.is_empty() {
+                if self.is_idle() {
+                    return Ok(());
+                }
+                self.signal_or_pause(&mut paused, &mut due).await;
+                continue;
+            }
+            let request = session.request(self.limits(broker));
+            lock(&self.members).parked = true;
+            let asked = connection.send_at(&request, version, timeout);
+            let answered = tokio::select! {
+                answered = asked => Some(answered),
+                // A leader that is gone does not hold up the next one of the same number.
+                () = self.deserted() => None,
+            };
+            lock(&self.members).parked = false;
+            let Some(answer) = answered.transpose()? else {
+                return Ok(());
+            };
+            ClientError::check(answer.error_code, None, || "a follower's fetch".to_owned())?;
+            session.answered(answer.session_id);
+            *pause = FIRST_BACKOFF;
+            self.take(broker, &session, answer, &mut paused, &mut due)
+                .await;
+            let now = clock::monotonic();
+            let over = paused.iter().filter(|(_, paused)| paused.until <= now);
+            due.extend(over.map(|(slot, _)| *slot));
+        }
+    }
+
+    /// Waits until nothing is followed.
+    async fn deserted(&self) {
+        while !self.is_idle() {
+            self.deserted.notified().await;
+        }
+    }
+
+    /// Nothing can be asked for now: waits until something can.
+    async fn signal_or_pause(&self, paused: &mut BTreeMap<Slot, Paused>, due: &mut BTreeSet<Slot>) {
+        match paused.iter().min_by_key(|(_, paused)| paused.until) {
+            None => self.signal.changed().await,
+            Some((slot, next)) => {
+                tokio::select! {
+                    () = self.signal.changed() => {}
+                    () = clock::sleep_until(next.until) => {
+                        due.insert(*slot);
+                        let slot = *slot;
+                        if let Some(paused) = paused.get_mut(&slot) {
+                            paused.until = clock::monotonic();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands an answer to the partitions.
+    async fn take(
+        &self,
+        broker: &Arc<Broker>,
+        session: &Session,
+        answer: FetchResponse,
+        paused: &mut BTreeMap<Slot, Paused>,
+        due: &mut BTreeSet<Slot>,
+    ) {
+        for topic in answer.responses {
+            for data in topic.partitions {
+                let at = TopicPartition {
+                    topic_id: topic.topic_id,
+                    partition: data.partition_index,
+                };
+                let Some(asked) = session.asked(at) else {
+                    continue;
+                };
+                due.insert(asked.slot);
+                let Some(partition) = asked.partition.upgrade() else {
+                    continue;
+                };
+                let (slot, plan) = (asked.slot, asked.plan);
+                match hand_over(&partition, &plan, data).await {
+                    Ok(()) => drop(paused.remove(&slot)),
+                    Err(error) => {
+                        broker.metrics.failed_fetches.inc();
+                        tracing::debug!(
+                            leader = self.leader, topic = %partition.topic, partition = partition.index,
+                            %error, "a follower could not go on"
+                        );
+                        let pause = paused
+                            .get(&slot)
+                            .map_or(FIRST_BACKOFF, |paused| self.longer(broker, paused.pause));
+                        let until = clock::monotonic() + pause;
+                        let epoch = plan.fetch.durable.leader_epoch;
+                        let now = Paused {
+                            until,
+                            pause,
+                            epoch,
+                        };
+                        paused.insert(slot, now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over(
+    partition: &Arc<Partition>,
+    plan: &FetchPlan,
+    data: PartitionData,
+) -> Result<(), Unfit> {
+    let outcome = match ErrorCode::from_code(data.error_code) {
+        ErrorCode::None if data.diverging_epoch.epoch >= 0 => FetchOutcome::Diverging(Diverging {
+            epoch: data.diverging_epoch.epoch,
+            end_offset: data.diverging_epoch.end_offset,
+        }),
+        ErrorCode::None => FetchOutcome::Records {
+            high_watermark: data.high_watermark,
+            log_start: data.log_start_offset,
+        },
+        // To a follower the last stable offset says where the log ends.
+        ErrorCode::OffsetOutOfRange => FetchOutcome::OutOfRange {
+            log_start: data.log_start_offset,
+            end: data.last_stable_offset,
+        },
+        error => return Err(Unfit::Refused(error)),
+    };
+    let records = data
+        .records
+        .and_then(Records::into_bytes)
+        .unwrap_or_default();
+    let runs = check(records)?;
+    if !runs.is_empty() {
+        // No memory for it: nothing more is fetched until there is some.
+        partition.dir().wal.admit().await;
+    }
+    let answer = FetchAnswer {
+        leader_epoch: plan.fetch.durable.leader_epoch,
+        fetch_offset: plan.fetch.fetch_offset,
+        generation: plan.fetch.durable.generation,
+        outcome,
+    };
+    Ok(partition.fetch_answered(answer, &runs)?)
+}
+
+/// Batches are appended together up to this size, so that none is larger than a segment.
+const RUN_BYTES: usize = 512 << 10;
+
+/// Checks batches, and parts them by leader epochs.
+fn check(mut bytes: Bytes) -> Result<Vec<RunOfRecords>, BatchError> {
+    let whole = bytes.clone();
+    let mut runs: Vec<RunOfRecords> = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    let mut epoch = None;
+    while let Some(batch) = Batch::split_first(&mut bytes)? {
+        batch.verify_crc()?;
+        let size = batch.bytes.len();
+        let of = batch.header.partition_leader_epoch;
+        if let Some(running) = epoch
+            && (running != of || at - begin + size > RUN_BYTES)
+        {
+            runs.push(RunOfRecords {
+                epoch: running,
+                bytes: whole.slice(begin..at),
+            });
+            begin = at;
+        }
+        epoch = Some(of);
+        at += size;
+    }
+    if let Some(epoch) = epoch {
+        let bytes = whole.slice(begin..at);
+        runs.push(RunOfRecords { epoch, bytes });
+    }
+    Ok(runs)
+}

@@ -1,0 +1,201 @@
+//! What all replicas of this broker share: who fetches from which leader, what followers owe
+//! their leaders, what leaders ask of the controller, and time.
+//!
+//! Partitions call in here under their locks. Nothing in here takes a partition's lock while it
+//! holds one of its own.
+
+mod acks;
+mod alter;
+mod fetcher;
+mod session;
+
+pub(crate) use fetcher::Fetcher;
+pub(crate) use session::take_durable;
+
+use crate::broker::Broker;
+use crate::metrics::Metrics;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tidemark_config::BrokerSettings;
+use tidemark_env::clock::Instant;
+use tidemark_env::{clock, task};
+use tidemark_model::{BrokerEpoch, BrokerId, TopicPartition};
+use tidemark_replication::{Identity, LogState, Proposal, Replica, Settings};
+use tokio::sync::{Notify, watch};
+
+/// What all replicas of this broker share.
+pub(crate) struct Replicas {
+    me: Identity,
+    settings: Settings,
+    began: Instant,
+    pub(crate) metrics: Arc<Metrics>,
+    fetchers: Mutex<BTreeMap<BrokerId, Arc<Fetcher>>>,
+    /// A fetcher was made that no task runs yet.
+    more_fetchers: Notify,
+    proposals: Mutex<BTreeMap<TopicPartition, Proposal>>,
+    proposed: Notify,
+    /// Followers that want their parked fetches answered.
+    impatient: Mutex<BTreeMap<BrokerId, Arc<Notify>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the process, so a poisoned lock is only seen in tests.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Replicas {
+    /// Of the broker that registered as this.
+    pub(crate) fn new(
+        broker_epoch: BrokerEpoch,
+        settings: &BrokerSettings,
+        metrics: Arc<Metrics>,
+    ) -> Replicas {
+        Replicas {
+            me: Identity {
+                broker_id: settings.node_id,
+                broker_epoch,
+                registered_index: broker_epoch,
+            },
+            settings: Settings {
+                replica_lag_time_max_ms: settings.replica_lag_time_max_ms,
+                ..Settings::default()
+            },
+            began: clock::monotonic(),
+            metrics,
+            fetchers: Mutex::default(),
+            more_fetchers: Notify::new(),
+            proposals: Mutex::default(),
+            proposed: Notify::new(),
+            impatient: Mutex::default(),
+        }
+    }
+
+    /// This broker.
+    pub(crate) fn broker_id(&self) -> BrokerId {
+        self.me.broker_id
+    }
+
+    /// Time that does not jump, in milliseconds.
+    pub(crate) fn now_ms(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// A replica of this broker on this log.
+    pub(crate) fn replica(&self, partition: TopicPartition, log: LogState) -> Replica {
+        Replica::new(partition, self.me, self.settings, log)
+    }
+
+    /// Who fetches from `leader`.
+    pub(crate) fn fetcher(&self, leader: BrokerId) -> Arc<Fetcher> {
+        let mut fetchers = lock(&self.fetchers);
+        let fetcher = fetchers.entry(leader).or_insert_with(|| {
+            self.more_fetchers.notify_one();
+            Fetcher::new(self.me, leader)
+        });
+        Arc::clone(fetcher)
+    }
+
+    /// Has the controller asked for another ISR.
+    pub(crate) fn propose(&self, partition: TopicPartition, proposal: Proposal) {
+        lock(&self.proposals).insert(partition, proposal);
+        self.proposed.notify_one();
+    }
+
+    /// Told when this follower wants its parked fetch answered.
+    pub(crate) fn impatience(&self, follower: BrokerId) -> Arc<Notify> {
+        Arc::clone(lock(&self.impatient).entry(follower).or_default())
+    }
+}
+
+/// Starts the tasks that fetch, report and propose.
+pub(crate) fn start(broker: &Arc<Broker>, stop: &watch::Receiver<bool>) {
+    let of = |_: &str| (Arc::clone(broker), stop.clone());
+    let (fetching, mut stopped) = of("fetchers");
+    drop(task::spawn("replica-fetchers", async move {
+        let stop = stopped.clone();
+        tokio::select! {
+            () = run_fetchers(fetching, stop) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }));
+    let (proposing, mut stopped) = of("proposals");
+    drop(task::spawn("alter-partition", async move {
+        tokio::select! {
+            () = alter::run(&proposing) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }));
+    let (ticking, mut stopped) = of("ticks");
+    drop(task::spawn("replica-ticks", async move {
+        tokio::select! {
+            () = tick(&ticking) => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }));
+}
+
+/// Gives every fetcher its tasks.
+async fn run_fetchers(broker: Arc<Broker>, stop: watch::Receiver<bool>) {
+    let replicas = Arc::clone(broker.partitions.replicas());
+    let mut running: Vec<BrokerId> = Vec::new();
+    loop {
+        let new: Vec<Arc<Fetcher>> = lock(&replicas.fetchers)
+            .iter()
+            .filter(|(leader, _)| !running.contains(leader))
+            .map(|(_, fetcher)| Arc::clone(fetcher))
+            .collect();
+        for fetcher in new {
+            running.push(fetcher.leader);
+            let (of_fetch, of_acks) = (Arc::clone(&broker), Arc::clone(&broker));
+            let (acking, mut stopped) = (Arc::clone(&fetcher), stop.clone());
+            drop(task::spawn("replica-acks", async move {
+                tokio::select! {
+                    () = acks::run(&acking, &of_acks) => {}
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                }
+            }));
+            let mut stopped = stop.clone();
+            drop(task::spawn("replica-fetcher", async move {
+                tokio::select! {
+                    () = fetcher.run(&of_fetch) => {}
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                }
+            }));
+        }
+        replicas.more_fetchers.notified().await;
+    }
+}
+
+/// Lets replicas see time pass, and says when this process stood still for long.
+async fn tick(broker: &Arc<Broker>) {
+    let lag_ms = broker
+        .partitions
+        .replicas()
+        .settings
+        .replica_lag_time_max_ms;
+    let every = Duration::from_millis(u64::try_from(lag_ms / 4).unwrap_or(0).max(1));
+    loop {
+        let before = clock::monotonic();
+        clock::sleep(every).await;
+        let paused = before.elapsed() > every * 2;
+        for partition in broker.partitions.all() {
+            partition.tick(paused);
+        }
+    }
+}
+
+/// The address of a broker for other brokers.
+fn address_of(broker: &Broker, id: BrokerId) -> Option<String> {
+    let image = broker.image();
+    let listener = broker.settings();
+    let found = image.broker(id)?;
+    let endpoint = found
+        .endpoints
+        .iter()
+        .find(|endpoint| endpoint.name == listener.inter_broker_listener)?;
+    Some(match endpoint.host.contains(':') {
+        true => format!("[{}]:{}", endpoint.host, endpoint.port),
+        false => format!("{}:{}", endpoint.host, endpoint.port),
+    })
+}

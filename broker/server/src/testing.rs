@@ -1,0 +1,135 @@
+//! A broker that runs, and the metadata of another one, for tests of what is told of both.
+
+#![allow(clippy::panic, reason = "these are helpers of tests")]
+
+use crate::broker::Broker;
+use crate::context::{Context, UNKNOWN_PEER};
+use crate::{RunningServer, ServerConfig};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tidemark_config::ConfigMap;
+use tidemark_env::disk::FileDisk;
+use tidemark_model::{
+    Endpoint, Image, MetadataRecord, NO_LEADER, Partition as PartitionState, TopicPartition,
+};
+use tidemark_quorum::decide::{self, Decision, LostDirectories, Registration, register_broker};
+use tidemark_wire::{ApiKey, Uuid};
+
+/// The broker that runs.
+pub(crate) const HERE: i32 = 1;
+/// The one that is only registered.
+pub(crate) const ELSEWHERE: i32 = 2;
+/// Longer than anything takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Both.
+pub(crate) struct Two {
+    pub(crate) server: RunningServer,
+    pub(crate) broker: Arc<Broker>,
+    _dir: TempDir,
+}
+
+/// A request on the listener `PLAINTEXT`, which both have.
+pub(crate) fn context(api: ApiKey, version: i16) -> Context {
+    Context {
+        api,
+        version,
+        correlation_id: 0,
+        client_id: String::new(),
+        peer: UNKNOWN_PEER,
+        listener: Arc::from("PLAINTEXT"),
+        held: Mutex::default(),
+        announced: Mutex::default(),
+    }
+}
+
+impl Two {
+    /// Starts the one, with these settings on top, and registers the other.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Two {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log_dirs = dir.path().display().to_string();
+        let own = [
+            ("node.id", "1"),
+            ("listeners", "PLAINTEXT://127.0.0.1:0,LOCAL://127.0.0.1:0"),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,LOCAL:PLAINTEXT",
+            ),
+            ("http.listen", "127.0.0.1:0"),
+            ("log.dirs", &log_dirs),
+        ];
+        let all = own.iter().chain(settings);
+        let server = crate::start(ServerConfig {
+            settings: all
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect::<ConfigMap>(),
+            disk: Arc::new(FileDisk::new()),
+            net_threads: 1,
+            cut_corrupt_logs: false,
+        })
+        .await
+        .expect("the broker starts");
+        let broker = Arc::clone(server.broker().expect("a broker"));
+        let other = Registration {
+            broker_id: ELSEWHERE,
+            incarnation_id: Uuid([2; 16]),
+            directories: vec![Uuid([3; 16])],
+            endpoints: vec![Endpoint {
+                name: "PLAINTEXT".into(),
+                host: "127.0.0.2".into(),
+                port: 9,
+                security_protocol: 0,
+            }],
+            rack: Some("far".into()),
+        };
+        broker
+            .change(move |image, _, _| register_broker(image, &other, LostDirectories::Refuse))
+            .await
+            .expect("a change")
+            .expect("a registration");
+        Two {
+            server,
+            broker,
+            _dir: dir,
+        }
+    }
+
+    /// Has partition 0 of a topic led by another leader, in a new epoch, which is in the ISR
+    /// alone then.
+    pub(crate) async fn elect(&self, topic: &'static str, leader: i32) {
+        let decide = move |image: &Image, _: decide::Context<'_>, _: &_| {
+            let topic = image.topic(topic).expect("the topic");
+            let before = topic.partition(0).expect("a partition");
+            let leader_epoch = before.leader_epoch + 1;
+            let clean = leader == NO_LEADER || before.isr.contains(&leader);
+            let after = PartitionState {
+                replicas: before.replicas.clone(),
+                isr: match leader {
+                    NO_LEADER => before.isr.clone(),
+                    leader => vec![leader],
+                },
+                leader,
+                leader_epoch,
+                partition_epoch: before.partition_epoch + 1,
+                unclean_epoch: match clean {
+                    true => before.unclean_epoch,
+                    false => leader_epoch,
+                },
+                ..PartitionState::default()
+            };
+            let at = TopicPartition {
+                topic_id: topic.id,
+                partition: 0,
+            };
+            let epoch_of = |id| image.broker(id).map(|broker| broker.epoch);
+            Decision {
+                records: vec![MetadataRecord::partition_change(
+                    at, before, after, epoch_of,
+                )],
+                result: (),
+            }
+        };
+        self.broker.change(decide).await.expect("another leader");
+    }
+}
