@@ -9,6 +9,7 @@ use tidemark_env::clock::{self, Instant};
 use tidemark_env::disk::Disk;
 use tidemark_env::sim::{Death, Host, World};
 use tidemark_env::task::Task;
+use tidemark_quorum::Controller;
 use tidemark_server::ServerConfig;
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ struct State {
     /// It was asked to stop.
     stopping: bool,
     start_at: Option<Instant>,
+    fence_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
     /// The disk has no room: one that ends or does not start for it is right.
@@ -39,12 +41,19 @@ pub(super) struct Machine {
     pub(super) host: Arc<Host>,
     index: usize,
     settings: ConfigMap,
+    controller: Option<Arc<Controller>>,
     record: Record,
     state: Mutex<State>,
 }
 
 impl Machine {
-    pub(super) fn new(world: &Arc<World>, index: usize, _of: usize, record: &Record) -> Machine {
+    pub(super) fn new(
+        world: &Arc<World>,
+        index: usize,
+        of: usize,
+        record: &Record,
+        controller: Option<Arc<Controller>>,
+    ) -> Machine {
         let host = world.add_host(&format!("broker-{index}"));
         let set = |name: &str, value: String| (name.to_owned(), value);
         let settings = ConfigMap::from([
@@ -56,18 +65,23 @@ impl Machine {
             set("wal.memory.bytes", (8 << 20).to_string()),
             set("log.segment.bytes", (1 << 20).to_string()),
             set("offsets.topic.num.partitions", "3".to_owned()),
+            set("offsets.topic.replication.factor", of.min(3).to_string()),
+            set("min.insync.replicas", of.min(2).to_string()),
+            set("replica.lag.time.max.ms", "5000".to_owned()),
             set("group.initial.rebalance.delay.ms", "0".to_owned()),
         ]);
         Machine {
             host,
             index,
             settings,
+            controller,
             record: record.clone(),
             state: Mutex::new(State {
                 task: None,
                 stop: watch::channel(false).0,
                 stopping: false,
                 start_at: None,
+                fence_at: None,
                 failing: false,
                 full: false,
                 seeds: index as u64,
@@ -99,14 +113,43 @@ impl Machine {
             net_threads: 2,
             cut_corrupt_logs: false,
         };
-        let task = self
-            .host
-            .spawn("broker", serve(config, stopped, self.record.clone()));
+        let task = self.host.spawn(
+            "broker",
+            serve(
+                config,
+                self.controller.clone(),
+                stopped,
+                self.record.clone(),
+            ),
+        );
         let mut state = self.lock();
         state.task = Some(task);
         state.stop = stop;
         state.stopping = false;
         state.start_at = None;
+        state.fence_at = None;
+    }
+
+    fn fence(&self) {
+        let Some(controller) = &self.controller else {
+            return;
+        };
+        let id = i32::try_from(self.index).unwrap_or(0);
+        let fixed = self.settings.clone();
+        let done = controller.propose(|image| {
+            let context = tidemark_quorum::decide::Context {
+                fixed: &fixed,
+                broker_id: id,
+            };
+            tidemark_quorum::decide::Decision {
+                records: tidemark_quorum::decide::fence_brokers(image, context, &[id]),
+                result: (),
+            }
+        });
+        if let Err(error) = done {
+            self.record.broken(error.to_string());
+        }
+        self.record.saw("fenced");
     }
 
     /// Asks it to stop, as its service manager would; it is started again afterwards.
@@ -122,6 +165,7 @@ impl Machine {
             let mut state = self.lock();
             state.task = None;
             state.failing = false;
+            state.fence_at = Some(clock::monotonic() + Duration::from_millis(1500));
             state.start_at = Some(clock::monotonic() + down);
             state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
             state.seeds
@@ -151,6 +195,14 @@ impl Machine {
             let due = state.start_at.is_some_and(|at| at <= clock::monotonic());
             (state.task.is_some(), finished, due)
         };
+        let fence = self
+            .lock()
+            .fence_at
+            .is_some_and(|at| at <= clock::monotonic());
+        if fence {
+            self.lock().fence_at = None;
+            self.fence();
+        }
         if runs && !self.host.is_up() {
             self.record.saw("placed crash");
             return self.end(Death::Power, AGAIN).await;
@@ -210,10 +262,11 @@ impl Machine {
 
 async fn serve(
     config: ServerConfig,
+    controller: Option<Arc<Controller>>,
     mut stopped: watch::Receiver<bool>,
     record: Record,
 ) -> Result<(), String> {
-    let server = tidemark_server::start(config)
+    let server = tidemark_server::start_with(config, controller)
         .await
         .map_err(|error| format!("it did not start: {error}"))?;
     if let Some(reason) = server.marked_failed() {

@@ -160,8 +160,26 @@ async fn history(seed: u64, options: Options) -> Report {
         world.keep_lines();
     }
     let record = Record::default();
+    let controller = (options.brokers > 1).then(|| {
+        let disk: Arc<dyn tidemark_env::disk::Disk> = Arc::new(tidemark_env::disk::MemDisk::new());
+        let dirs = [std::path::PathBuf::from("/controller")];
+        drop(disk.create_dir_all(&dirs[0]));
+        tidemark_quorum::Controller::start(&disk, &dirs, 1000, || {
+            let mut id = [0; 16];
+            tidemark_env::random::fill(&mut id);
+            tidemark_wire::Uuid(id)
+        })
+    });
+    let controller = match controller {
+        None => None,
+        Some(Ok(started)) => Some(started.controller),
+        Some(Err(error)) => {
+            record.broken(error.to_string());
+            None
+        }
+    };
     let machines: Vec<Machine> = (0..options.brokers)
-        .map(|index| Machine::new(&world, index, options.brokers, &record))
+        .map(|index| Machine::new(&world, index, options.brokers, &record, controller.clone()))
         .collect();
     let clients: Vec<Arc<Host>> = (0..3)
         .map(|index| world.add_host(&format!("client-{index}")))
