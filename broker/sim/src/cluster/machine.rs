@@ -13,12 +13,14 @@ use tidemark_quorum::Controller;
 use tidemark_server::ServerConfig;
 use tokio::sync::watch;
 
-use super::Record;
+use super::{Record, controller};
 
 /// Where the data is.
 pub(super) const DATA: &str = "/data";
 /// A broker that ended by itself is started again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A broker that is down for so long is fenced.
+const FENCED_AFTER: Duration = Duration::from_millis(1500);
 /// A broker that is asked to stop gets this long.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -28,6 +30,7 @@ struct State {
     /// It was asked to stop.
     stopping: bool,
     start_at: Option<Instant>,
+    /// When the controller finds that it is gone.
     fence_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
@@ -135,21 +138,10 @@ impl Machine {
             return;
         };
         let id = i32::try_from(self.index).unwrap_or(0);
-        let fixed = self.settings.clone();
-        let done = controller.propose(|image| {
-            let context = tidemark_quorum::decide::Context {
-                fixed: &fixed,
-                broker_id: id,
-            };
-            tidemark_quorum::decide::Decision {
-                records: tidemark_quorum::decide::fence_brokers(image, context, &[id]),
-                result: (),
-            }
-        });
-        if let Err(error) = done {
-            self.record.broken(error.to_string());
+        match controller::fence(controller, id, &self.settings) {
+            Ok(()) => self.record.saw("broker fenced"),
+            Err(error) => self.record.broken(error),
         }
-        self.record.saw("fenced");
     }
 
     /// Asks it to stop, as its service manager would; it is started again afterwards.
@@ -165,7 +157,7 @@ impl Machine {
             let mut state = self.lock();
             state.task = None;
             state.failing = false;
-            state.fence_at = Some(clock::monotonic() + Duration::from_millis(1500));
+            state.fence_at = Some(clock::monotonic() + FENCED_AFTER);
             state.start_at = Some(clock::monotonic() + down);
             state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
             state.seeds

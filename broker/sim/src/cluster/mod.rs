@@ -3,6 +3,7 @@
 //! [`run`] starts brokers, lets clients use them while hosts crash, pause and are cut off, mends
 //! everything, and holds what the clients saw against what was promised ([`crate::checker`]).
 
+mod controller;
 mod disks;
 mod faults;
 mod load;
@@ -160,19 +161,9 @@ async fn history(seed: u64, options: Options) -> Report {
         world.keep_lines();
     }
     let record = Record::default();
-    let controller = (options.brokers > 1).then(|| {
-        let disk: Arc<dyn tidemark_env::disk::Disk> = Arc::new(tidemark_env::disk::MemDisk::new());
-        let dirs = [std::path::PathBuf::from("/controller")];
-        drop(disk.create_dir_all(&dirs[0]));
-        tidemark_quorum::Controller::start(&disk, &dirs, 1000, || {
-            let mut id = [0; 16];
-            tidemark_env::random::fill(&mut id);
-            tidemark_wire::Uuid(id)
-        })
-    });
-    let controller = match controller {
+    let controller = match (options.brokers > 1).then(controller::start) {
         None => None,
-        Some(Ok(started)) => Some(started.controller),
+        Some(Ok(controller)) => Some(controller),
         Some(Err(error)) => {
             record.broken(error.to_string());
             None
