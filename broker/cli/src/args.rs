@@ -61,6 +61,8 @@ pub enum Command {
     Dev(commands::dev::Args),
     /// Run a broker in the foreground
     Broker(commands::broker::Args),
+    /// Give a broker's empty data directories their identity, once
+    Format(commands::format::Args),
     /// Make, list, describe, change and delete topics
     #[command(subcommand)]
     Topic(commands::topic::Command),

@@ -72,6 +72,9 @@ pub fn parse_listeners(setting: &str, items: &[String]) -> Result<Vec<Listener>,
 /// The one replica selector that there is, by the name that Kafka has for it.
 const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
+/// The least of `controller.quorum.election.timeout.ms`.
+const LEAST_ELECTION_TIMEOUT_MS: u64 = 100;
+
 /// The listener that brokers reach each other on.
 fn inter_broker_listener(
     layers: BrokerLayers<'_>,
@@ -89,14 +92,61 @@ fn inter_broker_listener(
     )))
 }
 
+/// What a node does: `process.roles`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// It keeps partitions and serves clients.
+    pub broker: bool,
+    /// It votes in the metadata quorum.
+    pub controller: bool,
+}
+
+/// The metadata quorum, as this node has to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumSettings {
+    /// The first of `controller.listener.names`: where this node's quorum listens. `None` where it
+    /// is a quorum of one.
+    pub listener: Option<Listener>,
+    /// Where others can reach that: from `advertised.listeners`, else as it listens.
+    pub advertised: Option<Listener>,
+    /// `controller.quorum.bootstrap.servers`, else the addresses of `controller.quorum.voters`:
+    /// `host:port` of nodes to ask who leads.
+    pub bootstrap_servers: Vec<String>,
+    /// `controller.quorum.election.timeout.ms`: without a leader for this long to twice as long, a
+    /// voter stands for election.
+    pub election_timeout_ms: u64,
+    /// `metadata.log.dir`, else the first of `log.dirs`.
+    pub log_dir: String,
+}
+
 /// A broker's settings in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
+    /// `process.roles`.
+    pub roles: Roles,
+    /// The metadata quorum.
+    pub quorum: QuorumSettings,
+    /// `broker.heartbeat.interval.ms`.
+    pub broker_heartbeat_interval_ms: i32,
+    /// `broker.session.timeout.ms`: a broker that is silent for so long is fenced.
+    pub broker_session_timeout_ms: i32,
+    /// `initial.broker.registration.timeout.ms`.
+    pub initial_broker_registration_timeout_ms: i32,
+    /// `auto.leader.rebalance.enable`.
+    pub auto_leader_rebalance_enable: bool,
+    /// `leader.imbalance.check.interval.seconds`, in ms.
+    pub leader_imbalance_check_interval_ms: i64,
+    /// `leader.imbalance.per.broker.percentage`: more of a broker's preferred leaderships than this
+    /// must be elsewhere before they are given back to it.
+    pub leader_imbalance_per_broker_percentage: i32,
+    /// `controlled.shutdown.enable`.
+    pub controlled_shutdown_enable: bool,
     /// `node.id`, else `broker.id`, else 0.
     pub node_id: i32,
     /// `broker.rack`.
     pub rack: Option<String>,
-    /// `listeners`; never empty; all of them PLAINTEXT.
+    /// `listeners` but those of `controller.listener.names`; empty only where the node is no
+    /// broker; all of them PLAINTEXT.
     pub listeners: Vec<Listener>,
     /// `advertised.listeners`, else `listeners`; a host may be empty (the server fills in its own).
     pub advertised_listeners: Vec<Listener>,
@@ -203,18 +253,41 @@ impl BrokerSettings {
                 crate::check(Scope::Broker, name, text)?;
             }
         }
-        let listeners = parse_listeners("listeners", &layers.list("listeners")?)?;
-        if listeners.is_empty() {
+        let all_listeners = parse_listeners("listeners", &layers.list("listeners")?)?;
+        if all_listeners.is_empty() {
             return Err(missing("listeners"));
         }
-        check_protocols(layers, &listeners)?;
+        let controllers: Vec<String> = layers
+            .list("controller.listener.names")?
+            .iter()
+            .map(|name| name.to_ascii_uppercase())
+            .collect();
+        check_protocols(layers, &all_listeners, &controllers)?;
         let advertised = layers.list("advertised.listeners")?;
-        let advertised_listeners = if advertised.is_empty() {
-            listeners.clone()
+        let all_advertised = if advertised.is_empty() {
+            all_listeners.clone()
         } else {
             parse_listeners("advertised.listeners", &advertised)?
         };
-        check_advertised(&listeners, &advertised_listeners)?;
+        check_advertised(&all_listeners, &all_advertised)?;
+        let roles = roles(layers)?;
+        let log_dirs = log_dirs(layers)?;
+        let quorum = quorum(
+            layers,
+            roles,
+            &controllers,
+            &all_listeners,
+            &all_advertised,
+            &log_dirs,
+        )?;
+        let of_clients = |all: Vec<Listener>| -> Vec<Listener> {
+            let mut of_clients = all;
+            of_clients.retain(|listener| !controllers.contains(&listener.name));
+            of_clients
+        };
+        let listeners = of_clients(all_listeners);
+        let advertised_listeners = of_clients(all_advertised);
+        check_roles(roles, &listeners)?;
         let short = |name: &str| -> Result<i16, ConfigError> {
             i16::try_from(layers.long(name)?).map_err(|_| ConfigError::InvalidValue {
                 name: name.to_owned(),
@@ -228,7 +301,20 @@ impl BrokerSettings {
             inter_broker_listener: inter_broker_listener(layers, &listeners)?,
             advertised_listeners,
             listeners,
-            log_dirs: log_dirs(layers)?,
+            log_dirs,
+            roles,
+            quorum,
+            broker_heartbeat_interval_ms: layers.int("broker.heartbeat.interval.ms")?,
+            broker_session_timeout_ms: layers.int("broker.session.timeout.ms")?,
+            initial_broker_registration_timeout_ms: layers
+                .int("initial.broker.registration.timeout.ms")?,
+            auto_leader_rebalance_enable: layers.boolean("auto.leader.rebalance.enable")?,
+            leader_imbalance_check_interval_ms: layers
+                .long("leader.imbalance.check.interval.seconds")?
+                .saturating_mul(1000),
+            leader_imbalance_per_broker_percentage: layers
+                .int("leader.imbalance.per.broker.percentage")?,
+            controlled_shutdown_enable: layers.boolean("controlled.shutdown.enable")?,
             http_listen: layers.text("http.listen")?,
             fetch_memory_max_bytes: layers.long("fetch.memory.max.bytes")?,
             wal_dir: layers.text("wal.dir")?,
@@ -278,9 +364,7 @@ impl BrokerSettings {
             replica_fetch_response_max_bytes: layers.int("replica.fetch.response.max.bytes")?,
             replica_fetch_backoff_ms: layers.int("replica.fetch.backoff.ms")?,
             replica_socket_timeout_ms: layers.int("replica.socket.timeout.ms")?,
-            rack_aware_reads: layers
-                .text("replica.selector.class")?
-                .is_some_and(|class| class == RACK_AWARE),
+            rack_aware_reads: rack_aware_reads(layers)?,
         };
         settings.check_together()?;
         Ok(settings)
@@ -292,6 +376,27 @@ impl BrokerSettings {
             return conflict(format!(
                 "group.min.session.timeout.ms ({}) must not exceed group.max.session.timeout.ms ({})",
                 self.group_min_session_timeout_ms, self.group_max_session_timeout_ms
+            ));
+        }
+        if self.broker_heartbeat_interval_ms < 1
+            || self.broker_session_timeout_ms / 2 < self.broker_heartbeat_interval_ms
+        {
+            return conflict(format!(
+                "broker.heartbeat.interval.ms ({}) must be at least 1 and at most half of broker.session.timeout.ms ({}), or one late heartbeat would fence the broker",
+                self.broker_heartbeat_interval_ms, self.broker_session_timeout_ms
+            ));
+        }
+        let wait_ms = self.replica_fetch_wait_max_ms;
+        if wait_ms < 0 || i64::from(wait_ms) > self.replica_lag_time_max_ms {
+            return conflict(format!(
+                "replica.fetch.wait.max.ms ({wait_ms}) must be at least 0 and at most replica.lag.time.max.ms ({}), or followers would leave the ISR while they wait for records",
+                self.replica_lag_time_max_ms
+            ));
+        }
+        if wait_ms >= self.replica_socket_timeout_ms {
+            return conflict(format!(
+                "replica.socket.timeout.ms ({}) must be more than replica.fetch.wait.max.ms ({wait_ms}), or a follower would give up on every fetch that waits",
+                self.replica_socket_timeout_ms
             ));
         }
         if let Some(queued) = self.queued_max_request_bytes
@@ -324,6 +429,20 @@ impl BrokerSettings {
     }
 }
 
+fn rack_aware_reads(layers: BrokerLayers<'_>) -> Result<bool, ConfigError> {
+    match layers.text("replica.selector.class")? {
+        Some(class) if class == RACK_AWARE => Ok(true),
+        Some(class) if !class.is_empty() => Err(ConfigError::InvalidValue {
+            name: "replica.selector.class".to_owned(),
+            value: class,
+            reason: format!(
+                "Java classes cannot be loaded; {RACK_AWARE} is served, or none to read from leaders"
+            ),
+        }),
+        _ => Ok(false),
+    }
+}
+
 fn node_id(layers: BrokerLayers<'_>) -> Result<i32, ConfigError> {
     let node = layers.int("node.id")?;
     let broker = layers.int("broker.id")?;
@@ -339,6 +458,98 @@ fn node_id(layers: BrokerLayers<'_>) -> Result<i32, ConfigError> {
         (false, true) => Ok(broker),
         _ => Ok(node),
     }
+}
+
+fn roles(layers: BrokerLayers<'_>) -> Result<Roles, ConfigError> {
+    let named = layers.list("process.roles")?;
+    let has = |role: &str| named.iter().any(|name| name == role);
+    Ok(Roles {
+        broker: has("broker"),
+        controller: has("controller"),
+    })
+}
+
+fn check_roles(roles: Roles, listeners: &[Listener]) -> Result<(), ConfigError> {
+    match (roles.broker, listeners.is_empty()) {
+        (true, true) => Err(ConfigError::Conflict(
+            "listeners has only controllers' listeners: add one for clients, as PLAINTEXT://:9092, or take broker out of process.roles".to_owned(),
+        )),
+        (false, false) => Err(ConfigError::Conflict(
+            "process.roles says that this node is no broker, so all of listeners must be in controller.listener.names".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn quorum(
+    layers: BrokerLayers<'_>,
+    roles: Roles,
+    controllers: &[String],
+    listeners: &[Listener],
+    advertised: &[Listener],
+    log_dirs: &[String],
+) -> Result<QuorumSettings, ConfigError> {
+    let conflict = |text: &str| Err(ConfigError::Conflict(text.to_owned()));
+    let mut bootstrap_servers = layers.list("controller.quorum.bootstrap.servers")?;
+    if bootstrap_servers.is_empty() {
+        let voters = layers.list("controller.quorum.voters")?;
+        let address = |voter: &String| match voter.split_once('@') {
+            Some((_, address)) => address.to_owned(),
+            None => voter.clone(),
+        };
+        bootstrap_servers = voters.iter().map(address).collect();
+    }
+    for server in &bootstrap_servers {
+        let port = server.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(port)) if port > 0) {
+            return Err(ConfigError::InvalidValue {
+                name: "controller.quorum.bootstrap.servers".to_owned(),
+                value: server.clone(),
+                reason: "Servers are written host:port".to_owned(),
+            });
+        }
+    }
+    let first = |all: &[Listener]| {
+        let mut all = all.iter();
+        all.find(|listener| Some(&listener.name) == controllers.first())
+            .cloned()
+    };
+    let listener = first(listeners).filter(|_| roles.controller);
+    if roles.controller && !controllers.is_empty() && listener.is_none() {
+        return conflict(
+            "controller.listener.names names a listener that is not in listeners: add it, as CONTROLLER://:9093",
+        );
+    }
+    if roles.controller && bootstrap_servers.len() > 1 && listener.is_none() {
+        return conflict(
+            "a quorum of several controllers needs a listener: set controller.listener.names=CONTROLLER and add CONTROLLER://:9093 to listeners",
+        );
+    }
+    if !roles.controller && bootstrap_servers.is_empty() {
+        return conflict(
+            "a node that is no controller has to be told where they are: set controller.quorum.bootstrap.servers to host:port of each",
+        );
+    }
+    let election_timeout_ms = layers.int("controller.quorum.election.timeout.ms")?;
+    let election_timeout_ms = u64::try_from(election_timeout_ms).unwrap_or(0);
+    if election_timeout_ms < LEAST_ELECTION_TIMEOUT_MS {
+        return conflict(&format!(
+            "controller.quorum.election.timeout.ms ({election_timeout_ms}) must be at least {LEAST_ELECTION_TIMEOUT_MS}, or one slow write to the disk would hold an election"
+        ));
+    }
+    let log_dir = layers.text("metadata.log.dir")?;
+    Ok(QuorumSettings {
+        advertised: listener
+            .as_ref()
+            .and_then(|_| first(advertised))
+            .or_else(|| listener.clone()),
+        listener,
+        bootstrap_servers,
+        election_timeout_ms,
+        log_dir: log_dir
+            .or_else(|| log_dirs.first().cloned())
+            .unwrap_or_default(),
+    })
 }
 
 fn log_dirs(layers: BrokerLayers<'_>) -> Result<Vec<String>, ConfigError> {
@@ -361,7 +572,12 @@ fn log_dirs(layers: BrokerLayers<'_>) -> Result<Vec<String>, ConfigError> {
 }
 
 /// A listener of any protocol but PLAINTEXT would be served unprotected: refuse it.
-fn check_protocols(layers: BrokerLayers<'_>, listeners: &[Listener]) -> Result<(), ConfigError> {
+/// Kafka takes a controllers' listener that the map does not name for a plain one.
+fn check_protocols(
+    layers: BrokerLayers<'_>,
+    listeners: &[Listener],
+    controllers: &[String],
+) -> Result<(), ConfigError> {
     let map = layers
         .text("listener.security.protocol.map")?
         .unwrap_or_default();
@@ -373,6 +589,7 @@ fn check_protocols(layers: BrokerLayers<'_>, listeners: &[Listener]) -> Result<(
             .map(|(_, protocol)| protocol.trim());
         match protocol {
             Some("PLAINTEXT") => {}
+            None if controllers.contains(&listener.name) => {}
             Some(_) => {
                 return Err(ConfigError::Refused {
                     name: "listeners".to_owned(),

@@ -35,10 +35,6 @@ enum Allowed {
     Only(&'static str),
     /// Only no value at all.
     Empty,
-    /// A list with just these, in any order.
-    Exactly(&'static [&'static str]),
-    /// A list with at most one element.
-    AtMostOne,
 }
 
 impl Refusal {
@@ -56,10 +52,6 @@ impl Refusal {
             (Allowed::Only(word), Value::Text(text)) => word == text,
             (Allowed::Empty, Value::Text(text)) => text.is_empty(),
             (Allowed::Empty, Value::List(items)) => items.is_empty(),
-            (Allowed::Exactly(words), Value::List(items)) => {
-                items.len() == words.len() && words.iter().all(|w| items.iter().any(|i| i == w))
-            }
-            (Allowed::AtMostOne, Value::List(items)) => items.len() <= 1,
             _ => false,
         }
     }
@@ -129,24 +121,6 @@ pub static REFUSED: &[Refusal] = &[
         Allowed::Empty,
         "Java classes cannot be loaded, so ${provider:...} placeholders would be taken literally; write the values themselves.",
     ),
-    refuse(
-        Scope::Broker,
-        "process.roles",
-        Allowed::Exactly(&["broker", "controller"]),
-        "this version runs both roles in one process; set broker,controller or remove it.",
-    ),
-    refuse(
-        Scope::Broker,
-        "controller.quorum.voters",
-        Allowed::AtMostOne,
-        "this version is a cluster of one broker, so metadata would not be replicated to the other voters; name this broker only or remove it.",
-    ),
-    refuse(
-        Scope::Broker,
-        "controller.quorum.bootstrap.servers",
-        Allowed::AtMostOne,
-        "this version is a cluster of one broker and would not join the others; name this broker only or remove it.",
-    ),
 ];
 
 /// A default that is not Kafka's.
@@ -212,7 +186,19 @@ pub static DEVIATIONS: &[Deviation] = &[
         Scope::Broker,
         "controller.listener.names",
         None,
-        "A cluster of one has no controller traffic.",
+        "A quorum of one needs no listener.",
+    ),
+    deviate(
+        Scope::Broker,
+        "controller.quorum.election.timeout.ms",
+        Some("1500"),
+        "A voter without a leader stands for election after this to twice this long; heartbeats come three times as often.",
+    ),
+    deviate(
+        Scope::Broker,
+        "leader.imbalance.check.interval.seconds",
+        Some("30"),
+        "Kafka's five minutes leave a broker that came back without leaders for as long.",
     ),
     deviate(
         Scope::Broker,
@@ -281,12 +267,20 @@ static TOPIC_KEPT: &[&str] = &[
 static BROKER_HONOURED: &[&str] = &[
     "advertised.listeners",
     "auto.create.topics.enable",
+    "auto.leader.rebalance.enable",
+    "broker.heartbeat.interval.ms",
     "broker.id",
     "broker.rack",
+    "broker.session.timeout.ms",
     "compression.gzip.level",
     "compression.type",
     "compression.zstd.level",
     "connections.max.idle.ms",
+    "controlled.shutdown.enable",
+    "controller.listener.names",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.election.timeout.ms",
+    "controller.quorum.voters",
     "default.replication.factor",
     "delete.topic.enable",
     "disk.flush.delay.us",
@@ -297,7 +291,10 @@ static BROKER_HONOURED: &[&str] = &[
     "group.max.size",
     "group.min.session.timeout.ms",
     "http.listen",
+    "initial.broker.registration.timeout.ms",
     "inter.broker.listener.name",
+    "leader.imbalance.check.interval.seconds",
+    "leader.imbalance.per.broker.percentage",
     "listener.security.protocol.map",
     "listeners",
     "log.cleanup.policy",
@@ -327,6 +324,7 @@ static BROKER_HONOURED: &[&str] = &[
     "max.incremental.fetch.session.cache.slots",
     "max.request.partition.size.limit",
     "message.max.bytes",
+    "metadata.log.dir",
     "min.insync.replicas",
     "node.id",
     "num.partitions",
@@ -336,6 +334,7 @@ static BROKER_HONOURED: &[&str] = &[
     "offsets.topic.num.partitions",
     "offsets.topic.replication.factor",
     "offsets.topic.segment.bytes",
+    "process.roles",
     "producer.id.expiration.ms",
     "queued.max.request.bytes",
     "replica.fetch.backoff.ms",

@@ -188,8 +188,6 @@ fn what_would_lose_data_or_protection_is_refused() {
         ("authorizer.class.name", "org.example.Authorizer"),
         ("ssl.client.auth", "required"),
         ("security.inter.broker.protocol", "SSL"),
-        ("process.roles", "broker"),
-        ("controller.quorum.voters", "0@a:1,1@b:1"),
         ("config.providers", "file"),
     ] {
         assert!(
@@ -200,7 +198,6 @@ fn what_would_lose_data_or_protection_is_refused() {
             "{name}"
         );
     }
-    assert!(check(Scope::Broker, "process.roles", "controller, broker").is_ok());
 }
 
 #[test]
@@ -442,6 +439,82 @@ fn a_broker_refuses_contradictions_and_what_it_cannot_serve() {
     ] {
         let file = map(pairs);
         assert!(BrokerSettings::resolve(fixed(&file)).is_err(), "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_single_broker_is_a_quorum_of_one_without_a_listener() {
+    let settings = BrokerSettings::resolve(fixed(&EMPTY)).unwrap();
+    assert!(settings.roles.broker && settings.roles.controller);
+    assert_eq!(settings.quorum.listener, None);
+    assert_eq!(settings.quorum.bootstrap_servers, Vec::<String>::new());
+    assert_eq!(settings.quorum.log_dir, settings.log_dirs[0]);
+}
+
+#[test]
+fn a_member_of_a_cluster_knows_its_quorum() {
+    let file = map(&[
+        ("listeners", "PLAINTEXT://10.0.0.1:9092,controller://:9093"),
+        (
+            "advertised.listeners",
+            "PLAINTEXT://a:9092,CONTROLLER://a:9093",
+        ),
+        ("controller.listener.names", "CONTROLLER"),
+        ("controller.quorum.voters", "1@a:9093,2@b:9093,3@c:9093"),
+        ("metadata.log.dir", "/meta"),
+    ]);
+    let settings = BrokerSettings::resolve(fixed(&file)).unwrap();
+    let names = |all: &[Listener]| -> Vec<String> { all.iter().map(ToString::to_string).collect() };
+    assert_eq!(names(&settings.listeners), ["PLAINTEXT://10.0.0.1:9092"]);
+    assert_eq!(
+        names(&settings.advertised_listeners),
+        ["PLAINTEXT://a:9092"]
+    );
+    let quorum = settings.quorum;
+    assert_eq!(quorum.listener.unwrap().to_string(), "CONTROLLER://:9093");
+    assert_eq!(
+        quorum.advertised.unwrap().to_string(),
+        "CONTROLLER://a:9093"
+    );
+    assert_eq!(quorum.bootstrap_servers, ["a:9093", "b:9093", "c:9093"]);
+    assert_eq!(quorum.log_dir, "/meta");
+}
+
+#[test]
+fn roles_and_listeners_have_to_fit() {
+    let three = ("controller.quorum.bootstrap.servers", "a:1,b:1,c:1");
+    let controllers = ("controller.listener.names", "CONTROLLER");
+    for pairs in [
+        &[("process.roles", "broker")][..],
+        &[("process.roles", "observer")],
+        &[three],
+        &[controllers],
+        &[controllers, ("listeners", "CONTROLLER://:9093")],
+        &[("process.roles", "controller"), three],
+        &[("controller.quorum.bootstrap.servers", "a")],
+        &[("broker.session.timeout.ms", "1000")],
+        &[("controller.quorum.election.timeout.ms", "99")],
+        &[("replica.fetch.wait.max.ms", "-1")],
+        &[("replica.lag.time.max.ms", "499")],
+        &[("replica.socket.timeout.ms", "500")],
+        &[("replica.selector.class", "org.example.Selector")],
+        &[("leader.imbalance.per.broker.percentage", "101")],
+    ] {
+        let file = map(pairs);
+        assert!(BrokerSettings::resolve(fixed(&file)).is_err(), "{pairs:?}");
+    }
+    for pairs in [
+        &[("process.roles", "broker"), three][..],
+        &[
+            ("process.roles", "controller"),
+            three,
+            controllers,
+            ("listeners", "CONTROLLER://:9093"),
+        ],
+    ] {
+        let file = map(pairs);
+        let settings = BrokerSettings::resolve(fixed(&file)).unwrap();
+        assert_ne!(settings.roles.broker, settings.roles.controller);
     }
 }
 

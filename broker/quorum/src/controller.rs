@@ -4,39 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemark_env::disk::Disk;
-use tidemark_model::{BrokerId, Image, MetadataRecord, Rejected};
-use tidemark_wire::{ErrorCode, Uuid};
+use tidemark_model::{BrokerId, Image, MetadataRecord};
+use tidemark_wire::Uuid;
 use tokio::sync::watch;
 
 use crate::decide::Decision;
 use crate::identity::{DirectoryIdentity, IdentityError};
 use crate::log::{MetadataLog, MetadataLogError, Recovery};
-
-/// Why a proposal did not become metadata. No item of it did.
-#[derive(Debug, thiserror::Error)]
-pub enum ProposeError {
-    /// The log could not take it.
-    #[error(transparent)]
-    Log(#[from] MetadataLogError),
-    /// A precondition did not hold: a defect, as decisions are made on the image they apply to.
-    #[error("the change contradicts the cluster's metadata: {0}")]
-    Rejected(#[from] Rejected),
-    /// The process is shutting down.
-    #[error("the broker is shutting down")]
-    Stopping,
-}
-
-impl ProposeError {
-    /// What a client is told.
-    pub fn error_code(&self) -> ErrorCode {
-        match self {
-            Self::Log(MetadataLogError::TooLarge(_)) => ErrorCode::PolicyViolation,
-            Self::Log(_) => ErrorCode::KafkaStorageError,
-            Self::Rejected(_) => ErrorCode::UnknownServerError,
-            Self::Stopping => ErrorCode::NotController,
-        }
-    }
-}
+use crate::raft::{Fold, QuorumError};
 
 /// Why a broker's metadata could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +24,7 @@ pub enum StartError {
     Log(#[from] MetadataLogError),
     /// The first record could not be written.
     #[error(transparent)]
-    Propose(#[from] ProposeError),
+    Propose(#[from] QuorumError),
     /// No directory was given.
     #[error("log.dirs names no directory")]
     NoDirectory,
@@ -72,7 +47,7 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Controller {
     log: Mutex<MetadataLog>,
-    images: watch::Sender<Arc<Image>>,
+    images: watch::Sender<Fold>,
 }
 
 impl Controller {
@@ -85,7 +60,7 @@ impl Controller {
         let (log, image, recovery) = MetadataLog::open(disk, dir, must_exist)?;
         let controller = Controller {
             log: Mutex::new(log),
-            images: watch::Sender::new(Arc::new(image)),
+            images: watch::Sender::new(fold(Arc::new(image))),
         };
         Ok((Arc::new(controller), recovery))
     }
@@ -164,12 +139,12 @@ impl Controller {
 
     /// The newest image.
     pub fn image(&self) -> Arc<Image> {
-        self.images.borrow().clone()
+        self.images.borrow().image.clone()
     }
 
     /// Follows images. A slow follower sees the newest, not each; compare with
     /// [`Image::changes_since`].
-    pub fn watch(&self) -> watch::Receiver<Arc<Image>> {
+    pub fn watch(&self) -> watch::Receiver<Fold> {
         self.images.subscribe()
     }
 
@@ -181,7 +156,7 @@ impl Controller {
     pub fn propose<T>(
         &self,
         decide: impl FnOnce(&Image) -> Decision<T>,
-    ) -> Result<(T, Arc<Image>), ProposeError> {
+    ) -> Result<(T, Arc<Image>), QuorumError> {
         let mut log = self.lock();
         let before = self.image();
         let Decision { records, result } = decide(&before);
@@ -189,8 +164,11 @@ impl Controller {
             return Ok((result, before));
         }
         let after = Arc::new(before.apply(&records)?);
-        log.commit(&records)?;
-        self.images.send_replace(after.clone());
+        log.commit(&records).map_err(|error| match error {
+            MetadataLogError::TooLarge(bytes) => QuorumError::TooLarge(bytes),
+            other => QuorumError::Failed(other.to_string()),
+        })?;
+        self.images.send_replace(fold(after.clone()));
         if log.wants_snapshot()
             && let Err(error) = log.snapshot(&after)
         {
@@ -203,7 +181,7 @@ impl Controller {
     pub async fn propose_async<T, F>(
         self: &Arc<Self>,
         decide: F,
-    ) -> Result<(T, Arc<Image>), ProposeError>
+    ) -> Result<(T, Arc<Image>), QuorumError>
     where
         T: Send + 'static,
         F: FnOnce(&Image) -> Decision<T> + Send + 'static,
@@ -211,7 +189,7 @@ impl Controller {
         let controller = self.clone();
         tidemark_env::task::blocking(move || controller.propose(decide))
             .await
-            .unwrap_or(Err(ProposeError::Stopping))
+            .unwrap_or(Err(QuorumError::Stopping))
     }
 
     /// Whether the metadata log has failed, so that the broker should stop.
@@ -223,6 +201,13 @@ impl Controller {
         // A panic while it was held cannot have left it half changed: every step of
         // the log leaves it consistent or marked as failed.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fold(image: Arc<Image>) -> Fold {
+    Fold {
+        image,
+        ..Fold::default()
     }
 }
 

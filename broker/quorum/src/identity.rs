@@ -134,7 +134,11 @@ impl DirectoryIdentity {
         })
     }
 
-    pub(crate) fn check(
+    /// Fails when the directory belongs to another cluster or broker.
+    ///
+    /// # Errors
+    /// [`IdentityError::Foreign`].
+    pub fn check(
         &self,
         dir: &Path,
         cluster_id: Uuid,

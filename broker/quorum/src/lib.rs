@@ -10,13 +10,19 @@
 mod controller;
 pub mod decide;
 mod dirs;
+mod epoch_record;
 mod identity;
 mod log;
+mod metadata;
 pub mod raft;
 
 #[cfg(test)]
 mod tests;
 
-pub use controller::{Controller, ProposeError, StartError, Started};
+pub use controller::{Controller, StartError, Started};
+pub use epoch_record::{read_epoch, write_epoch};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use log::{MetadataLog, MetadataLogError, Recovery};
+pub use metadata::Metadata;
+pub use raft::QuorumError;
+pub use raft::QuorumError as ProposeError;

@@ -1,17 +1,19 @@
 //! What all handlers share: the metadata, the partitions, the groups, the budgets.
 
+use crate::controller::Node;
 use crate::fetch::{Sessions, Subscription};
 use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::net::Budget;
 use crate::partition::Registry;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerSettings, ConfigMap};
 use tidemark_env::random;
 use tidemark_model::{BrokerEpoch, BrokerId, Image};
 use tidemark_quorum::decide::{self, Decision, ProducerIds};
-use tidemark_quorum::{Controller, ProposeError};
+use tidemark_quorum::{Metadata, QuorumError};
+use tidemark_wire::messages::AllocateProducerIdsRequest;
 use tidemark_wire::{ErrorCode, Uuid};
 
 /// How far the broker is.
@@ -33,7 +35,9 @@ pub(crate) struct Broker {
     pub(crate) request_memory: Budget,
     /// Memory that answers to fetches may hold until they are sent.
     pub(crate) fetch_memory: Budget,
-    pub(crate) controller: Arc<Controller>,
+    pub(crate) controller: Arc<Metadata>,
+    /// The way to the active controller.
+    pub(crate) node: Arc<Node>,
     pub(crate) partitions: Arc<Registry>,
     pub(crate) groups: Groups,
     pub(crate) fetch_sessions: Mutex<Sessions<Subscription>>,
@@ -44,6 +48,7 @@ pub(crate) struct Broker {
     settings: RwLock<Arc<BrokerSettings>>,
     producer_ids: tokio::sync::Mutex<ProducerIds>,
     lifecycle: AtomicU8,
+    applied_index: AtomicU64,
 }
 
 /// A random id.
@@ -55,20 +60,20 @@ pub(crate) fn new_id() -> Uuid {
 
 impl Broker {
     pub(crate) fn new(
-        id: BrokerId,
         epoch: BrokerEpoch,
-        controller: Arc<Controller>,
+        node: Arc<Node>,
         partitions: Arc<Registry>,
         fixed: Arc<ConfigMap>,
         settings: BrokerSettings,
         metrics: Arc<Metrics>,
     ) -> Broker {
         Broker {
-            id,
+            id: node.id,
             request_memory: Budget::new(settings.queued_max_request_bytes.unwrap_or(i64::MAX)),
             fetch_memory: Budget::new(settings.fetch_memory_max_bytes),
             metrics,
-            controller,
+            controller: Arc::clone(&node.metadata),
+            node,
             partitions,
             groups: Groups::default(),
             fetch_sessions: Mutex::default(),
@@ -77,6 +82,7 @@ impl Broker {
             settings: RwLock::new(Arc::new(settings)),
             producer_ids: tokio::sync::Mutex::new(ProducerIds { first: 0, count: 0 }),
             lifecycle: AtomicU8::new(Lifecycle::Recovering as u8),
+            applied_index: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +94,17 @@ impl Broker {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<BrokerSettings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Index of the image that partitions and groups act on.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
+    }
+
+    /// Everything is in step with the image of `index`.
+    pub(crate) fn in_step(&self, index: u64) {
+        self.applied_index.store(index, Ordering::Release);
+        self.partitions.publish(index);
     }
 
     /// How far the broker is.
@@ -105,7 +122,7 @@ impl Broker {
 
     /// Decides a change of the metadata, makes it durable, and waits until the partitions are in
     /// step with it.
-    pub(crate) async fn change<T, F>(&self, decide: F) -> Result<T, ProposeError>
+    pub(crate) async fn change<T, F>(&self, decide: F) -> Result<T, QuorumError>
     where
         T: Send + 'static,
         F: FnOnce(&Image, decide::Context<'_>, &BrokerSettings) -> Decision<T> + Send + 'static,
@@ -124,7 +141,10 @@ impl Broker {
                 )
             })
             .await?;
-        self.partitions.applied(image.index()).await;
+        // While its logs are opened a broker keeps others waiting for nothing.
+        if self.lifecycle() != Lifecycle::Recovering {
+            self.partitions.applied(image.index()).await;
+        }
         Ok(result)
     }
 
@@ -132,20 +152,24 @@ impl Broker {
     pub(crate) async fn next_producer_id(&self) -> Result<i64, ErrorCode> {
         let mut block = self.producer_ids.lock().await;
         if block.count == 0 {
-            let (broker_id, epoch) = (self.id, self.epoch);
-            let taken = self
-                .change(move |image, _, _| decide::allocate_producer_ids(image, broker_id, epoch))
-                .await;
-            *block = match taken {
-                Ok(Ok(block)) => block,
-                Ok(Err(refusal)) => {
-                    tracing::error!(%refusal, "no producer ids");
-                    return Err(refusal.code);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "no producer ids");
-                    return Err(error.error_code());
-                }
+            let request = AllocateProducerIdsRequest {
+                broker_id: self.id,
+                broker_epoch: self.epoch,
+                ..Default::default()
+            };
+            let taken = self.ask_controller(request).await;
+            let taken = taken.map_err(|error| {
+                tracing::error!(%error, "no producer ids");
+                error.error_code()
+            })?;
+            if taken.error_code != ErrorCode::None.code() {
+                let error = ErrorCode::from_code(taken.error_code);
+                tracing::error!(error = error.name(), "no producer ids");
+                return Err(error);
+            }
+            *block = ProducerIds {
+                first: taken.producer_id_start,
+                count: taken.producer_id_len.into(),
             };
         }
         let id = block.first;
@@ -170,6 +194,6 @@ impl Broker {
         }
         self.partitions.apply(after, &self.settings());
         self.groups.apply(self, before, after);
-        self.partitions.publish(after.index());
+        self.in_step(after.index());
     }
 }

@@ -34,6 +34,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Whether a broker asks on its own behalf: no listener of clients has an empty name.
+    pub(crate) fn is_of_broker(&self) -> bool {
+        self.listener.is_empty()
+    }
+
     /// Keeps memory for the answer until it is sent.
     pub(crate) fn hold(&self, permit: Permit) {
         self.held

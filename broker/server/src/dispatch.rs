@@ -24,7 +24,7 @@ pub(crate) struct Answer {
 }
 
 /// Encodes a response, with the memory that it holds.
-fn answered<M: Message>(context: &Context, response: &M) -> Result<Answer, FrameError> {
+pub(crate) fn answered<M: Message>(context: &Context, response: &M) -> Result<Answer, FrameError> {
     Ok(Answer {
         pieces: answer(context, response)?,
         held: context.take_held(),
@@ -101,9 +101,29 @@ apis! {
     RemoveRaftVoter => remove_raft_voter,
 }
 
+/// Whether an API is the active controller's: asked of another broker, the request is forwarded.
+/// What brokers themselves ask of the controller is on no listener (`controller/requests.rs`).
+pub(crate) fn is_controllers(api: ApiKey) -> bool {
+    matches!(
+        api,
+        ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::CreatePartitions
+            | ApiKey::AlterConfigs
+            | ApiKey::IncrementalAlterConfigs
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
+            | ApiKey::ElectLeaders
+            | ApiKey::UpdateFeatures
+            | ApiKey::UnregisterBroker
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter
+    )
+}
+
 /// Reads a request's body. Bytes after it are passed over, as Kafka does: librdkafka sends three
 /// too many with Metadata.
-fn decode<M: Message>(context: &Context, body: Bytes) -> Result<M, FrameError> {
+pub(crate) fn decode<M: Message>(context: &Context, body: Bytes) -> Result<M, FrameError> {
     let failed = |source| FrameError::Decode {
         api: context.api,
         version: context.version,

@@ -43,10 +43,14 @@ macro_rules! errors {
 
 errors! {
     AddRaftVoterResponse: error_code;
+    AllocateProducerIdsResponse: error_code;
     AlterConfigsResponse: responses.error_code;
     AlterPartitionReassignmentsResponse: error_code, responses.partitions.error_code;
+    AlterPartitionResponse: error_code, topics.partitions.error_code;
     AlterReplicaLogDirsResponse: results.partitions.error_code;
     ApiVersionsResponse: error_code;
+    BrokerHeartbeatResponse: error_code;
+    BrokerRegistrationResponse: error_code;
     CreatePartitionsResponse: results.error_code;
     CreateTopicsResponse: topics.error_code;
     DeleteGroupsResponse: results.error_code;

@@ -1,6 +1,7 @@
 //! What the broker says of itself over HTTP: alive, ready, state, metrics.
 
 use crate::broker::{Broker, Lifecycle};
+use crate::controller::life::Life;
 use crate::http::Health;
 use crate::metrics::{
     DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource, ProcessSample, Snapshot,
@@ -15,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::runtime::NetThreads;
-use tidemark_quorum::Started;
+use tidemark_quorum::DirectoryIdentity;
 
 /// Offline partitions named in `/state` at most.
 const NAMED: usize = 20;
@@ -29,6 +30,7 @@ pub(crate) struct BrokerHealth {
     /// Why nothing is served, where a data directory is marked as failed.
     failed: OnceLock<String>,
     broker: OnceLock<Arc<Broker>>,
+    life: OnceLock<Arc<Life>>,
     watchdog: OnceLock<Arc<Watchdog>>,
 }
 
@@ -41,21 +43,24 @@ impl BrokerHealth {
             identity: OnceLock::new(),
             failed: OnceLock::new(),
             broker: OnceLock::new(),
+            life: OnceLock::new(),
             watchdog: OnceLock::new(),
         }
     }
 
     /// Who the broker is has been read from its directories.
-    pub(crate) fn identified(&self, started: &Started, node_id: i32) {
-        let directories: Vec<String> = started
-            .directories
+    pub(crate) fn identified(&self, directories: &[DirectoryIdentity]) {
+        let Some(first) = directories.first() else {
+            return;
+        };
+        let ids: Vec<String> = directories
             .iter()
             .map(|d| d.directory_id.to_string())
             .collect();
         let identity = json!({
-            "clusterId": started.cluster_id.to_string(),
-            "brokerId": node_id,
-            "directoryIds": directories,
+            "clusterId": first.cluster_id.to_string(),
+            "brokerId": first.node_id,
+            "directoryIds": ids,
         });
         // Called once, at start.
         drop(self.identity.set(identity));
@@ -67,8 +72,9 @@ impl BrokerHealth {
     }
 
     /// The broker is there, and opens its logs.
-    pub(crate) fn started(&self, broker: &Arc<Broker>) {
+    pub(crate) fn started(&self, broker: &Arc<Broker>, life: &Arc<Life>) {
         drop(self.broker.set(Arc::clone(broker)));
+        drop(self.life.set(Arc::clone(life)));
     }
 
     /// Watches the net threads from now on.

@@ -7,10 +7,12 @@
 
 mod broker;
 mod context;
+mod controller;
 mod dispatch;
 mod errors;
 mod features;
 mod fetch;
+mod format;
 mod groups;
 mod handlers;
 mod health;
@@ -27,6 +29,9 @@ mod testing;
 mod topics;
 mod voters;
 
+pub use format::{
+    FormatError, Formatted, InitialVoter, Unformatted, Voters, format, quorum_dir, read_formatted,
+};
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
     import_partitions,

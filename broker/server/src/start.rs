@@ -1,6 +1,9 @@
 //! Start and stop of a broker.
 
 use crate::broker::{Broker, Lifecycle, new_id};
+use crate::controller::directories::{self, DirectoriesError, metadata_dir};
+use crate::controller::life::{self, Life};
+use crate::controller::{ClusterSettings, Inbox, Node};
 use crate::health::BrokerHealth;
 use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
@@ -19,9 +22,12 @@ use tidemark_env::runtime::NetThreads;
 use tidemark_env::task::{self, TaskError};
 use tidemark_env::{clock, net as sockets};
 use tidemark_log::OnCorruption;
-use tidemark_model::Endpoint;
-use tidemark_quorum::decide::{LostDirectories, Refusal, Registration, register_broker};
-use tidemark_quorum::{Controller, ProposeError, Started};
+use tidemark_model::{BrokerEpoch, Endpoint};
+use tidemark_quorum::decide::{Join, Registration};
+use tidemark_quorum::raft::{Quorum, QuorumConfig, QuorumStartError, TcpDial};
+use tidemark_quorum::{
+    Controller, DirectoryIdentity, IdentityError, Metadata, read_epoch, write_epoch,
+};
 use tokio::sync::watch;
 
 /// Connections get this long to finish what they are at when the broker stops.
@@ -38,6 +44,9 @@ pub struct ServerConfig {
     pub net_threads: usize,
     /// Cut logs at damage in acknowledged records instead of refusing to start.
     pub cut_corrupt_logs: bool,
+    /// Make directories that are all empty those of a new cluster of one, unless a listener of
+    /// the quorum is named: then they were to be formatted with the others' in mind.
+    pub format_if_empty: bool,
 }
 
 /// Why a broker does not start.
@@ -64,15 +73,15 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// The metadata cannot be read or written.
+    /// A data directory is not this broker's.
     #[error(transparent)]
-    Metadata(#[from] tidemark_quorum::StartError),
-    /// The registration could not be made durable.
+    Identity(#[from] IdentityError),
+    /// The metadata quorum cannot be taken part in.
     #[error(transparent)]
-    Propose(#[from] ProposeError),
+    Quorum(#[from] QuorumStartError),
     /// The registration was refused.
     #[error("the broker was not registered: {0}")]
-    Refused(Refusal),
+    Refused(String),
     /// A partition cannot be opened.
     #[error(transparent)]
     Partitions(#[from] RegistryError),
@@ -82,6 +91,15 @@ pub enum StartError {
     /// A start-up task ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
+}
+
+impl From<DirectoriesError> for StartError {
+    fn from(error: DirectoriesError) -> Self {
+        match error {
+            DirectoriesError::Identity(error) => Self::Identity(error),
+            DirectoriesError::Quorum(error) => Self::Quorum(error),
+        }
+    }
 }
 
 /// Where a listener can be reached.
@@ -109,7 +127,14 @@ pub struct RunningServer {
     listeners: Vec<Advertised>,
     http: Option<SocketAddr>,
     abandon: Abandon,
+    membership: Option<Member>,
     locks: Vec<DirLock>,
+}
+
+/// This node's part in the cluster.
+struct Member {
+    node: Arc<Node>,
+    life: Arc<Life>,
 }
 
 /// Ends the threads of the data directories of a server that is dropped.
@@ -154,7 +179,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
 /// As [`start`].
 pub async fn start_with(
     config: ServerConfig,
-    controller: Option<Arc<Controller>>,
+    shared: Option<Arc<Controller>>,
 ) -> Result<RunningServer, StartError> {
     let settings = BrokerSettings::resolve(layers(&config.settings))?;
     let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
@@ -176,11 +201,20 @@ pub async fn start_with(
         locks.push(config.disk.lock_dir(dir).map_err(failed)?);
     }
     // Ports first: a broker that cannot listen must not register.
+    let cluster = ClusterSettings::read(&config.settings);
     let mut acceptors = Vec::with_capacity(settings.listeners.len());
+    let mut quorum_acceptor = None;
+    let mut clients = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
-        acceptors.push(bind(listener).await?);
+        let acceptor = bind(listener).await?;
+        if cluster.controller_listener.as_ref() == Some(&listener.name) {
+            quorum_acceptor = Some(acceptor);
+        } else {
+            clients.push(listener);
+            acceptors.push(acceptor);
+        }
     }
-    let listeners = advertised(&settings, &acceptors);
+    let listeners = advertised(&settings, &clients, &acceptors);
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let health = Arc::new(BrokerHealth::new(Arc::clone(&metrics), &listeners));
@@ -221,18 +255,47 @@ pub async fn start_with(
             listeners,
             http,
             abandon: Abandon::default(),
+            membership: None,
             locks,
         });
     }
-    let (disk, directories, node_id) = (Arc::clone(&config.disk), dirs.clone(), settings.node_id);
-    let started: Started = task::blocking(move || match controller {
-        None => Controller::start(&disk, &directories, node_id, new_id),
-        Some(controller) => Controller::join(controller, &disk, &directories, node_id, new_id),
-    })
-    .await??;
-    health.identified(&started, settings.node_id);
-    let epoch = register(&started, &settings, &listeners).await?;
-    let image = started.controller.image();
+    let identities = identify(&config, &dirs, &settings, &cluster, shared.as_deref()).await?;
+    health.identified(&identities);
+    let inbox = Arc::new(Inbox::default());
+    let metadata = match shared {
+        Some(controller) => Metadata::Shared(controller),
+        None => {
+            let cluster_id = identities
+                .first()
+                .map(|id| id.cluster_id)
+                .unwrap_or_default();
+            let mut of = QuorumConfig::new(metadata_dir(&dirs), cluster_id, settings.node_id);
+            cluster.apply(&mut of);
+            let (disk, inbox) = (Arc::clone(&config.disk), Arc::clone(&inbox));
+            let quorum = Quorum::start(disk, Arc::new(TcpDial), of, inbox).await?;
+            if let Some(acceptor) = quorum_acceptor {
+                quorum.listen_until_closed(acceptor.into_listener());
+            }
+            Metadata::Voter(quorum)
+        }
+    };
+    let fixed = Arc::new(config.settings.clone());
+    let node = Node::new(settings.node_id, Arc::new(metadata), cluster, fixed);
+    inbox.open(&node);
+    node.start(stopped.clone());
+    let epoch = register(&node, &config, &dirs, &identities, &settings, &listeners).await?;
+    let life = Life::start(&node, epoch, failed.clone(), stopped.clone());
+    let (watched, failing_log) = (Arc::clone(&node.metadata), failed.clone());
+    let mut watching = stopped.clone();
+    drop(task::spawn("metadata-failure", async move {
+        tokio::select! {
+            reason = watched.failed() => {
+                failing_log.send_replace(Some(format!("the metadata log: {reason}")));
+            }
+            _ = watching.wait_for(|stop| *stop) => {}
+        }
+    }));
+    let image = node.metadata.image();
     // The metadata may hold settings that the file does not.
     let partitions = Arc::new(Registry::new(RegistryArgs {
         wal: wal_settings(&settings),
@@ -240,7 +303,7 @@ pub async fn start_with(
         broker_id: settings.node_id,
         replicas: Arc::new(Replicas::new(epoch, &settings, Arc::clone(&metrics))),
         disk: Arc::clone(&config.disk),
-        dirs,
+        dirs: dirs.clone(),
         fixed: config.settings.clone(),
         on_corruption: if config.cut_corrupt_logs {
             OnCorruption::Truncate
@@ -253,21 +316,31 @@ pub async fn start_with(
     let mut warned = BTreeSet::new();
     warn_of_unhonoured(partitions.layers(&image), &mut warned);
     let broker = Arc::new(Broker::new(
-        settings.node_id,
         epoch,
-        Arc::clone(&started.controller),
+        Arc::clone(&node),
         Arc::clone(&partitions),
         Arc::new(config.settings),
         settings,
         metrics,
     ));
-    health.started(&broker);
+    node.serve_with(&broker);
+    health.started(&broker, &life);
     let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
     let settings = broker.settings();
     task::blocking(move || opening.open_all(&to_open, &settings)).await??;
     broker.groups.apply(&broker, &image, &image);
-    partitions.publish(image.index());
+    broker.in_step(image.index());
     follow(&broker, image, warned, unfollowed);
+    // What this directory holds is as new as any acknowledgement in this epoch.
+    let disk = Arc::clone(&config.disk);
+    task::blocking(move || {
+        dirs.iter()
+            .try_for_each(|dir| write_epoch(&*disk, dir, epoch))
+    })
+    .await??;
+    life.lead(&broker).await;
+    let unfenced = node.metadata.image().index();
+    partitions.applied(unfenced).await;
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
     replica::start(&broker, &stopped);
@@ -297,6 +370,7 @@ pub async fn start_with(
         listeners,
         http,
         abandon: Abandon(Some(partitions)),
+        membership: Some(Member { node, life }),
         locks,
     })
 }
@@ -334,13 +408,17 @@ async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
 }
 
 /// What clients are told of each listener: `advertised.listeners`, or where it is bound.
-fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertised> {
-    let of_listener = |(listener, acceptor): (&Listener, &Acceptor)| {
+fn advertised(
+    settings: &BrokerSettings,
+    listeners: &[&Listener],
+    acceptors: &[Acceptor],
+) -> Vec<Advertised> {
+    let of_listener = |(listener, acceptor): (&&Listener, &Acceptor)| {
         let told = settings
             .advertised_listeners
             .iter()
             .find(|told| told.name == listener.name)
-            .unwrap_or(listener);
+            .unwrap_or(*listener);
         let host = match told.host.as_str() {
             "" | "0.0.0.0" | "::" => sockets::host_name(),
             host => host.to_string(),
@@ -356,19 +434,34 @@ fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertis
             advertised: format!("{host}:{port}"),
         }
     };
-    settings
-        .listeners
-        .iter()
-        .zip(acceptors)
-        .map(of_listener)
-        .collect()
+    listeners.iter().zip(acceptors).map(of_listener).collect()
 }
 
+/// Whose the data directories are.
+async fn identify(
+    config: &ServerConfig,
+    dirs: &[PathBuf],
+    settings: &BrokerSettings,
+    cluster: &ClusterSettings,
+    shared: Option<&Controller>,
+) -> Result<Vec<DirectoryIdentity>, StartError> {
+    let (disk, dirs, node_id) = (Arc::clone(&config.disk), dirs.to_vec(), settings.node_id);
+    let new_cluster = config.format_if_empty && cluster.controller_listener.is_none();
+    let member_of = shared.and_then(|controller| controller.image().cluster_id());
+    let opened =
+        task::blocking(move || directories::open(&*disk, &dirs, node_id, new_cluster, member_of));
+    Ok(opened.await??)
+}
+
+/// Registers this process, and waits until the metadata here say so.
 async fn register(
-    started: &Started,
+    node: &Arc<Node>,
+    config: &ServerConfig,
+    dirs: &[PathBuf],
+    identities: &[DirectoryIdentity],
     settings: &BrokerSettings,
     listeners: &[Advertised],
-) -> Result<i64, StartError> {
+) -> Result<BrokerEpoch, StartError> {
     let endpoint = |listener: &Advertised| {
         let (host, port) = listener
             .advertised
@@ -381,20 +474,35 @@ async fn register(
             security_protocol: 0,
         }
     };
-    let registration = Registration {
-        broker_id: settings.node_id,
-        incarnation_id: new_id(),
-        directories: started
-            .directories
-            .iter()
-            .map(|directory| directory.directory_id)
-            .collect(),
-        endpoints: listeners.iter().map(endpoint).collect(),
-        rack: settings.rack.clone(),
+    let (disk, own) = (Arc::clone(&config.disk), identities.to_vec());
+    let dirs = dirs.to_vec();
+    let recorded = task::blocking(move || {
+        let each = dirs.iter().zip(&own);
+        each.map(|(dir, identity)| read_epoch(&*disk, dir, identity))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    let join = Join {
+        registration: Registration {
+            broker_id: settings.node_id,
+            incarnation_id: new_id(),
+            directories: identities.iter().map(|id| id.directory_id).collect(),
+            endpoints: listeners.iter().map(endpoint).collect(),
+            rack: settings.rack.clone(),
+        },
+        cluster_id: identities
+            .first()
+            .map(|id| id.cluster_id)
+            .unwrap_or_default(),
+        recorded: recorded.await??,
+        features: Vec::new(),
     };
-    let decide = move |image: &_| register_broker(image, &registration, LostDirectories::Refuse);
-    let (registered, _) = started.controller.propose_async(decide).await?;
-    registered.map_err(StartError::Refused)
+    let epoch = life::register(node, &join)
+        .await
+        .map_err(StartError::Refused)?;
+    node.metadata
+        .reached(u64::try_from(epoch).unwrap_or(0))
+        .await;
+    Ok(epoch)
 }
 
 /// Warns of settings that are set and have no effect yet, of each once.
@@ -420,7 +528,7 @@ fn follow(
     let mut images = broker.controller.watch();
     drop(task::spawn("metadata", async move {
         loop {
-            let newest = Arc::clone(&images.borrow_and_update());
+            let newest = Arc::clone(&images.borrow_and_update().image);
             if newest.index() != image.index() {
                 warn_of_unhonoured(broker.partitions.layers(&newest), &mut warned);
                 let (applying, before) = (Arc::clone(&broker), Arc::clone(&image));
@@ -482,6 +590,9 @@ impl RunningServer {
 
     /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
     pub async fn shutdown(self) {
+        if let Some(Member { node, life }) = &self.membership {
+            life.leave(node).await;
+        }
         if let Some(broker) = &self.broker {
             broker.set_lifecycle(Lifecycle::Stopping);
         }
@@ -505,6 +616,9 @@ impl RunningServer {
             && let Err(error) = task::blocking(move || threads.shutdown()).await
         {
             tracing::error!(%error, "net threads did not stop");
+        }
+        if let Some(member) = self.membership {
+            member.node.metadata.close().await;
         }
         // All is written: nothing is left to be abandoned.
         let mut abandon = self.abandon;

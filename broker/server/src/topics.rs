@@ -3,8 +3,9 @@
 use crate::broker::Broker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_quorum::decide::{self, NewTopic};
 use tidemark_wire::ErrorCode;
+use tidemark_wire::messages::CreateTopicsRequest;
+use tidemark_wire::messages::create_topics_request::CreatableTopic;
 
 /// Creates topics that a client named without creating them (`auto.create.topics.enable`); gives
 /// why those that are still missing could not be.
@@ -12,40 +13,24 @@ pub(crate) async fn create_on_first_use(
     broker: &Arc<Broker>,
     names: Vec<String>,
 ) -> BTreeMap<String, ErrorCode> {
-    let asked = names.clone();
-    let created = broker
-        .change(move |image, context, settings| {
-            let topics: Vec<NewTopic> = asked
-                .into_iter()
-                .map(|name| NewTopic {
-                    name,
-                    num_partitions: -1,
-                    replication_factor: -1,
-                    ..NewTopic::default()
-                })
-                .collect();
-            decide::create_topics(
-                image,
-                context,
-                settings,
-                &topics,
-                false,
-                crate::broker::new_id,
-            )
-        })
-        .await;
-    match created {
-        Ok(results) => {
+    let topics = names.iter().map(|name| CreatableTopic {
+        name: name.clone(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    });
+    let request = CreateTopicsRequest {
+        topics: topics.collect(),
+        ..Default::default()
+    };
+    match broker.ask_controller(request).await {
+        Ok(response) => {
+            let results = response.topics.into_iter();
             let refused =
-                names
-                    .into_iter()
-                    .zip(results)
-                    .filter_map(|(name, result)| match result {
-                        Err(refusal) if refusal.code != ErrorCode::TopicAlreadyExists => {
-                            Some((name, refusal.code))
-                        }
-                        _ => None,
-                    });
+                results.filter_map(|result| match ErrorCode::from_code(result.error_code) {
+                    ErrorCode::None | ErrorCode::TopicAlreadyExists => None,
+                    error => Some((result.name, error)),
+                });
             refused.collect()
         }
         Err(error) => {
@@ -63,14 +48,21 @@ pub(crate) async fn create_internal(
     broker: &Arc<Broker>,
     name: &'static str,
 ) -> Result<(), String> {
-    let created = broker
-        .change(move |image, context, settings| {
-            decide::create_internal_topic(image, context, settings, name, crate::broker::new_id)
-        })
-        .await;
-    match created {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(refusal)) => Err(refusal.message),
-        Err(error) => Err(error.to_string()),
+    let topic = CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..Default::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let created = broker.ask_controller(request).await;
+    let created = created.map_err(|error| error.to_string())?;
+    match created.topics.into_iter().next() {
+        Some(topic) if topic.error_code == ErrorCode::None.code() => Ok(()),
+        Some(topic) => Err(topic.error_message.unwrap_or_default()),
+        None => Err("the controller did not answer".to_owned()),
     }
 }

@@ -272,6 +272,7 @@ async fn acknowledged_records_are_not_cut_quietly() {
         disk: Arc::new(FileDisk::new()),
         net_threads: 1,
         cut_corrupt_logs: true,
+        format_if_empty: true,
     };
     let server = tidemark_server::start(config).await.unwrap();
     let mut c = Connection::open(&server).await;

@@ -7,6 +7,7 @@ pub mod config;
 pub mod consume;
 pub mod dev;
 pub mod doctor;
+pub mod format;
 pub mod group;
 pub mod log;
 pub mod places;
@@ -27,6 +28,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
     match command {
         Command::Dev(args) => dev::run(args, context).await,
         Command::Broker(args) => broker::run(args, context).await,
+        Command::Format(args) => format::run(args, context).await,
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,

@@ -29,6 +29,7 @@ pub async fn start(settings: ConfigMap, cut_corrupt_logs: bool) -> Result<Runnin
         disk: Arc::new(disk),
         net_threads: 0,
         cut_corrupt_logs,
+        format_if_empty: true,
     };
     Ok(tidemark_server::start(config).await?)
 }

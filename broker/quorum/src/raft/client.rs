@@ -121,6 +121,14 @@ impl Link {
         Ok(response)
     }
 
+    /// Connects, if it is not connected yet.
+    pub(super) async fn open(&mut self) -> Result<(), CallError> {
+        if self.idle.is_none() {
+            self.idle = Some(self.connect().await?);
+        }
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<Stream, CallError> {
         let hello = Hello {
             version: PROTOCOL_VERSION,

@@ -42,7 +42,7 @@ pub use identity::{InitialVoters, VoterIdentity, format, read_identity};
 pub use inspect::{Inspection, inspect};
 pub use journal::RaftRecovery;
 pub use machine::{Builder, Machine};
-pub use observer::{Observer, ObserverConfig};
+pub use observer::{Followed, Observer, ObserverConfig};
 pub use propose::QuorumError;
 pub use quorum::{Quorum, QuorumConfig, QuorumStartError};
 pub use runtime::{EnvRandom, EnvRuntime};

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidemark_env::clock;
+use tidemark_env::task::{Task, spawn};
+use tidemark_model::Image;
 use tidemark_wire::Uuid;
 use tokio::sync::watch;
 
 use super::client::{CallError, Caller, Dial, Link, PART_BYTES};
 use super::fold::Fold;
+use super::propose::QuorumError;
 use super::snapshot::{self, MOST_SNAPSHOT_BYTES, SnapshotBytes};
-use super::types::{LogId, VoterId};
+use super::types::{LogId, VoterId, VoterNode};
 use super::wire::{Request, Response};
 
 /// Entries come in answers of about this size.
@@ -43,12 +46,72 @@ pub struct ObserverConfig {
     pub voters: Vec<String>,
 }
 
+/// What an observer knows of the quorum: its newest fold, and who leads.
+#[derive(Clone)]
+pub struct Followed {
+    caller: Caller,
+    folds: watch::Receiver<Fold>,
+    leader: watch::Receiver<Option<VoterId>>,
+    task: Arc<Task<()>>,
+}
+
+impl std::fmt::Debug for Followed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Followed by {}", self.caller.me.node_id)
+    }
+}
+
+impl Followed {
+    /// Starts a task that follows, until [`Followed::close`].
+    pub fn start(dial: Arc<dyn Dial>, config: ObserverConfig) -> Followed {
+        let (observer, folds) = Observer::new(dial, config, Fold::default());
+        Followed {
+            caller: observer.caller.clone(),
+            leader: observer.leader.subscribe(),
+            folds,
+            task: Arc::new(spawn("raft-observe", observer.run())),
+        }
+    }
+
+    /// The newest image.
+    pub fn image(&self) -> Arc<Image> {
+        self.folds.borrow().image.clone()
+    }
+
+    /// Follows what is committed.
+    pub fn watch(&self) -> watch::Receiver<Fold> {
+        self.folds.clone()
+    }
+
+    /// Who leads, as the voters say, if its address is known.
+    pub fn leader(&self) -> Option<(VoterId, VoterNode)> {
+        let leader = (*self.leader.borrow())?;
+        let folds = self.folds.borrow();
+        let node = folds.membership.membership().get_node(&leader)?;
+        Some((leader, node.clone()))
+    }
+
+    /// As [`super::Quorum::forward`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn forward(&self, payload: Bytes, patience: Duration) -> Result<Bytes, QuorumError> {
+        super::quorum::forward(&self.caller, self.leader(), payload, patience).await
+    }
+
+    /// Follows no more.
+    pub fn close(&self) {
+        self.task.abort();
+    }
+}
+
 /// Follows the quorum.
 pub struct Observer {
     caller: Caller,
     seeds: Vec<String>,
     fold: Fold,
     published: watch::Sender<Fold>,
+    leader: watch::Sender<Option<VoterId>>,
     /// The voter to ask next.
     turn: usize,
 }
@@ -81,6 +144,7 @@ impl Observer {
             seeds: config.voters,
             fold,
             published,
+            leader: watch::Sender::new(None),
             // Not all observers begin with the same voter.
             turn: usize::try_from(config.node_id).unwrap_or(0),
         };
@@ -147,8 +211,12 @@ impl Observer {
         };
         match link.call(&request, WAIT + PATIENCE).await? {
             Response::Fetched {
-                entries, committed, ..
+                entries,
+                committed,
+                leader,
             } => {
+                self.leader
+                    .send_if_modified(|known| std::mem::replace(known, leader) != leader);
                 if entries.is_empty() && committed < self.fold.applied {
                     // It is behind what was seen elsewhere; another one may not be.
                     return Err(answer("it is behind this observer"));

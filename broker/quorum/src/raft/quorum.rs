@@ -287,6 +287,12 @@ impl Quorum {
         }
     }
 
+    /// Serves a listener until the quorum is closed, in a task of its own.
+    pub fn listen_until_closed(self: &Arc<Self>, listener: Listener) {
+        let quorum = Arc::clone(self);
+        self.keep(spawn("raft-listen", quorum.listen(listener)));
+    }
+
     /// What has been committed, as far as this node knows.
     pub fn fold(&self) -> Fold {
         self.server.folds.borrow().clone()
@@ -356,18 +362,27 @@ impl Quorum {
     /// [`QuorumError::NotController`] when no other node leads or the one that was asked no
     /// longer does; [`QuorumError::LeadershipLost`] when the answer did not come.
     pub async fn forward(&self, payload: Bytes, patience: Duration) -> Result<Bytes, QuorumError> {
-        let Some((voter, node)) = self.leader() else {
-            return Err(QuorumError::NotController { leader: None });
-        };
-        let mut link = Link::new(self.caller.clone(), node.address, Some(voter));
-        match link.call(&Request::Forward(payload), patience).await {
-            Ok(Response::Forwarded(answer)) => Ok(answer),
-            Ok(Response::NotLeader(_)) => Err(QuorumError::NotController {
-                leader: self.leader(),
-            }),
-            Ok(Response::Failed(text)) => Err(QuorumError::Failed(text)),
-            Ok(_) | Err(CallError::Io { .. }) => Err(QuorumError::LeadershipLost),
-            Err(refused) => Err(QuorumError::Failed(refused.to_string())),
+        forward(&self.caller, self.leader(), payload, patience).await
+    }
+
+    /// The node of the active controller, as far as this one knows.
+    pub fn controller_id(&self) -> Option<BrokerId> {
+        let leader = self.metrics().current_leader?;
+        Some(leader.node_id)
+    }
+
+    /// Ends when the log has failed, with why.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.server.raft.metrics();
+        loop {
+            match &metrics.borrow_and_update().running_state {
+                Ok(()) | Err(Fatal::Stopped) => {}
+                Err(fatal) => return fatal.to_string(),
+            }
+            if metrics.changed().await.is_err() {
+                // It was closed.
+                return std::future::pending().await;
+            }
         }
     }
 
@@ -526,6 +541,32 @@ impl Quorum {
             drop(task.await);
         }
         self.server.store.close().await;
+    }
+}
+
+/// Has `leader`'s [`ForwardHandler`] answer `payload`.
+pub(super) async fn forward(
+    caller: &Caller,
+    leader: Option<(VoterId, VoterNode)>,
+    payload: Bytes,
+    patience: Duration,
+) -> Result<Bytes, QuorumError> {
+    let Some((voter, node)) = leader else {
+        return Err(QuorumError::NotController { leader: None });
+    };
+    let mut link = Link::new(caller.clone(), node.address.clone(), Some(voter));
+    // Without a connection nothing was asked.
+    if link.open().await.is_err() {
+        return Err(QuorumError::NotController {
+            leader: Some((voter, node)),
+        });
+    }
+    match link.call(&Request::Forward(payload), patience).await {
+        Ok(Response::Forwarded(answer)) => Ok(answer),
+        Ok(Response::NotLeader(_)) => Err(QuorumError::NotController { leader: None }),
+        Ok(Response::Failed(text)) => Err(QuorumError::Failed(text)),
+        Ok(_) | Err(CallError::Io { .. }) => Err(QuorumError::LeadershipLost),
+        Err(refused) => Err(QuorumError::Failed(refused.to_string())),
     }
 }
 

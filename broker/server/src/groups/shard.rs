@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, Request, Response, Token};
 use tidemark_env::{clock, task};
 use tidemark_model::{Image, LeaderEpoch};
-use tidemark_quorum::Controller;
+use tidemark_quorum::Metadata;
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Notify, oneshot};
 
@@ -37,7 +37,7 @@ struct State {
 /// The coordinator of one partition of `__consumer_offsets`, for one leader epoch of this broker.
 pub(super) struct Shard {
     log: GroupLog,
-    controller: Arc<Controller>,
+    controller: Arc<Metadata>,
     config: GroupConfig,
     state: Mutex<State>,
     sooner: Arc<Notify>,
@@ -48,7 +48,7 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(
         log: GroupLog,
-        controller: Arc<Controller>,
+        controller: Arc<Metadata>,
         config: GroupConfig,
         sooner: Arc<Notify>,
     ) -> Arc<Shard> {

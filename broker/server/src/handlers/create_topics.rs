@@ -3,6 +3,7 @@
 use super::prelude::*;
 use super::{AS_ASKED, changed};
 use tidemark_config::describe_topic;
+use tidemark_model::CONSUMER_OFFSETS;
 use tidemark_quorum::decide::{self, NewTopic};
 use tidemark_wire::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
@@ -14,6 +15,12 @@ pub(crate) async fn handle(
     context: &Context,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
+    if let [topic] = &*request.topics
+        && context.is_of_broker()
+        && topic.name == CONSUMER_OFFSETS
+    {
+        return create_internal(broker, CONSUMER_OFFSETS).await;
+    }
     let names: Vec<String> = request
         .topics
         .iter()
@@ -97,6 +104,31 @@ pub(crate) async fn handle(
                 ..Default::default()
             },
         });
+    CreateTopicsResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
+}
+
+/// Creates a topic that brokers need, with the settings for it.
+async fn create_internal(broker: &Arc<Broker>, name: &'static str) -> CreateTopicsResponse {
+    let decided = broker.change(move |image, context, settings| {
+        let created = decide::create_internal_topic(image, context, settings, name, random_uuid);
+        decide::Decision {
+            records: created.records,
+            result: vec![created.result],
+        }
+    });
+    let results = changed(decided.await, 1).into_iter();
+    let topics = results.map(|result| {
+        let (error, message) = result.err().unzip();
+        CreatableTopicResult {
+            name: name.to_owned(),
+            error_code: error.unwrap_or(ErrorCode::None).code(),
+            error_message: message,
+            ..Default::default()
+        }
+    });
     CreateTopicsResponse {
         topics: topics.collect(),
         ..Default::default()

@@ -1,10 +1,14 @@
 //! One file per API: from the wire to what the broker knows, and back.
 
 pub(crate) mod add_raft_voter;
+pub(crate) mod allocate_producer_ids;
 pub(crate) mod alter_configs;
+pub(crate) mod alter_partition;
 pub(crate) mod alter_partition_reassignments;
 pub(crate) mod alter_replica_log_dirs;
 pub(crate) mod api_versions;
+pub(crate) mod broker_heartbeat;
+pub(crate) mod broker_registration;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -58,7 +62,7 @@ mod prelude {
     pub(super) use tidemark_wire::{ErrorCode, Uuid};
 }
 
-use tidemark_quorum::ProposeError;
+use tidemark_quorum::QuorumError;
 use tidemark_quorum::decide::Refusal;
 use tidemark_wire::ErrorCode;
 
@@ -70,7 +74,7 @@ type Refused = (ErrorCode, String);
 
 /// The results of a change, item by item; the change's own failure is every item's.
 fn changed<T>(
-    decided: Result<Vec<Result<T, Refusal>>, ProposeError>,
+    decided: Result<Vec<Result<T, Refusal>>, QuorumError>,
     count: usize,
 ) -> Vec<Result<T, Refused>> {
     match decided {

@@ -150,9 +150,16 @@ impl Connection {
         if let Some(answer) = dispatch::refusal(&self.broker, api, version, &frame)? {
             return Ok(self.write(answer).await?);
         }
+        let whole = frame.clone();
         let (context, body) =
             Context::open(frame, api, version, self.peer, Arc::clone(&self.listener))?;
         let broker = Arc::clone(&self.broker);
+        if dispatch::is_controllers(api)
+            && let Some(answer) = broker.forward(&context, whole).await?
+        {
+            drop(permit);
+            return Ok(self.write(answer).await?);
+        }
         if api == ApiKey::Produce {
             if let Some(pending) = dispatch::produce(&broker, context, body).await? {
                 self.pending.push_back(Box::pin(async move {

@@ -43,6 +43,9 @@ pub(crate) enum FrameError {
     /// The header itself is cut short.
     #[error("request header does not decode: {0}")]
     Header(DecodeError),
+    /// The controller was asked on behalf of the client, and its answer did not come.
+    #[error("the controller was asked, and its answer did not come: {0}")]
+    Controller(String),
     /// Our own answer announces records that it does not come with; a defect of the broker.
     #[error("{api}: {missing} bytes of records were announced and are not there")]
     Announced { api: ApiKey, missing: usize },
@@ -74,7 +77,7 @@ pub(super) fn take(buffer: &mut BytesMut, length: usize) -> Bytes {
 }
 
 /// The API and version that a request names, before its header is understood.
-pub(super) fn peek(frame: &Bytes) -> Result<(i16, i16), FrameError> {
+pub(crate) fn peek(frame: &Bytes) -> Result<(i16, i16), FrameError> {
     let mut reader = Reader::new(frame.clone());
     let key = reader.i16().map_err(FrameError::Header)?;
     let version = reader.i16().map_err(FrameError::Header)?;

@@ -29,6 +29,11 @@ pub(crate) async fn bind(address: &str) -> std::io::Result<Acceptor> {
 }
 
 impl Acceptor {
+    /// The socket, for somebody else to accept.
+    pub(crate) fn into_listener(self) -> Listener {
+        self.listener
+    }
+
     /// Accepts until `stop` turns true.
     pub(crate) fn run(
         self,

@@ -6,5 +6,5 @@ mod frame;
 mod listener;
 
 pub(crate) use budget::{Budget, Permit};
-pub(crate) use frame::{FrameError, answer, finish, start};
+pub(crate) use frame::{FrameError, answer, finish, peek, start};
 pub(crate) use listener::{Acceptor, bind};

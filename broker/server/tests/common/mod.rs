@@ -69,6 +69,7 @@ pub async fn try_start(
         disk,
         net_threads: 2,
         cut_corrupt_logs: false,
+        format_if_empty: true,
     };
     tidemark_server::start(config).await
 }

@@ -1,0 +1,148 @@
+//! Formatting: what it makes, what it refuses, and that a power cut in it can be made good.
+
+use super::*;
+use tidemark_config::{BrokerLayers, ConfigMap};
+use tidemark_env::disk::MemDisk;
+
+fn settings(more: &[(&str, &str)]) -> BrokerSettings {
+    let mut map = ConfigMap::from([
+        ("node.id".to_owned(), "1".to_owned()),
+        ("log.dirs".to_owned(), "/a,/b".to_owned()),
+    ]);
+    map.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    let none = ConfigMap::new();
+    BrokerSettings::resolve(BrokerLayers {
+        dynamic: &none,
+        dynamic_default: &none,
+        fixed: &map,
+    })
+    .unwrap()
+}
+
+const CLUSTER: &[(&str, &str)] = &[
+    ("listeners", "PLAINTEXT://:9092,CONTROLLER://a:9093"),
+    ("controller.listener.names", "CONTROLLER"),
+    ("controller.quorum.bootstrap.servers", "a:9093,b:9093"),
+];
+
+/// Ids that are counted up.
+fn ids(from: u8) -> impl FnMut() -> Uuid {
+    let mut next = from;
+    move || {
+        next += 1;
+        Uuid::from_random([next; 16])
+    }
+}
+
+fn id(n: u8) -> Uuid {
+    Uuid::from_random([n; 16])
+}
+
+fn voters() -> Voters {
+    let voter = |node_id: i32, host: &str, n: u8| InitialVoter {
+        node_id,
+        address: format!("{host}:9093"),
+        directory_id: id(n),
+    };
+    Voters::Initial(vec![voter(1, "a", 101), voter(2, "b", 102)])
+}
+
+fn mem() -> (MemDisk, Arc<dyn Disk>) {
+    let mem = MemDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(mem.clone());
+    (mem, disk)
+}
+
+#[test]
+fn what_is_formatted_is_found_again() {
+    let (mem, disk) = mem();
+    let settings = settings(CLUSTER);
+    let unformatted = read_formatted(&disk, &settings).unwrap().unwrap_err();
+    assert_eq!(unformatted.0, [Path::new("/a"), Path::new("/b")]);
+    let made = format(&disk, &settings, None, &voters(), ids(0)).unwrap();
+    assert_eq!(made.directories[0], (PathBuf::from("/a"), id(101)));
+    assert_eq!(made.directories[1].0, Path::new("/b"));
+    mem.crash();
+    assert_eq!(read_formatted(&disk, &settings).unwrap().unwrap(), made);
+    let voter = raft::read_identity(&*disk, Path::new("/a/metadata"));
+    assert_eq!(voter.unwrap().unwrap().voter.directory_id, id(101));
+    let again = format(&disk, &settings, None, &voters(), ids(50)).unwrap_err();
+    assert!(matches!(again, FormatError::Already { .. }), "{again}");
+}
+
+#[test]
+fn a_node_that_is_no_controller_has_no_quorum_directory() {
+    let (_, disk) = mem();
+    let settings = settings(&[
+        ("process.roles", "broker"),
+        ("controller.quorum.bootstrap.servers", "a:9093"),
+    ]);
+    let refused = format(&disk, &settings, None, &Voters::Standalone, ids(0)).unwrap_err();
+    assert!(matches!(refused, FormatError::NoController(1)), "{refused}");
+    let made = format(&disk, &settings, Some(id(9)), &Voters::Others, ids(0)).unwrap();
+    assert_eq!((made.cluster_id, made.quorum), (id(9), None));
+    assert!(read_formatted(&disk, &settings).unwrap().is_ok());
+}
+
+#[test]
+fn contradictions_are_refused_and_leave_nothing() {
+    let (_, disk) = mem();
+    let here = settings(CLUSTER);
+    let Voters::Initial(mut list) = voters() else {
+        panic!("a list")
+    };
+    list[1].node_id = 1;
+    let twice = format(&disk, &here, None, &Voters::Initial(list.clone()), ids(0)).unwrap_err();
+    assert!(matches!(twice, FormatError::Twice(_)), "{twice}");
+    list[0].node_id = 3;
+    list[1].node_id = 2;
+    let absent = format(&disk, &here, None, &Voters::Initial(list), ids(0)).unwrap_err();
+    assert!(matches!(absent, FormatError::NotAVoter(1)), "{absent}");
+    let alone = format(&disk, &settings(&[]), None, &voters(), ids(0)).unwrap_err();
+    assert!(matches!(alone, FormatError::NoListener), "{alone}");
+    assert_eq!(
+        read_formatted(&disk, &here).unwrap().unwrap_err().0.len(),
+        2
+    );
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_not_taken_over() {
+    let (_, disk) = mem();
+    let here = settings(CLUSTER);
+    format(&disk, &here, Some(id(1)), &voters(), ids(0)).unwrap();
+    let foreign = format(&disk, &here, Some(id(2)), &voters(), ids(0)).unwrap_err();
+    assert!(matches!(foreign, FormatError::Identity(_)), "{foreign}");
+    let other = settings(&[("node.id", "2")]);
+    let foreign = format(&disk, &other, None, &Voters::Standalone, ids(0)).unwrap_err();
+    assert!(matches!(foreign, FormatError::Identity(_)), "{foreign}");
+}
+
+#[test]
+fn a_power_cut_at_any_operation_is_made_good_by_the_same_words() {
+    let here = settings(CLUSTER);
+    let mut cut = 0;
+    for operation in 0..200 {
+        for seed in 0..4_u64 {
+            let (mem, disk) = mem();
+            mem.cut_power_after(operation);
+            let first = format(&disk, &here, Some(id(9)), &voters(), ids(0));
+            cut += u32::from(first.is_err());
+            mem.crash_torn(seed * 1000 + operation);
+            let second = format(&disk, &here, Some(id(9)), &voters(), ids(50));
+            match (&first, second) {
+                (Ok(_), Err(FormatError::Already { .. })) | (_, Ok(_)) => {}
+                // Its last write may have come through.
+                (Err(_), Err(FormatError::Already { .. })) => {}
+                (_, other) => panic!("operation {operation}, seed {seed}: {other:?}"),
+            }
+            mem.crash();
+            let found = read_formatted(&disk, &here).unwrap().unwrap();
+            assert_eq!(found.directories[0].1, id(101));
+            if let Ok(first) = first {
+                assert_eq!(found, first, "operation {operation}, seed {seed}");
+            }
+        }
+    }
+    assert!(cut > 40, "the power was cut {cut} times in the middle");
+}
