@@ -10,12 +10,15 @@ use tracing_subscriber::layer::{Context, Layer};
 
 static TOLD: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
-/// Counts the messages of this process' events, without their fields.
+/// Counts the messages of our own events in this process, without their fields.
 #[derive(Debug)]
 pub struct Counting;
 
 impl<S: Subscriber> Layer<S> for Counting {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if !event.metadata().target().starts_with("tidemark") {
+            return;
+        }
         let mut message = Message(String::new());
         event.record(&mut message);
         let level = event.metadata().level().as_str().to_lowercase();

@@ -4,25 +4,36 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidemark_config::ConfigMap;
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::disk::Disk;
 use tidemark_env::sim::{Death, Host, World};
 use tidemark_env::task::Task;
-use tidemark_quorum::Controller;
-use tidemark_server::ServerConfig;
+use tidemark_server::{FormatError, InitialVoter, ServerConfig, Voters};
+use tidemark_wire::Uuid;
 use tokio::sync::watch;
 
-use super::{Record, controller};
+use super::Record;
 
 /// Where the data is.
 pub(super) const DATA: &str = "/data";
+/// Where the metadata quorum listens.
+const QUORUM_PORT: u16 = 9093;
 /// A broker that ended by itself is started again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A broker that is down for so long is fenced.
-const FENCED_AFTER: Duration = Duration::from_millis(1500);
 /// A broker that is asked to stop gets this long.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+fn name_of(index: usize) -> String {
+    format!("broker-{index}")
+}
+
+/// An id for something of a broker.
+fn uuid(what: u8, index: usize) -> Uuid {
+    let mut id = [what + 1; 16];
+    id[15] = u8::try_from(index).unwrap_or(u8::MAX);
+    Uuid(id)
+}
 
 struct State {
     task: Option<Task<Result<(), String>>>,
@@ -30,8 +41,6 @@ struct State {
     /// It was asked to stop.
     stopping: bool,
     start_at: Option<Instant>,
-    /// When the controller finds that it is gone.
-    fence_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
     /// The disk has no room: one that ends or does not start for it is right.
@@ -43,25 +52,28 @@ struct State {
 pub(super) struct Machine {
     pub(super) host: Arc<Host>,
     index: usize,
+    of: usize,
     settings: ConfigMap,
-    controller: Option<Arc<Controller>>,
     record: Record,
     state: Mutex<State>,
 }
 
 impl Machine {
-    pub(super) fn new(
-        world: &Arc<World>,
-        index: usize,
-        of: usize,
-        record: &Record,
-        controller: Option<Arc<Controller>>,
-    ) -> Machine {
-        let host = world.add_host(&format!("broker-{index}"));
+    pub(super) fn new(world: &Arc<World>, index: usize, of: usize, record: &Record) -> Machine {
+        let host = world.add_host(&name_of(index));
+        let listeners = format!(
+            "PLAINTEXT://{0}:9092,CONTROLLER://{0}:{QUORUM_PORT}",
+            host.name()
+        );
         let set = |name: &str, value: String| (name.to_owned(), value);
         let settings = ConfigMap::from([
             set("node.id", index.to_string()),
-            set("listeners", format!("PLAINTEXT://{}:9092", host.name())),
+            set("listeners", listeners),
+            set("controller.listener.names", "CONTROLLER".to_owned()),
+            set(
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            ),
             set("log.dirs", DATA.to_owned()),
             set("wal.file.bytes", (1 << 20).to_string()),
             set("wal.max.bytes", (4 << 20).to_string()),
@@ -73,23 +85,26 @@ impl Machine {
             set("replica.lag.time.max.ms", "5000".to_owned()),
             set("group.initial.rebalance.delay.ms", "0".to_owned()),
         ]);
-        Machine {
+        let machine = Machine {
             host,
             index,
+            of,
             settings,
-            controller,
             record: record.clone(),
             state: Mutex::new(State {
                 task: None,
                 stop: watch::channel(false).0,
                 stopping: false,
                 start_at: None,
-                fence_at: None,
                 failing: false,
                 full: false,
                 seeds: index as u64,
             }),
+        };
+        if let Err(why) = machine.format() {
+            record.broken(why);
         }
+        machine
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -106,6 +121,38 @@ impl Machine {
         self.host.is_up() && self.lock().task.is_some()
     }
 
+    /// Gives its directory the identity that the others know, as an operator does once.
+    fn format(&self) -> Result<(), String> {
+        let disk: Arc<dyn Disk> = Arc::new(self.host.disk());
+        let none = ConfigMap::new();
+        let layers = BrokerLayers {
+            dynamic: &none,
+            dynamic_default: &none,
+            fixed: &self.settings,
+        };
+        let settings = BrokerSettings::resolve(layers).map_err(|error| error.to_string())?;
+        let voters = (0..self.of).map(|index| InitialVoter {
+            node_id: i32::try_from(index).unwrap_or(0),
+            address: format!("{}:{QUORUM_PORT}", name_of(index)),
+            directory_id: uuid(1, index),
+        });
+        let voters = Voters::Initial(voters.collect());
+        let mut made = 0;
+        let new_id = || {
+            made += 1;
+            uuid(1 + made, self.index)
+        };
+        disk.create_dir_all(Path::new(DATA))
+            .map_err(|error| error.to_string())?;
+        match tidemark_server::format(&disk, &settings, Some(uuid(0, 0)), &voters, new_id) {
+            Ok(_) | Err(FormatError::Already { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        // The mount point is older than anything that happens.
+        disk.sync_dir(Path::new("/"))
+            .map_err(|error| error.to_string())
+    }
+
     /// Starts the broker's process.
     pub(super) fn start(&self) {
         self.host.start();
@@ -115,33 +162,16 @@ impl Machine {
             disk: Arc::new(self.host.disk()),
             net_threads: 2,
             cut_corrupt_logs: false,
+            format_if_empty: false,
         };
-        let task = self.host.spawn(
-            "broker",
-            serve(
-                config,
-                self.controller.clone(),
-                stopped,
-                self.record.clone(),
-            ),
-        );
+        let task = self
+            .host
+            .spawn("broker", serve(config, stopped, self.record.clone()));
         let mut state = self.lock();
         state.task = Some(task);
         state.stop = stop;
         state.stopping = false;
         state.start_at = None;
-        state.fence_at = None;
-    }
-
-    fn fence(&self) {
-        let Some(controller) = &self.controller else {
-            return;
-        };
-        let id = i32::try_from(self.index).unwrap_or(0);
-        match controller::fence(controller, id, &self.settings) {
-            Ok(()) => self.record.saw("broker fenced"),
-            Err(error) => self.record.broken(error),
-        }
     }
 
     /// Asks it to stop, as its service manager would; it is started again afterwards.
@@ -157,7 +187,6 @@ impl Machine {
             let mut state = self.lock();
             state.task = None;
             state.failing = false;
-            state.fence_at = Some(clock::monotonic() + FENCED_AFTER);
             state.start_at = Some(clock::monotonic() + down);
             state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
             state.seeds
@@ -187,14 +216,6 @@ impl Machine {
             let due = state.start_at.is_some_and(|at| at <= clock::monotonic());
             (state.task.is_some(), finished, due)
         };
-        let fence = self
-            .lock()
-            .fence_at
-            .is_some_and(|at| at <= clock::monotonic());
-        if fence {
-            self.lock().fence_at = None;
-            self.fence();
-        }
         if runs && !self.host.is_up() {
             self.record.saw("placed crash");
             return self.end(Death::Power, AGAIN).await;
@@ -254,11 +275,10 @@ impl Machine {
 
 async fn serve(
     config: ServerConfig,
-    controller: Option<Arc<Controller>>,
     mut stopped: watch::Receiver<bool>,
     record: Record,
 ) -> Result<(), String> {
-    let server = tidemark_server::start_with(config, controller)
+    let server = tidemark_server::start(config)
         .await
         .map_err(|error| format!("it did not start: {error}"))?;
     if let Some(reason) = server.marked_failed() {

@@ -3,7 +3,6 @@
 //! [`run`] starts brokers, lets clients use them while hosts crash, pause and are cut off, mends
 //! everything, and holds what the clients saw against what was promised ([`crate::checker`]).
 
-mod controller;
 mod disks;
 mod faults;
 mod load;
@@ -161,16 +160,8 @@ async fn history(seed: u64, options: Options) -> Report {
         world.keep_lines();
     }
     let record = Record::default();
-    let controller = match (options.brokers > 1).then(controller::start) {
-        None => None,
-        Some(Ok(controller)) => Some(controller),
-        Some(Err(error)) => {
-            record.broken(error.to_string());
-            None
-        }
-    };
     let machines: Vec<Machine> = (0..options.brokers)
-        .map(|index| Machine::new(&world, index, options.brokers, &record, controller.clone()))
+        .map(|index| Machine::new(&world, index, options.brokers, &record))
         .collect();
     let clients: Vec<Arc<Host>> = (0..3)
         .map(|index| world.add_host(&format!("client-{index}")))
