@@ -29,6 +29,7 @@ mod testing;
 mod topics;
 mod voters;
 
+pub use controller::JoinError;
 pub use format::{
     FormatError, Formatted, InitialVoter, Unformatted, Voters, format, quorum_dir, read_formatted,
 };

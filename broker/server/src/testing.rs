@@ -67,6 +67,7 @@ impl Two {
             disk: Arc::new(FileDisk::new()),
             net_threads: 1,
             cut_corrupt_logs: false,
+            format_if_empty: true,
         })
         .await
         .expect("the broker starts");

@@ -53,10 +53,18 @@ impl GroupLog {
         Arc::ptr_eq(&self.partition, partition) && self.leader_epoch == leader_epoch
     }
 
-    /// Where it begins and ends, while this broker leads it in the epoch.
+    /// Where it begins and ends, while this broker leads it in the epoch and serves.
     pub(super) fn bounds(&self) -> Option<Bounds> {
-        let bounds = self.partition.bounds().ok()?;
-        (bounds.leader_epoch == self.leader_epoch).then_some(bounds)
+        let led = self.partition.leading(self.leader_epoch).ok()?;
+        Some(led.1)
+    }
+
+    /// Waits until this broker has begun to serve as the leader, or will not, at most for
+    /// `timeout`.
+    pub(super) async fn wait_serving(&self, timeout: Duration) {
+        let acks = Arc::new(Acks::new(1));
+        self.partition.when_serving(&acks);
+        acks.wait(timeout).await;
     }
 
     /// Why it takes no more records, if so.
@@ -91,10 +99,7 @@ impl GroupLog {
             .ok()
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
-        match self
-            .partition
-            .append_in(self.leader_epoch, &batch, now_ms)
-        {
+        match self.partition.append_in(self.leader_epoch, &batch, now_ms) {
             Err(_) => Err(ErrorCode::NotLeaderOrFollower),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),

@@ -256,6 +256,7 @@ impl Shard {
     /// Replays all that was in the log when this broker was elected: nobody else appends to it, so
     /// where it ends now is where it ended then, or after what this broker's coordinators wrote.
     async fn try_load(self: &Arc<Self>) -> Result<(GroupCoordinator, i64), LoadError> {
+        self.log.wait_serving(COMMIT_WAIT).await;
         let end = self.log.bounds().ok_or(LoadError::NotLed)?.end;
         while self.log.bounds().ok_or(LoadError::NotLed)?.durable < end {
             if let Some(failure) = self.log.failure() {

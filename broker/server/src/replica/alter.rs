@@ -2,10 +2,13 @@
 
 use super::lock;
 use crate::broker::Broker;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_model::TopicPartition;
-use tidemark_quorum::decide::{self, NewIsr};
 use tidemark_replication::Proposal;
+use tidemark_wire::messages::AlterPartitionRequest;
+use tidemark_wire::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use tidemark_wire::{ErrorCode, Uuid};
 
 /// Asks the controller for what was proposed, all of it at once, for ever.
 pub(super) async fn run(broker: &Arc<Broker>) {
@@ -31,43 +34,63 @@ pub(crate) async fn alter_partitions(
     broker: &Arc<Broker>,
     proposals: Vec<(TopicPartition, Proposal)>,
 ) -> Vec<(TopicPartition, bool)> {
-    let partitions: Vec<TopicPartition> = proposals.iter().map(|(at, _)| *at).collect();
-    let wanted: Vec<NewIsr> = proposals
-        .into_iter()
-        .map(|(at, proposal)| NewIsr {
-            at,
+    let mut topics: BTreeMap<Uuid, Vec<PartitionData>> = BTreeMap::new();
+    for (at, proposal) in &proposals {
+        let members = proposal.isr.iter().map(|(id, epoch)| BrokerState {
+            broker_id: *id,
+            broker_epoch: *epoch,
+            ..Default::default()
+        });
+        topics.entry(at.topic_id).or_default().push(PartitionData {
+            partition_index: at.partition,
             leader_epoch: proposal.leader_epoch,
             partition_epoch: proposal.partition_epoch,
-            isr: proposal.isr,
-        })
-        .collect();
-    let (fixed, broker_id, epoch) = (Arc::clone(&broker.fixed), broker.id, broker.epoch);
-    let asked = broker.controller.propose_async(move |image| {
-        let context = decide::Context {
-            broker_id,
-            fixed: &fixed,
-        };
-        decide::alter_partitions(image, context, broker_id, epoch, &wanted)
-    });
-    let refused_all = || partitions.iter().map(|at| (*at, false)).collect();
-    let results = match asked.await {
-        Ok((Ok(results), _)) => results,
-        Ok((Err(refusal), _)) => {
-            tracing::warn!(%refusal, "the controller takes no ISRs from this broker");
-            return refused_all();
+            new_isr_with_epochs: members.collect(),
+            ..Default::default()
+        });
+    }
+    let request = AlterPartitionRequest {
+        broker_id: broker.id,
+        broker_epoch: broker.epoch,
+        topics: topics
+            .into_iter()
+            .map(|(topic_id, partitions)| TopicData {
+                topic_id,
+                partitions,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let mut accepted = BTreeSet::new();
+    match broker.ask_controller(request).await {
+        Ok(response) if response.error_code == ErrorCode::None.code() => {
+            for topic in response.topics {
+                for partition in topic.partitions {
+                    let at = TopicPartition {
+                        topic_id: topic.topic_id,
+                        partition: partition.partition_index,
+                    };
+                    match ErrorCode::from_code(partition.error_code) {
+                        ErrorCode::None => drop(accepted.insert(at)),
+                        error => {
+                            tracing::debug!(topic_id = %at.topic_id, partition = at.partition, error = error.name(), "another ISR was refused");
+                        }
+                    }
+                }
+            }
+        }
+        Ok(response) => {
+            let error = ErrorCode::from_code(response.error_code);
+            tracing::warn!(
+                error = error.name(),
+                "the controller takes no ISRs from this broker"
+            );
         }
         Err(error) => {
             tracing::warn!(%error, "the controller could not be asked for other ISRs");
-            return refused_all();
         }
-    };
-    let told = partitions.iter().zip(results);
-    told.map(|(at, result)| match result {
-        Ok(_) => (*at, true),
-        Err(refusal) => {
-            tracing::debug!(topic_id = %at.topic_id, partition = at.partition, %refusal, "another ISR was refused");
-            (*at, false)
-        }
-    })
-    .collect()
+    }
+    let told = proposals.into_iter();
+    told.map(|(at, _)| (at, accepted.contains(&at))).collect()
 }

@@ -76,6 +76,7 @@ impl Cluster {
             disk: Arc::new(FileDisk::new()),
             net_threads: 1,
             cut_corrupt_logs: false,
+            format_if_empty: true,
         };
         let server = tidemark_server::start_with(config, Some(Arc::clone(&self.controller))).await;
         self.nodes[id] = Some(server.expect("the broker starts"));
@@ -435,7 +436,7 @@ async fn a_replica_that_is_moved_away_leaves_no_files() {
             partition: 0,
             replicas: Some(vec![leader, new]),
         };
-        decide::alter_reassignments(image, context, &[wanted])
+        decide::alter_reassignments(image, context, &[wanted], true)
     });
     until("the reassignment is done", async || {
         cluster.state("t").replicas == vec![leader, new]
