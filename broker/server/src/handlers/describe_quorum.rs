@@ -68,18 +68,20 @@ pub(crate) async fn handle(
         topic_name: topic.topic_name,
         ..Default::default()
     });
-    let nodes = membership.nodes().filter_map(|(voter, node)| {
-        let (host, port) = node.address.rsplit_once(':')?;
-        Some(Node {
-            node_id: voter.node_id,
-            listeners: vec![Listener {
-                name: "CONTROLLER".to_owned(),
-                host: host.trim_matches(['[', ']']).to_owned(),
-                port: port.parse().ok()?,
-                ..Default::default()
-            }],
+    // A quorum of one need not listen.
+    let listener = |address: &str| {
+        let (host, port) = address.rsplit_once(':')?;
+        Some(Listener {
+            name: "CONTROLLER".to_owned(),
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: port.parse().ok()?,
             ..Default::default()
         })
+    };
+    let nodes = membership.nodes().map(|(voter, node)| Node {
+        node_id: voter.node_id,
+        listeners: listener(&node.address).into_iter().collect(),
+        ..Default::default()
     });
     DescribeQuorumResponse {
         topics: topics.collect(),
