@@ -68,18 +68,21 @@ pub(crate) async fn handle(
         topic_name: topic.topic_name,
         ..Default::default()
     });
-    let nodes = membership.nodes().filter_map(|(voter, node)| {
-        let (host, port) = node.address.rsplit_once(':')?;
-        Some(Node {
-            node_id: voter.node_id,
-            listeners: vec![Listener {
+    let nodes = membership.nodes().map(|(voter, node)| {
+        // A quorum of one may listen nowhere.
+        let listener = node.address.rsplit_once(':').and_then(|(host, port)| {
+            Some(Listener {
                 name: "CONTROLLER".to_owned(),
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: port.parse().ok()?,
                 ..Default::default()
-            }],
+            })
+        });
+        Node {
+            node_id: voter.node_id,
+            listeners: listener.into_iter().collect(),
             ..Default::default()
-        })
+        }
     });
     DescribeQuorumResponse {
         topics: topics.collect(),

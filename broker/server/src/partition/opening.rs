@@ -111,10 +111,6 @@ impl Registry {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(one.id, one.partition);
-            // One that was offline can be mended while the broker runs.
-            if self.offline().contains_key(&one.id) {
-                self.change_offline(|offline| drop(offline.remove(&one.id)));
-            }
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -126,7 +122,10 @@ impl Registry {
         };
         let mut opened = Vec::new();
         for index in self.placed_here(topic) {
-            if self.get(topic.id, index).is_some() {
+            // A damaged one stays offline until the next start: only then is it known how far it
+            // has to go, and what is missing told from what never was.
+            let offline = self.offline().contains_key(&(topic.id, index));
+            if offline || self.get(topic.id, index).is_some() {
                 continue;
             }
             match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {

@@ -436,7 +436,7 @@ async fn a_replica_that_is_moved_away_leaves_no_files() {
             partition: 0,
             replicas: Some(vec![leader, new]),
         };
-        decide::alter_reassignments(image, context, &[wanted])
+        decide::alter_reassignments(image, context, &[wanted], true)
     });
     until("the reassignment is done", async || {
         cluster.state("t").replicas == vec![leader, new]
