@@ -57,6 +57,9 @@ impl Two {
                 "PLAINTEXT:PLAINTEXT,LOCAL:PLAINTEXT",
             ),
             ("http.listen", "127.0.0.1:0"),
+            // Nobody looks whether the other is there.
+            ("inter.broker.listener.name", "LOCAL"),
+            ("broker.session.timeout.ms", "600000"),
             ("log.dirs", &log_dirs),
         ];
         let all = own.iter().chain(settings);

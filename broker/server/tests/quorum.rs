@@ -43,15 +43,12 @@ async fn run(settings: ConfigMap) -> RunningServer {
 
 impl Cluster {
     async fn start() -> Cluster {
-        let mut ports = Vec::new();
+        let mut held = Vec::new();
         for _ in 0..3 {
-            let listener = tidemark_env::net::listen("127.0.0.1:0").await.unwrap();
-            ports.push(listener);
+            held.push(tidemark_env::net::listen("127.0.0.1:0").await.unwrap());
         }
-        let ports: Vec<u16> = ports
-            .iter()
-            .map(|listener| listener.local_addr().unwrap().port())
-            .collect();
+        let port = |held: tidemark_env::net::Listener| held.local_addr().unwrap().port();
+        let ports: Vec<u16> = held.into_iter().map(port).collect();
         let voters = ports.iter().zip(0..).map(|(port, id)| InitialVoter {
             node_id: id,
             address: format!("127.0.0.1:{port}"),

@@ -68,20 +68,21 @@ pub(crate) async fn handle(
         topic_name: topic.topic_name,
         ..Default::default()
     });
-    // A quorum of one need not listen.
-    let listener = |address: &str| {
-        let (host, port) = address.rsplit_once(':')?;
-        Some(Listener {
-            name: "CONTROLLER".to_owned(),
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: port.parse().ok()?,
+    let nodes = membership.nodes().map(|(voter, node)| {
+        // A quorum of one may listen nowhere.
+        let listener = node.address.rsplit_once(':').and_then(|(host, port)| {
+            Some(Listener {
+                name: "CONTROLLER".to_owned(),
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: port.parse().ok()?,
+                ..Default::default()
+            })
+        });
+        Node {
+            node_id: voter.node_id,
+            listeners: listener.into_iter().collect(),
             ..Default::default()
-        })
-    };
-    let nodes = membership.nodes().map(|(voter, node)| Node {
-        node_id: voter.node_id,
-        listeners: listener(&node.address).into_iter().collect(),
-        ..Default::default()
+        }
     });
     DescribeQuorumResponse {
         topics: topics.collect(),

@@ -122,8 +122,8 @@ impl Registry {
         };
         let mut opened = Vec::new();
         for index in self.placed_here(topic) {
-            // A damaged log is not tried again while the broker runs: what it had promised is known
-            // at a start only, and without that its end would pass for a torn one.
+            // A damaged one stays offline until the next start: only then is it known how far it
+            // has to go, and what is missing told from what never was.
             let offline = self.offline().contains_key(&(topic.id, index));
             if offline || self.get(topic.id, index).is_some() {
                 continue;
