@@ -2,10 +2,13 @@
 
 use super::lock;
 use crate::broker::Broker;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_model::TopicPartition;
-use tidemark_quorum::decide::{self, NewIsr};
 use tidemark_replication::Proposal;
+use tidemark_wire::ErrorCode;
+use tidemark_wire::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use tidemark_wire::messages::{AlterPartitionRequest, AlterPartitionResponse};
 
 /// Asks the controller for what was proposed, all of it at once, for ever.
 pub(super) async fn run(broker: &Arc<Broker>) {
@@ -32,42 +35,68 @@ pub(crate) async fn alter_partitions(
     proposals: Vec<(TopicPartition, Proposal)>,
 ) -> Vec<(TopicPartition, bool)> {
     let partitions: Vec<TopicPartition> = proposals.iter().map(|(at, _)| *at).collect();
-    let wanted: Vec<NewIsr> = proposals
-        .into_iter()
-        .map(|(at, proposal)| NewIsr {
-            at,
-            leader_epoch: proposal.leader_epoch,
-            partition_epoch: proposal.partition_epoch,
-            isr: proposal.isr,
-        })
-        .collect();
-    let (fixed, broker_id, epoch) = (Arc::clone(&broker.fixed), broker.id, broker.epoch);
-    let asked = broker.controller.propose_async(move |image| {
-        let context = decide::Context {
-            broker_id,
-            fixed: &fixed,
-        };
-        decide::alter_partitions(image, context, broker_id, epoch, &wanted)
-    });
-    let refused_all = || partitions.iter().map(|at| (*at, false)).collect();
-    let results = match asked.await {
-        Ok((Ok(results), _)) => results,
-        Ok((Err(refusal), _)) => {
-            tracing::warn!(%refusal, "the controller takes no ISRs from this broker");
-            return refused_all();
+    let answered = broker.ask_controller(request(broker, proposals)).await;
+    let answer = match answered {
+        Ok(answer) if answer.error_code == ErrorCode::None.code() => answer,
+        Ok(refused) => {
+            let error = ErrorCode::from_code(refused.error_code);
+            tracing::warn!(%error, "the controller takes no ISRs from this broker");
+            AlterPartitionResponse::default()
         }
         Err(error) => {
             tracing::warn!(%error, "the controller could not be asked for other ISRs");
-            return refused_all();
+            AlterPartitionResponse::default()
         }
     };
-    let told = partitions.iter().zip(results);
-    told.map(|(at, result)| match result {
-        Ok(_) => (*at, true),
-        Err(refusal) => {
-            tracing::debug!(topic_id = %at.topic_id, partition = at.partition, %refusal, "another ISR was refused");
-            (*at, false)
+    let mut accepted = BTreeSet::new();
+    for topic in answer.topics {
+        for partition in topic.partitions {
+            let at = TopicPartition {
+                topic_id: topic.topic_id,
+                partition: partition.partition_index,
+            };
+            match ErrorCode::from_code(partition.error_code) {
+                ErrorCode::None => drop(accepted.insert(at)),
+                error => tracing::debug!(
+                    topic_id = %at.topic_id, partition = at.partition, %error,
+                    "another ISR was refused"
+                ),
+            }
         }
-    })
-    .collect()
+    }
+    let told = partitions.into_iter();
+    told.map(|at| (at, accepted.contains(&at))).collect()
+}
+
+fn request(broker: &Broker, proposals: Vec<(TopicPartition, Proposal)>) -> AlterPartitionRequest {
+    let mut topics: Vec<TopicData> = Vec::new();
+    for (at, proposal) in proposals {
+        let members = proposal.isr.into_iter().map(|(id, epoch)| BrokerState {
+            broker_id: id,
+            broker_epoch: epoch,
+            ..Default::default()
+        });
+        let partition = PartitionData {
+            partition_index: at.partition,
+            leader_epoch: proposal.leader_epoch,
+            partition_epoch: proposal.partition_epoch,
+            new_isr_with_epochs: members.collect(),
+            ..Default::default()
+        };
+        let same = |last: &&mut TopicData| last.topic_id == at.topic_id;
+        match topics.last_mut().filter(same) {
+            Some(topic) => topic.partitions.push(partition),
+            None => topics.push(TopicData {
+                topic_id: at.topic_id,
+                partitions: vec![partition],
+                ..Default::default()
+            }),
+        }
+    }
+    AlterPartitionRequest {
+        broker_id: broker.id,
+        broker_epoch: broker.epoch,
+        topics,
+        ..Default::default()
+    }
 }
