@@ -14,6 +14,7 @@ mod epoch_record;
 mod identity;
 mod log;
 mod metadata;
+mod offline;
 pub mod raft;
 
 #[cfg(test)]
@@ -24,5 +25,5 @@ pub use epoch_record::{read_epoch, write_epoch};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use log::{MetadataLog, MetadataLogError, Recovery};
 pub use metadata::Metadata;
+pub use offline::{Offline, OfflineError};
 pub use raft::QuorumError;
-pub use raft::QuorumError as ProposeError;

@@ -123,6 +123,15 @@ impl Metadata {
         }
     }
 
+    /// Ends what runs, without waiting, as a process that is killed.
+    pub fn abandon(&self) {
+        match self {
+            Self::Voter(quorum) => quorum.abandon(),
+            Self::Observer(followed) => followed.close(),
+            Self::Shared(_) => {}
+        }
+    }
+
     /// Stops following, and taking part.
     pub async fn close(&self) {
         match self {

@@ -91,6 +91,17 @@ impl Broker {
         self.controller.image()
     }
 
+    /// The broker to send clients to that look for the controller: the active one where it serves
+    /// clients, else this one, which forwards to it.
+    pub(crate) fn controller_id(&self) -> BrokerId {
+        let image = self.image();
+        let serves = |id: &BrokerId| image.broker(*id).is_some_and(|broker| !broker.fenced);
+        self.controller
+            .controller_id()
+            .filter(serves)
+            .unwrap_or(self.id)
+    }
+
     /// The settings in force.
     pub(crate) fn settings(&self) -> Arc<BrokerSettings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))

@@ -84,6 +84,10 @@ impl BrokerHealth {
         drop(self.watchdog.set(watchdog));
     }
 
+    fn fenced(&self) -> bool {
+        self.life.get().is_some_and(|life| life.told().fenced)
+    }
+
     fn recovery(broker: &Broker) -> (usize, usize) {
         let partitions = &broker.partitions;
         (
@@ -158,6 +162,9 @@ impl Health for BrokerHealth {
                 Err(format!("opening logs, {done} of {total}"))
             }
             Lifecycle::Stopping => Err("stopping".into()),
+            Lifecycle::Running if self.fenced() => {
+                Err("fenced: the controller does not count on this broker".into())
+            }
             // Partitions whose logs are damaged have no leader, and the others are served: /state,
             // /metrics and the metadata tell of them.
             Lifecycle::Running => Ok(()),
@@ -198,6 +205,15 @@ impl Health for BrokerHealth {
         let offline = broker.partitions.offline();
         state["brokerEpoch"] = json!(broker.epoch);
         state["metadataIndex"] = json!(image.index());
+        let fenced = image.brokers().filter(|b| b.fenced).map(|b| b.id);
+        let heard = self.life.get().and_then(|life| life.told().heard);
+        state["controller"] = json!({
+            "activeId": broker.controller.controller_id(),
+            "isActive": broker.controller.is_active(),
+            "lastContactMs": heard.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        });
+        state["fenced"] = json!(self.fenced());
+        state["fencedBrokers"] = json!(fenced.collect::<Vec<_>>());
         state["topics"] = json!(image.topic_count());
         state["partitions"] = json!({
             "open": done,

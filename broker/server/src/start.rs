@@ -1,9 +1,8 @@
 //! Start and stop of a broker.
 
 use crate::broker::{Broker, Lifecycle, new_id};
-use crate::controller::directories::{self, DirectoriesError, metadata_dir};
 use crate::controller::life::{self, Life};
-use crate::controller::{ClusterSettings, Inbox, Node};
+use crate::controller::{Inbox, JoinError, Joined, Node, join};
 use crate::health::BrokerHealth;
 use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
@@ -24,10 +23,7 @@ use tidemark_env::{clock, net as sockets};
 use tidemark_log::OnCorruption;
 use tidemark_model::{BrokerEpoch, Endpoint};
 use tidemark_quorum::decide::{Join, Registration};
-use tidemark_quorum::raft::{Quorum, QuorumConfig, QuorumStartError, TcpDial};
-use tidemark_quorum::{
-    Controller, DirectoryIdentity, IdentityError, Metadata, read_epoch, write_epoch,
-};
+use tidemark_quorum::{Controller, DirectoryIdentity, IdentityError, read_epoch, write_epoch};
 use tokio::sync::watch;
 
 /// Connections get this long to finish what they are at when the broker stops.
@@ -73,12 +69,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// A data directory is not this broker's.
+    /// This node does not come to the metadata.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// What a data directory says of itself cannot be read or written.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The metadata quorum cannot be taken part in.
-    #[error(transparent)]
-    Quorum(#[from] QuorumStartError),
     /// The registration was refused.
     #[error("the broker was not registered: {0}")]
     Refused(String),
@@ -91,15 +87,6 @@ pub enum StartError {
     /// A start-up task ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
-}
-
-impl From<DirectoriesError> for StartError {
-    fn from(error: DirectoriesError) -> Self {
-        match error {
-            DirectoriesError::Identity(error) => Self::Identity(error),
-            DirectoriesError::Quorum(error) => Self::Quorum(error),
-        }
-    }
 }
 
 /// Where a listener can be reached.
@@ -127,7 +114,7 @@ pub struct RunningServer {
     listeners: Vec<Advertised>,
     http: Option<SocketAddr>,
     abandon: Abandon,
-    membership: Option<Member>,
+    member: Option<Member>,
     locks: Vec<DirLock>,
 }
 
@@ -135,6 +122,12 @@ pub struct RunningServer {
 struct Member {
     node: Arc<Node>,
     life: Arc<Life>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.node.metadata.abandon();
+    }
 }
 
 /// Ends the threads of the data directories of a server that is dropped.
@@ -201,20 +194,15 @@ pub async fn start_with(
         locks.push(config.disk.lock_dir(dir).map_err(failed)?);
     }
     // Ports first: a broker that cannot listen must not register.
-    let cluster = ClusterSettings::read(&config.settings);
     let mut acceptors = Vec::with_capacity(settings.listeners.len());
-    let mut quorum_acceptor = None;
-    let mut clients = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
-        let acceptor = bind(listener).await?;
-        if cluster.controller_listener.as_ref() == Some(&listener.name) {
-            quorum_acceptor = Some(acceptor);
-        } else {
-            clients.push(listener);
-            acceptors.push(acceptor);
-        }
+        acceptors.push(bind(listener).await?);
     }
-    let listeners = advertised(&settings, &clients, &acceptors);
+    let of_quorum = match &settings.quorum.listener {
+        Some(listener) => Some(bind(listener).await?),
+        None => None,
+    };
+    let listeners = advertised(&settings, &acceptors);
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let health = Arc::new(BrokerHealth::new(Arc::clone(&metrics), &listeners));
@@ -255,32 +243,19 @@ pub async fn start_with(
             listeners,
             http,
             abandon: Abandon::default(),
-            membership: None,
+            member: None,
             locks,
         });
     }
-    let identities = identify(&config, &dirs, &settings, &cluster, shared.as_deref()).await?;
-    health.identified(&identities);
     let inbox = Arc::new(Inbox::default());
-    let metadata = match shared {
-        Some(controller) => Metadata::Shared(controller),
-        None => {
-            let cluster_id = identities
-                .first()
-                .map(|id| id.cluster_id)
-                .unwrap_or_default();
-            let mut of = QuorumConfig::new(metadata_dir(&dirs), cluster_id, settings.node_id);
-            cluster.apply(&mut of);
-            let (disk, inbox) = (Arc::clone(&config.disk), Arc::clone(&inbox));
-            let quorum = Quorum::start(disk, Arc::new(TcpDial), of, inbox).await?;
-            if let Some(acceptor) = quorum_acceptor {
-                quorum.listen_until_closed(acceptor.into_listener());
-            }
-            Metadata::Voter(quorum)
-        }
-    };
+    let joined = join(&config, &settings, &inbox, of_quorum, shared).await?;
+    let Joined {
+        metadata,
+        identities,
+    } = joined;
+    health.identified(&identities);
     let fixed = Arc::new(config.settings.clone());
-    let node = Node::new(settings.node_id, Arc::new(metadata), cluster, fixed);
+    let node = Node::new(Arc::new(metadata), settings.clone(), fixed);
     inbox.open(&node);
     node.start(stopped.clone());
     let epoch = register(&node, &config, &dirs, &identities, &settings, &listeners).await?;
@@ -370,7 +345,7 @@ pub async fn start_with(
         listeners,
         http,
         abandon: Abandon(Some(partitions)),
-        membership: Some(Member { node, life }),
+        member: Some(Member { node, life }),
         locks,
     })
 }
@@ -408,17 +383,13 @@ async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
 }
 
 /// What clients are told of each listener: `advertised.listeners`, or where it is bound.
-fn advertised(
-    settings: &BrokerSettings,
-    listeners: &[&Listener],
-    acceptors: &[Acceptor],
-) -> Vec<Advertised> {
-    let of_listener = |(listener, acceptor): (&&Listener, &Acceptor)| {
+fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertised> {
+    let of_listener = |(listener, acceptor): (&Listener, &Acceptor)| {
         let told = settings
             .advertised_listeners
             .iter()
             .find(|told| told.name == listener.name)
-            .unwrap_or(*listener);
+            .unwrap_or(listener);
         let host = match told.host.as_str() {
             "" | "0.0.0.0" | "::" => sockets::host_name(),
             host => host.to_string(),
@@ -434,23 +405,12 @@ fn advertised(
             advertised: format!("{host}:{port}"),
         }
     };
-    listeners.iter().zip(acceptors).map(of_listener).collect()
-}
-
-/// Whose the data directories are.
-async fn identify(
-    config: &ServerConfig,
-    dirs: &[PathBuf],
-    settings: &BrokerSettings,
-    cluster: &ClusterSettings,
-    shared: Option<&Controller>,
-) -> Result<Vec<DirectoryIdentity>, StartError> {
-    let (disk, dirs, node_id) = (Arc::clone(&config.disk), dirs.to_vec(), settings.node_id);
-    let new_cluster = config.format_if_empty && cluster.controller_listener.is_none();
-    let member_of = shared.and_then(|controller| controller.image().cluster_id());
-    let opened =
-        task::blocking(move || directories::open(&*disk, &dirs, node_id, new_cluster, member_of));
-    Ok(opened.await??)
+    settings
+        .listeners
+        .iter()
+        .zip(acceptors)
+        .map(of_listener)
+        .collect()
 }
 
 /// Registers this process, and waits until the metadata here say so.
@@ -494,7 +454,7 @@ async fn register(
             .map(|id| id.cluster_id)
             .unwrap_or_default(),
         recorded: recorded.await??,
-        features: Vec::new(),
+        features: crate::features::supported(),
     };
     let epoch = life::register(node, &join)
         .await
@@ -569,8 +529,10 @@ impl RunningServer {
     /// its page cache holds cannot be trusted then: the process should end.
     pub async fn failed(&self) -> String {
         let mut failing = self.failing.clone();
-        match failing.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let failed = failing.wait_for(Option::is_some).await;
+        let failed = failed.map(|reason| reason.clone().unwrap_or_default());
+        match failed {
+            Ok(reason) => reason,
             // Nobody is left who could say so.
             Err(_) => std::future::pending().await,
         }
@@ -586,9 +548,22 @@ impl RunningServer {
         self.marked_failed.as_deref()
     }
 
+    /// Ends as a process that is killed: connections break off, and nothing is closed cleanly. None
+    /// of it runs on when this returns.
+    pub async fn kill(mut self) {
+        let locks = std::mem::take(&mut self.locks);
+        let metadata = self.member.as_ref();
+        let metadata = metadata.map(|member| Arc::clone(&member.node.metadata));
+        drop(self);
+        if let Some(metadata) = metadata {
+            metadata.close().await;
+        }
+        drop(locks);
+    }
+
     /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
     pub async fn shutdown(self) {
-        if let Some(Member { node, life }) = &self.membership {
+        if let Some(Member { node, life }) = &self.member {
             life.leave(node).await;
         }
         if let Some(broker) = &self.broker {
@@ -615,7 +590,7 @@ impl RunningServer {
         {
             tracing::error!(%error, "net threads did not stop");
         }
-        if let Some(member) = self.membership {
+        if let Some(member) = self.member {
             member.node.metadata.close().await;
         }
         // All is written: nothing is left to be abandoned.

@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_quorum::raft::VoterId;
+use tidemark_quorum::{Metadata, QuorumError};
 use tidemark_wire::ErrorCode;
 
 /// A change of the voters.
@@ -47,18 +48,21 @@ pub(crate) fn check_cluster(broker: &Broker, cluster_id: Option<&str>) -> Result
 
 /// Makes a change, and waits until a majority has agreed to it, at most for `patience`.
 pub(crate) async fn change(
-    _: &Arc<Broker>,
+    broker: &Arc<Broker>,
     change: VoterChange,
-    _: Duration,
+    patience: Duration,
 ) -> Result<(), Refused> {
-    let cannot = match change {
-        VoterChange::Add { voter, address } => {
-            format!("voter {voter} at {address} cannot be added")
-        }
-        VoterChange::Remove { voter } => format!("voter {voter} cannot be removed"),
+    let Metadata::Voter(quorum) = &*broker.controller else {
+        let message = "this node is no voter of the metadata quorum";
+        return Err(refused(ErrorCode::NotController, message));
     };
-    Err(refused(
-        ErrorCode::UnsupportedVersion,
-        format!("this broker keeps its metadata alone: {cannot}"),
-    ))
+    let changed = match change {
+        VoterChange::Add { voter, address } => quorum.add_voter(voter, address, patience).await,
+        VoterChange::Remove { voter } => quorum.remove_voter(voter, patience).await,
+    };
+    changed.map_err(|error| match error {
+        // It was not this node's log that failed.
+        QuorumError::Failed(reason) => refused(ErrorCode::InvalidRequest, reason),
+        error => refused(error.error_code(), error.to_string()),
+    })
 }

@@ -60,6 +60,16 @@ pub enum StoreError {
         /// Which directory.
         path: PathBuf,
     },
+    /// The directory has never been in a quorum.
+    #[error(
+        "{} of node {node_id} is in no quorum: only a directory that is can be gone on from", path.display()
+    )]
+    NotAVoter {
+        /// Which directory.
+        path: PathBuf,
+        /// The node it belongs to.
+        node_id: i32,
+    },
     /// The directory has an identity already.
     #[error("{} is formatted already, for node {node_id} of cluster {cluster_id}", path.display())]
     Formatted {

@@ -69,7 +69,7 @@ impl QuorumConfig {
             election_min_ms: 1500,
             election_max_ms: 3000,
             snapshot_after_bytes: 20 * 1024 * 1024,
-            inline: false,
+            inline: tidemark_env::task::is_simulated(),
         }
     }
 }
@@ -371,6 +371,17 @@ impl Quorum {
         Some(leader.node_id)
     }
 
+    /// How far a member has the log, as index of its last entry: on the leader of every member,
+    /// elsewhere of this one.
+    pub fn matched(&self, voter: VoterId) -> Option<u64> {
+        let metrics = self.metrics();
+        if voter == metrics.id {
+            return metrics.last_log_index;
+        }
+        let matched = metrics.replication?.get(&voter).copied().flatten()?;
+        Some(matched.index)
+    }
+
     /// Ends when the log has failed, with why.
     pub async fn failed(&self) -> String {
         let mut metrics = self.server.raft.metrics();
@@ -524,6 +535,14 @@ impl Quorum {
     pub async fn snapshot(&self) -> Result<(), QuorumError> {
         let triggered = self.server.raft.trigger().snapshot().await;
         triggered.map_err(|error| QuorumError::Failed(error.to_string()))
+    }
+
+    /// Ends what it has running, without waiting: what is left ends with the last who holds it.
+    pub fn abandon(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks.drain(..) {
+            task.abort();
+        }
     }
 
     /// Stops taking part and lets go of the directory.

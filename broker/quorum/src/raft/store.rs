@@ -243,7 +243,7 @@ impl Shared {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, mut events: Vec<Event>, done: Done) {
+    pub(super) fn write(&self, mut events: Vec<Event>, done: Done) {
         let committed = self.memory().unsaved_committed.take();
         events.extend(committed.map(Event::Committed));
         self.writer.write(events, done);

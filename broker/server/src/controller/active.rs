@@ -24,6 +24,8 @@ pub(super) async fn run(node: Arc<Node>) {
         return;
     };
     let mut peers = peers::Peers::default();
+    let every = node.settings.leader_imbalance_check_interval_ms;
+    let every = Duration::from_millis(u64::try_from(every).unwrap_or(0));
     let mut acted = None;
     let (mut tended, mut balanced) = (clock::monotonic(), clock::monotonic());
     loop {
@@ -54,8 +56,7 @@ pub(super) async fn run(node: Arc<Node>) {
             tended = clock::monotonic();
             done = tend(&node, &image).await;
         }
-        if let (Ok(()), Some(every)) = (&done, node.settings.rebalance)
-            && balanced.elapsed() >= every
+        if done.is_ok() && node.settings.auto_leader_rebalance_enable && balanced.elapsed() >= every
         {
             balanced = clock::monotonic();
             done = rebalance(&node, &image).await;
@@ -151,7 +152,8 @@ where
 
 /// Gives leaderships back to preferred leaders.
 async fn rebalance(node: &Arc<Node>, image: &Image) -> Result<(), QuorumError> {
-    let percent = node.settings.imbalance_percent;
+    let percent = node.settings.leader_imbalance_per_broker_percentage;
+    let percent = usize::try_from(percent).unwrap_or(0);
     let decide = move |image: &Image, context: Context<'_>| {
         decide::rebalance_leaders(image, context, percent, MOST_MOVED).records
     };

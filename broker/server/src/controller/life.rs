@@ -1,6 +1,6 @@
 //! A broker's life in the cluster: it registers, beats, and leaves.
 
-use super::{ClusterSettings, Node};
+use super::Node;
 use crate::broker::Broker;
 use crate::handlers::broker_registration::{message_of, put_recorded};
 use std::sync::{Arc, OnceLock, Weak};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
 use tidemark_model::BrokerEpoch;
+use tidemark_quorum::Metadata;
 use tidemark_quorum::decide::Join;
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::broker_registration_request::{Feature, Listener};
@@ -137,9 +138,15 @@ impl Life {
 
     /// Beats until the registration is over; gives why it is.
     async fn beat(&self, node: &Arc<Node>, epoch: BrokerEpoch) -> String {
-        let ClusterSettings { heartbeat, .. } = node.settings;
+        let heartbeat = node.settings.broker_heartbeat_interval_ms;
+        let heartbeat = Duration::from_millis(u64::try_from(heartbeat).unwrap_or(0));
         let mut wants = self.want.subscribe();
+        let shared = matches!(*node.metadata, Metadata::Shared(_));
         loop {
+            if shared && !self.told().fenced {
+                // A controller of tests has no sessions, and fences when it is told to.
+                return std::future::pending().await;
+            }
             let want = *wants.borrow_and_update();
             let index = match self.broker.get().and_then(Weak::upgrade) {
                 Some(broker) => broker.applied_index(),

@@ -8,19 +8,19 @@
 //! behalf of a client: it may have been carried out.
 
 mod active;
-pub(crate) mod directories;
 mod forward;
+mod joining;
 pub(crate) mod life;
 mod peers;
 mod requests;
-mod settings;
 
 pub(crate) use forward::Inbox;
-pub(crate) use settings::ClusterSettings;
+pub use joining::JoinError;
+pub(crate) use joining::{Joined, join};
 
 use crate::broker::Broker;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use tidemark_config::ConfigMap;
+use tidemark_config::{BrokerSettings, ConfigMap};
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
 use tidemark_model::{BrokerEpoch, BrokerId, Image, Partition};
@@ -45,7 +45,7 @@ struct Heard {
 pub(crate) struct Node {
     pub(crate) id: BrokerId,
     pub(crate) metadata: Arc<Metadata>,
-    pub(crate) settings: ClusterSettings,
+    pub(crate) settings: BrokerSettings,
     /// Settings from file and command line.
     fixed: Arc<ConfigMap>,
     /// Sessions go by the time since then.
@@ -59,13 +59,12 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
-        id: BrokerId,
         metadata: Arc<Metadata>,
-        settings: ClusterSettings,
+        settings: BrokerSettings,
         fixed: Arc<ConfigMap>,
     ) -> Arc<Node> {
         Arc::new(Node {
-            id,
+            id: settings.node_id,
             metadata,
             settings,
             fixed,
@@ -104,6 +103,10 @@ impl Node {
         }
     }
 
+    fn session_ms(&self) -> i64 {
+        self.settings.broker_session_timeout_ms.into()
+    }
+
     fn now_ms(&self) -> i64 {
         i64::try_from(self.origin.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
@@ -119,10 +122,10 @@ impl Node {
         let heard = guard.get_or_insert_with(|| Heard {
             epoch,
             since,
-            sessions: Sessions::begin(image, now, self.settings.session_ms),
+            sessions: Sessions::begin(image, now, self.session_ms()),
         });
         if heard.epoch != epoch {
-            heard.sessions = Sessions::begin(image, now, self.settings.session_ms);
+            heard.sessions = Sessions::begin(image, now, self.session_ms());
         } else if heard.since != since {
             heard.sessions.grant_all(image, now);
         }

@@ -43,11 +43,11 @@ impl Peers {
             if self.watched.contains_key(&at) || up(broker.id, broker.epoch).is_none() {
                 continue;
             }
-            let named = node.settings.inter_broker_listener.as_deref();
+            let named = &node.settings.inter_broker_listener;
             let endpoint = broker
                 .endpoints
                 .iter()
-                .find(|endpoint| named.is_none_or(|named| endpoint.name == named));
+                .find(|endpoint| endpoint.name == *named);
             if let Some(endpoint) = endpoint {
                 let watching = watch(Arc::downgrade(node), at, address(endpoint));
                 self.watched

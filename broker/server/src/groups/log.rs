@@ -3,7 +3,7 @@
 //! **Invariant:** nothing of it is used in another epoch. Offsets below which all was committed in
 //! one may hold another leader's records in the next.
 
-use crate::partition::{Acks, Bounds, Partition};
+use crate::partition::{Acks, Bounds, NotServed, Partition, refused};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, ReplayError};
@@ -53,10 +53,18 @@ impl GroupLog {
         Arc::ptr_eq(&self.partition, partition) && self.leader_epoch == leader_epoch
     }
 
-    /// Where it begins and ends, while this broker leads it in the epoch.
+    /// Where it begins and ends, while this broker leads it in the epoch and serves.
     pub(super) fn bounds(&self) -> Option<Bounds> {
-        let (_, bounds) = self.partition.leading(self.leader_epoch).ok()?;
-        Some(bounds)
+        let led = self.partition.leading(self.leader_epoch).ok()?;
+        Some(led.1)
+    }
+
+    /// Waits until this broker has begun to serve as the leader, or will not, at most for
+    /// `timeout`.
+    pub(super) async fn wait_serving(&self, timeout: Duration) {
+        let acks = Arc::new(Acks::new(1));
+        self.partition.when_serving(&acks);
+        acks.wait(timeout).await;
     }
 
     /// Why it takes no more records, if so.
@@ -92,7 +100,8 @@ impl GroupLog {
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
         match self.partition.append_in(self.leader_epoch, &batch, now_ms) {
-            Err(_) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(NotServed::Closed) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(NotServed::Refused(refusal)) => Err(refused(refusal)),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),
             Ok(Err(_)) => Err(ErrorCode::KafkaStorageError),

@@ -41,7 +41,7 @@ pub(crate) async fn handle(
             .cluster_id()
             .map(|id| id.to_string())
             .unwrap_or_default(),
-        controller_id: broker.id,
+        controller_id: broker.controller_id(),
         brokers: brokers.collect(),
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
             operations::OF_CLUSTER

@@ -1,6 +1,7 @@
 //! DescribeQuorum (KIP-595): who keeps the metadata, and how far each has it.
 
 use super::prelude::*;
+use tidemark_quorum::Metadata;
 use tidemark_wire::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
@@ -14,18 +15,31 @@ pub(crate) async fn handle(
     context: &Context,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
-    let image = broker.image();
     // Directories and nodes are told from version 2 on (KIP-853).
-    let registered = image.broker(broker.id).filter(|_| context.version >= 2);
-    // One broker keeps the metadata alone: what it has published is what is durable.
-    let voter = ReplicaState {
-        replica_id: broker.id,
-        replica_directory_id: registered
-            .and_then(|own| own.directories.first().copied())
-            .unwrap_or_default(),
-        log_end_offset: i64::try_from(image.index()).unwrap_or(i64::MAX),
-        ..Default::default()
+    let tell = context.version >= 2;
+    let watched = broker.controller.watch();
+    let fold = watched.borrow().clone();
+    let membership = fold.membership.membership().clone();
+    let quorum = match &*broker.controller {
+        Metadata::Voter(quorum) => Some(quorum),
+        _ => None,
     };
+    let voters: Vec<ReplicaState> = membership
+        .voter_ids()
+        .map(|voter| ReplicaState {
+            replica_id: voter.node_id,
+            replica_directory_id: match tell {
+                true => voter.directory_id,
+                false => Uuid::ZERO,
+            },
+            log_end_offset: quorum
+                .and_then(|quorum| quorum.matched(voter))
+                .map_or(-1, |last| end(last.saturating_add(1))),
+            ..Default::default()
+        })
+        .collect();
+    let term = quorum.map(|quorum| quorum.status().term);
+    let term = term.or(fold.applied.map(|applied| applied.leader_id.term));
     let topics = request.topics.into_iter().map(|topic| TopicData {
         partitions: topic
             .partitions
@@ -43,11 +57,10 @@ pub(crate) async fn handle(
                 }
                 PartitionData {
                     partition_index: 0,
-                    leader_id: broker.id,
-                    // It has led since the cluster began.
-                    leader_epoch: 1,
-                    high_watermark: voter.log_end_offset,
-                    current_voters: vec![voter.clone()],
+                    leader_id: broker.controller.controller_id().unwrap_or(-1),
+                    leader_epoch: i32::try_from(term.unwrap_or(0)).unwrap_or(i32::MAX),
+                    high_watermark: end(fold.next_index()),
+                    current_voters: voters.clone(),
                     ..Default::default()
                 }
             })
@@ -55,23 +68,29 @@ pub(crate) async fn handle(
         topic_name: topic.topic_name,
         ..Default::default()
     });
-    let nodes = registered.map(|own| Node {
-        node_id: own.id,
-        listeners: own
-            .endpoints
-            .iter()
-            .map(|endpoint| Listener {
-                name: endpoint.name.clone(),
-                host: endpoint.host.clone(),
-                port: endpoint.port,
+    let nodes = membership.nodes().filter_map(|(voter, node)| {
+        let (host, port) = node.address.rsplit_once(':')?;
+        Some(Node {
+            node_id: voter.node_id,
+            listeners: vec![Listener {
+                name: "CONTROLLER".to_owned(),
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: port.parse().ok()?,
                 ..Default::default()
-            })
-            .collect(),
-        ..Default::default()
+            }],
+            ..Default::default()
+        })
     });
     DescribeQuorumResponse {
         topics: topics.collect(),
-        nodes: nodes.into_iter().collect(),
+        nodes: match tell {
+            true => nodes.collect(),
+            false => Vec::new(),
+        },
         ..Default::default()
     }
+}
+
+fn end(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
 }

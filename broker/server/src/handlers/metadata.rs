@@ -92,7 +92,7 @@ pub(crate) async fn handle(
     MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: leaders.image.cluster_id().map(|id| id.to_string()),
-        controller_id: broker.id,
+        controller_id: broker.controller_id(),
         topics,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
             operations::OF_CLUSTER

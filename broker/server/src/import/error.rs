@@ -1,10 +1,11 @@
 //! Why an import does not happen.
 
 use super::SourceError;
+use crate::format::FormatError;
 use std::path::{Path, PathBuf};
 use tidemark_config::ConfigError;
 use tidemark_log::import::ImportError;
-use tidemark_quorum::ProposeError;
+use tidemark_quorum::OfflineError;
 use tidemark_quorum::decide::Refusal;
 
 /// Why nothing was imported.
@@ -170,12 +171,12 @@ pub enum ImportFailure {
         /// Why.
         error: std::io::Error,
     },
-    /// The metadata cannot be read.
+    /// The data directories are not a broker's.
     #[error(transparent)]
-    Metadata(#[from] tidemark_quorum::StartError),
-    /// The metadata cannot be changed.
+    Format(#[from] FormatError),
+    /// The metadata cannot be read or changed.
     #[error(transparent)]
-    Propose(#[from] ProposeError),
+    Metadata(#[from] OfflineError),
 }
 
 /// A disk's error with the directory that it is about.

@@ -13,6 +13,7 @@ pub use error::ImportFailure;
 pub use source::SourceError;
 
 use crate::broker::new_id;
+use crate::format::{FormatError, quorum_dir, read_formatted};
 use error::failed;
 use source::{Found, Sources};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use tidemark_log::import::{ImportArgs, ImportError, Imported, import_partition};
 use tidemark_log::topic_id_of;
 use tidemark_model::{Broker, ConfigResource, Image, MetadataRecord, Topic, TopicId};
 use tidemark_quorum::decide::{self, Context, Decision, MorePartitions, NewTopic, Refusal};
-use tidemark_quorum::{Controller, DirectoryIdentity, StartError};
+use tidemark_quorum::{DirectoryIdentity, Offline};
 use tidemark_wal::{LogId, RingId};
 
 /// Copies that are not whole yet are in here, in each data directory.
@@ -182,7 +183,7 @@ struct Import<'a> {
     config: &'a ImportConfig,
     settings: BrokerSettings,
     dirs: Vec<PathBuf>,
-    controller: Arc<Controller>,
+    metadata: Offline,
     image: Arc<Image>,
     broker: Arc<Broker>,
 }
@@ -193,17 +194,25 @@ impl<'a> Import<'a> {
         settings: BrokerSettings,
         dirs: Vec<PathBuf>,
     ) -> Result<Self, ImportFailure> {
-        let none = || StartError::NoDirectory;
+        let mut settings = settings;
+        let none = || ImportFailure::NoBroker {
+            path: PathBuf::new(),
+        };
         let first = dirs.first().ok_or_else(none)?;
         let identity =
-            DirectoryIdentity::read(&*config.disk, first).map_err(StartError::Identity)?;
+            DirectoryIdentity::read(&*config.disk, first).map_err(FormatError::Identity)?;
         // Nobody needs to know the number of the broker whose data it is.
-        let node_id = match (config.settings.contains_key("node.id"), &identity) {
-            (false, Some(identity)) => identity.node_id,
-            _ => settings.node_id,
-        };
-        let controller = Controller::start(&config.disk, &dirs, node_id, new_id)?.controller;
-        let image = controller.image();
+        if let (false, Some(identity)) = (config.settings.contains_key("node.id"), &identity) {
+            settings.node_id = identity.node_id;
+        }
+        let node_id = settings.node_id;
+        let formatted = read_formatted(&config.disk, &settings)?;
+        let formatted = formatted.map_err(|unformatted| ImportFailure::NoBroker {
+            path: unformatted.0.first().unwrap_or(first).clone(),
+        })?;
+        let dir = quorum_dir(&settings);
+        let metadata = Offline::new(config.disk.clone(), dir, formatted.cluster_id, node_id);
+        let image = metadata.image()?;
         let no_broker = || ImportFailure::NoBroker {
             path: first.clone(),
         };
@@ -218,7 +227,7 @@ impl<'a> Import<'a> {
             config,
             settings,
             dirs,
-            controller,
+            metadata,
             image,
             broker,
         })
@@ -513,11 +522,11 @@ impl<'a> Import<'a> {
     }
 
     fn propose(&self, records: Vec<MetadataRecord>) -> Result<(), ImportFailure> {
-        let decided = |_: &Image| Decision {
+        let decided = move |_: &Image| Decision {
             records,
             result: (),
         };
-        self.controller.propose(decided)?;
+        self.metadata.propose(decided)?;
         Ok(())
     }
 

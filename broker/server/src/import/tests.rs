@@ -1,6 +1,7 @@
 //! Imports that fail or lose power at every step.
 
 use super::*;
+use crate::format::{Voters, format};
 use std::path::PathBuf;
 use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, MemDisk, OpenMode};
 use tidemark_log::{Known, Log, LogConfig, OnCorruption, OpenArgs};
@@ -49,15 +50,15 @@ fn disk() -> MemDisk {
         }
         disk.sync_filesystem(&PathBuf::from("/")).expect("a sync");
     }
-    let started = start(&disk);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let settings = ConfigMap::from([("log.dirs".into(), "/data".into())]);
+    let settings = BrokerSettings::resolve(crate::start::layers(&settings)).expect("settings");
+    let formatted = format(&shared, &settings, None, &Voters::Standalone, new_id);
+    let formatted = formatted.expect("an empty directory");
     let registration = Registration {
         broker_id: 0,
         incarnation_id: new_id(),
-        directories: started
-            .directories
-            .iter()
-            .map(|dir| dir.directory_id)
-            .collect(),
+        directories: formatted.directories.iter().map(|dir| dir.1).collect(),
         endpoints: vec![Endpoint {
             name: "PLAINTEXT".into(),
             host: "h".into(),
@@ -66,15 +67,18 @@ fn disk() -> MemDisk {
         }],
         rack: None,
     };
-    let decide = |image: &Image| register_broker(image, &registration, LostDirectories::Refuse);
-    let (registered, _) = started.controller.propose(decide).expect("durable");
+    let decide =
+        move |image: &Image| register_broker(image, &registration, LostDirectories::Refuse);
+    let (registered, _) = metadata(&disk).propose(decide).expect("durable");
     registered.expect("a broker");
     disk
 }
 
-fn start(disk: &MemDisk) -> tidemark_quorum::Started {
+fn metadata(disk: &MemDisk) -> Offline {
+    let identity = DirectoryIdentity::read(disk, &PathBuf::from("/data")).expect("sound");
+    let cluster_id = identity.expect("an identity").cluster_id;
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Controller::start(&disk, &[PathBuf::from("/data")], 0, new_id).expect("metadata")
+    Offline::new(disk, PathBuf::from("/data/metadata"), cluster_id, 0)
 }
 
 fn import(disk: &MemDisk) -> Result<ImportReport, ImportFailure> {
@@ -115,7 +119,7 @@ fn open(disk: &MemDisk, index: i32, topic_id: Uuid) -> Log {
 
 /// The topic is not there, or is there with everything in it.
 fn whole_or_absent(disk: &MemDisk) -> bool {
-    let image = start(disk).controller.image();
+    let image = metadata(disk).image().expect("sound");
     let Some(topic) = image.topic("t") else {
         return false;
     };

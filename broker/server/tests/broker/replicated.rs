@@ -26,13 +26,13 @@ const LEADERS_ONLY: i16 = 10;
 pub struct Cluster {
     controller: Arc<Controller>,
     dirs: Vec<TempDir>,
-    nodes: Vec<Option<RunningServer>>,
+    pub nodes: Vec<Option<RunningServer>>,
     settings: Vec<(String, String)>,
 }
 
 impl Cluster {
     /// Three brokers with these settings on top.
-    async fn start(settings: &[(&str, &str)]) -> Cluster {
+    pub async fn start(settings: &[(&str, &str)]) -> Cluster {
         let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
         let first = vec![dirs[0].path().to_path_buf()];
@@ -57,7 +57,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, id: usize) {
+    pub async fn start_node(&mut self, id: usize) {
         let fixed = [
             ("node.id", id.to_string()),
             ("listeners", "PLAINTEXT://127.0.0.1:0".to_string()),
@@ -89,15 +89,15 @@ impl Cluster {
         self.nodes[id as usize].as_ref().expect("it runs")
     }
 
-    async fn connect(&self, id: BrokerId) -> Connection {
+    pub async fn connect(&self, id: BrokerId) -> Connection {
         Connection::open(self.node(id)).await
     }
 
-    fn image(&self) -> Arc<Image> {
+    pub fn image(&self) -> Arc<Image> {
         self.controller.image()
     }
 
-    fn state(&self, topic: &str) -> Partition {
+    pub fn state(&self, topic: &str) -> Partition {
         let image = self.image();
         let topic = image.topic(topic).expect("the topic");
         Partition::clone(topic.partition(0).expect("its partition"))
@@ -129,7 +129,7 @@ impl Cluster {
         decided.expect("the change is made").0
     }
 
-    fn fence(&self, id: BrokerId) {
+    pub fn fence(&self, id: BrokerId) {
         self.change(|image, context| Decision {
             records: decide::fence_brokers(image, context, &[id]),
             result: (),

@@ -408,3 +408,72 @@ fn a_voter_whose_disk_has_failed_tells_observers_so_instead_of_nothing_at_once()
         observer.abort();
     });
 }
+
+#[test]
+fn one_directory_goes_on_alone_after_the_majority_is_lost_and_takes_others_in_again() {
+    paused(async {
+        for snapshot_after_bytes in [1 << 20, 500] {
+            let mut cluster = Cluster::begin(3).await;
+            cluster.snapshot_after_bytes = snapshot_after_bytes;
+            let leader = cluster.wait_active().await;
+            put(&cluster.at(leader), "a").await.unwrap();
+            cluster.settle().await;
+            let survivor = (leader + 1) % 3;
+            for id in 0..3 {
+                cluster.kill(id, Some(1)).await;
+            }
+            // Started again alone it never leads: it does not know what the others have.
+            cluster.start(survivor).await;
+            clock::sleep(Duration::from_secs(30)).await;
+            assert_eq!(cluster.active(), None);
+            let disk: Arc<dyn tidemark_env::disk::Disk> =
+                Arc::new(cluster.disks[&survivor].clone());
+            let in_use = force(&disk, &dir()).unwrap_err();
+            assert!(matches!(in_use, StoreError::InUse { .. }), "{in_use}");
+            cluster.kill(survivor, None).await;
+
+            let disk: Arc<dyn tidemark_env::disk::Disk> =
+                Arc::new(cluster.disks[&survivor].clone());
+            let found = inspect(&disk, &dir()).unwrap();
+            assert!(is_set(&found.all.image, "a"));
+            let identity = force(&disk, &dir()).unwrap();
+            assert_eq!(identity.voter, voter(survivor, 1));
+            drop(disk);
+            cluster.disks[&survivor].crash_torn(2);
+            cluster.start(survivor).await;
+            assert_eq!(cluster.wait_active().await, survivor);
+            assert!(is_set(&cluster.at(survivor).image(), "a"));
+            put(&cluster.at(survivor), "b").await.unwrap();
+
+            // Another node, with a directory of its own.
+            let newcomer = (survivor + 1) % 3;
+            cluster.format(newcomer, 2, None);
+            cluster.start(newcomer).await;
+            let leading = cluster.at(survivor);
+            let patience = Duration::from_secs(30);
+            leading
+                .add_voter(voter(newcomer, 2), node(newcomer).address, patience)
+                .await
+                .unwrap();
+            put(&leading, "c").await.unwrap();
+            drop(leading);
+            cluster.settle().await;
+            assert!(is_set(&cluster.at(newcomer).image(), "b"));
+            cluster.end().await;
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_was_in_no_quorum_is_not_gone_on_from() {
+    paused(async {
+        let mut cluster = Cluster::new();
+        cluster.format(0, 1, None);
+        let disk: Arc<dyn tidemark_env::disk::Disk> = Arc::new(cluster.disks[&0].clone());
+        let error = force(&disk, &dir()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::NotAVoter { node_id: 0, .. }),
+            "{error}"
+        );
+    });
+}

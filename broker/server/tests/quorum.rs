@@ -1,0 +1,257 @@
+//! Three brokers in this process that keep their metadata together, over real sockets and disks.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are helpers of tests"
+)]
+
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "common/mod.rs"]
+mod common;
+
+use common::{Connection, get};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
+use tidemark_env::clock;
+use tidemark_env::disk::{Disk, FileDisk};
+use tidemark_server::{InitialVoter, RunningServer, ServerConfig, Voters};
+use tidemark_wire::messages::create_topics_request::CreatableTopic;
+use tidemark_wire::messages::{CreateTopicsRequest, DescribeQuorumRequest, MetadataRequest};
+use tidemark_wire::{ErrorCode, Uuid};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+struct Cluster {
+    dirs: Vec<TempDir>,
+    settings: Vec<ConfigMap>,
+    nodes: Vec<Option<RunningServer>>,
+}
+
+async fn run(settings: ConfigMap) -> RunningServer {
+    let config = ServerConfig {
+        settings,
+        disk: Arc::new(FileDisk::new()),
+        net_threads: 1,
+        cut_corrupt_logs: false,
+        format_if_empty: false,
+    };
+    tidemark_server::start(config).await.expect("it starts")
+}
+
+impl Cluster {
+    async fn start() -> Cluster {
+        let mut ports = Vec::new();
+        for _ in 0..3 {
+            let listener = tidemark_env::net::listen("127.0.0.1:0").await.unwrap();
+            ports.push(listener);
+        }
+        let ports: Vec<u16> = ports
+            .iter()
+            .map(|listener| listener.local_addr().unwrap().port())
+            .collect();
+        let voters = ports.iter().zip(0..).map(|(port, id)| InitialVoter {
+            node_id: id,
+            address: format!("127.0.0.1:{port}"),
+            directory_id: Uuid([id as u8 + 1; 16]),
+        });
+        let voters = Voters::Initial(voters.collect());
+        let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let mut settings = Vec::new();
+        for (id, port) in ports.iter().enumerate() {
+            let listeners = format!("PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:{port}");
+            let own = [
+                ("node.id", id.to_string()),
+                ("listeners", listeners),
+                ("controller.listener.names", "CONTROLLER".to_owned()),
+                ("controller.quorum.election.timeout.ms", "600".to_owned()),
+                ("broker.heartbeat.interval.ms", "500".to_owned()),
+                ("broker.session.timeout.ms", "20000".to_owned()),
+                ("http.listen", "127.0.0.1:0".to_owned()),
+                ("log.dirs", dirs[id].path().display().to_string()),
+                ("default.replication.factor", "3".to_owned()),
+                ("offsets.topic.num.partitions", "1".to_owned()),
+            ];
+            let own: ConfigMap = own
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            let none = ConfigMap::new();
+            let layers = BrokerLayers {
+                dynamic: &none,
+                dynamic_default: &none,
+                fixed: &own,
+            };
+            let resolved = BrokerSettings::resolve(layers).unwrap();
+            let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
+            let cluster_id = Some(Uuid([9; 16]));
+            let no_ids = || panic!("all ids are given");
+            tidemark_server::format(&disk, &resolved, cluster_id, &voters, no_ids).unwrap();
+            settings.push(own);
+        }
+        let [a, b, c] = [0, 1, 2].map(|id: usize| run(settings[id].clone()));
+        let (a, b, c) = tokio::join!(a, b, c);
+        Cluster {
+            dirs,
+            settings,
+            nodes: vec![Some(a), Some(b), Some(c)],
+        }
+    }
+
+    fn node(&self, id: i32) -> &RunningServer {
+        self.nodes[id as usize].as_ref().expect("it runs")
+    }
+
+    async fn kill(&mut self, id: i32) {
+        let node = self.nodes[id as usize].take().expect("it runs");
+        node.kill().await;
+    }
+
+    async fn restart(&mut self, id: i32) {
+        self.nodes[id as usize] = Some(run(self.settings[id as usize].clone()).await);
+    }
+
+    /// The active controller, once `of` knows one that is none of `not`.
+    async fn controller(&self, of: i32, not: &[i32]) -> i32 {
+        let mut c = Connection::open(self.node(of)).await;
+        let deadline = clock::monotonic() + PATIENCE;
+        loop {
+            let quorum = c.ask(&describe(), 2).await;
+            let leader = quorum.topics[0].partitions[0].leader_id;
+            if leader >= 0 && !not.contains(&leader) {
+                return leader;
+            }
+            assert!(clock::monotonic() < deadline, "no controller in time");
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn create(&self, through: i32, name: &str) {
+        let mut c = Connection::open(self.node(through)).await;
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: name.to_owned(),
+                num_partitions: 1,
+                replication_factor: -1,
+                ..Default::default()
+            }],
+            timeout_ms: 10_000,
+            ..Default::default()
+        };
+        let deadline = clock::monotonic() + PATIENCE;
+        loop {
+            let response = c.ask(&request, 7).await;
+            match ErrorCode::from_code(response.topics[0].error_code) {
+                ErrorCode::None => break,
+                ErrorCode::NotController => {
+                    assert!(clock::monotonic() < deadline, "no controller in time");
+                }
+                error => panic!("{error:?}: {:?}", response.topics[0].error_message),
+            }
+        }
+        // Whoever created it finds it at once.
+        let metadata = c.ask(&MetadataRequest::default(), 12).await;
+        let mut topics = metadata.topics.iter();
+        assert!(topics.any(|topic| topic.name.as_deref() == Some(name)));
+    }
+
+    async fn up(&self, as_seen_by: i32) -> Vec<i32> {
+        let mut c = Connection::open(self.node(as_seen_by)).await;
+        let metadata = c.ask(&MetadataRequest::default(), 12).await;
+        metadata
+            .brokers
+            .iter()
+            .map(|broker| broker.node_id)
+            .collect()
+    }
+
+    async fn until_up(&self, as_seen_by: i32, expected: &[i32]) {
+        let deadline = clock::monotonic() + PATIENCE;
+        while self.up(as_seen_by).await != expected {
+            assert!(clock::monotonic() < deadline, "never up: {expected:?}");
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn epoch(&self, id: i32) -> i64 {
+        let state = get(self.node(id), "/state").await.1;
+        let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+        state["brokerEpoch"].as_i64().unwrap()
+    }
+
+    async fn stop(self) {
+        for node in self.nodes.into_iter().flatten() {
+            node.kill().await;
+        }
+        drop(self.dirs);
+    }
+}
+
+fn describe() -> DescribeQuorumRequest {
+    use tidemark_wire::messages::describe_quorum_request::{PartitionData, TopicData};
+    DescribeQuorumRequest {
+        topics: vec![TopicData {
+            topic_name: "__cluster_metadata".into(),
+            partitions: vec![PartitionData::default()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_brokers_keep_their_metadata_together_and_outlive_the_controller() {
+    let mut cluster = Cluster::start().await;
+    cluster.until_up(0, &[0, 1, 2]).await;
+    for id in 0..3 {
+        cluster.create(id, &format!("through-{id}")).await;
+    }
+    let controller = cluster.controller(0, &[]).await;
+    let mut others = vec![0, 1, 2];
+    others.retain(|id| *id != controller);
+    let began = clock::monotonic();
+    let epoch = cluster.epoch(controller).await;
+    cluster.kill(controller).await;
+    // Far sooner than its session of 20 s ends: its port refuses the next controller.
+    cluster.until_up(others[0], &others).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    cluster.controller(others[0], &[controller]).await;
+    cluster.create(others[0], "after").await;
+    cluster.create(others[1], "after-that").await;
+    cluster.restart(controller).await;
+    cluster.until_up(others[1], &[0, 1, 2]).await;
+    assert!(cluster.epoch(controller).await > epoch);
+    cluster.create(controller, "again").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_is_fenced_at_once_and_a_stopped_one_too() {
+    let mut cluster = Cluster::start().await;
+    cluster.until_up(0, &[0, 1, 2]).await;
+    let controller = cluster.controller(0, &[]).await;
+    let mut others = vec![0, 1, 2];
+    others.retain(|id| *id != controller);
+    let began = clock::monotonic();
+    cluster.kill(others[0]).await;
+    let mut left = vec![controller, others[1]];
+    left.sort_unstable();
+    cluster.until_up(controller, &left).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    cluster.restart(others[0]).await;
+    cluster.until_up(controller, &[0, 1, 2]).await;
+    // A clean stop leaves nothing to be waited for.
+    let node = cluster.nodes[others[1] as usize].take().unwrap();
+    node.shutdown().await;
+    let mut left = vec![controller, others[0]];
+    left.sort_unstable();
+    cluster.until_up(controller, &left).await;
+    cluster.stop().await;
+}
