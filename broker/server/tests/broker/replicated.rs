@@ -480,11 +480,11 @@ async fn a_consumer_that_waits_at_a_follower_is_woken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_topic_does_not_wait_for_the_end_of_a_parked_fetch() {
-    let cluster = Cluster::start(&[
+    let settings = [
         ("replica.fetch.wait.max.ms", "20000"),
-        ("replica.lag.time.max.ms", "30000"),
-    ])
-    .await;
+        ("replica.lag.time.max.ms", "60000"),
+    ];
+    let cluster = Cluster::start(&settings).await;
     let first = cluster.topic("t0", &[]).await;
     let mut c = cluster.connect(first).await;
     assert_eq!(produce_with(&mut c, "t0", ALL, "parks").await.error_code, 0);
