@@ -58,6 +58,8 @@ impl Two {
             ),
             ("http.listen", "127.0.0.1:0"),
             ("log.dirs", &log_dirs),
+            // The other one takes nothing.
+            ("min.insync.replicas", "1"),
         ];
         let all = own.iter().chain(settings);
         let server = crate::start(ServerConfig {
