@@ -43,6 +43,7 @@ async fn commit_at(cluster: &Cluster, id: i32, offset: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_survives_its_coordinator() {
     let mut cluster = Cluster::start(&[]).await;
+    cluster.topic("t", &[]).await;
     until("there is a coordinator", async || {
         coordinator(&cluster, 0).await.is_some()
     })

@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// A topic of one partition; gives its leader.
-    async fn topic(&self, name: &str, configs: &[(&str, &str)]) -> BrokerId {
+    pub async fn topic(&self, name: &str, configs: &[(&str, &str)]) -> BrokerId {
         let mut c = self.connect(0).await;
         let response = c.ask(&create(name, 1, configs), 7).await;
         assert_eq!(response.topics[0].error_code, 0, "{response:?}");
