@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tidemark_config::ConfigMap;
 
-use super::serve;
+use super::{format, serve};
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 
@@ -79,12 +79,16 @@ pub fn read_settings(file: &Path) -> Result<ConfigMap, Failure> {
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let mut settings = read_settings(&args.config)?;
-    settings.extend(args.set);
-    let server = serve::start(settings, args.cut_corrupt_logs).await?;
+    settings.extend(args.set.iter().cloned());
+    if serve::FORMATTED_FIRST {
+        let resolved = format::resolve(&settings)?;
+        format::require_formatted(&args.config, &args.set, &resolved).await?;
+    }
+    let servers = vec![serve::start(settings, args.cut_corrupt_logs, 0).await?];
     let signals = serve::StopSignals::take()?;
-    context.out.line(&serve::greeting(&server))?;
+    context.out.line(&serve::greeting(&servers))?;
     context.out.flush()?;
-    serve::until_signal(server, signals).await
+    serve::until_signal(servers, signals).await
 }
 
 #[cfg(test)]
