@@ -58,9 +58,6 @@ pub enum FormatError {
     /// The quorum's directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// These directories were never formatted, or not to the end.
-    #[error("not formatted: {}", names(.0))]
-    Unformatted(Vec<PathBuf>),
     /// A node that joins has to be told what.
     #[error(
         "node {0} begins no quorum, so it joins a cluster that there is: say which by its cluster id"
@@ -69,7 +66,7 @@ pub enum FormatError {
     /// There was a quorum, and its directory is gone: a new one would know of no topic, and all
     /// records would be taken for a stranger's.
     #[error(
-        "{} holds {entry} of a cluster that there was, so {} is to join its quorum: format it without initial voters", path.display(), quorum.display()
+        "{} holds {entry}, so there was a quorum before, and {} is not formatted: bring that directory back, or, where other controllers keep the metadata, format it without initial voters", path.display(), quorum.display()
     )]
     Used {
         /// The directory.
@@ -138,10 +135,10 @@ pub enum FormatError {
     NoListener,
 }
 
-fn names(paths: &[PathBuf]) -> String {
-    let each: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
-    each.join(", ")
-}
+/// Directories that were never formatted, or not to the end.
+#[derive(Debug, thiserror::Error)]
+#[error("not formatted: {}", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
+pub struct Unformatted(pub Vec<PathBuf>);
 
 /// The directory of the quorum's log.
 pub fn quorum_dir(settings: &BrokerSettings) -> PathBuf {
@@ -262,10 +259,10 @@ impl Found {
     }
 
     /// All of it, where nothing is missing.
-    fn whole(self, node_id: BrokerId) -> Result<Formatted, FormatError> {
+    fn whole(self, node_id: BrokerId) -> Result<Formatted, Unformatted> {
         let missing = self.missing();
         let Some(cluster_id) = self.cluster_id().filter(|_| missing.is_empty()) else {
-            return Err(FormatError::Unformatted(missing));
+            return Err(Unformatted(missing));
         };
         let known = self.known();
         Ok(Formatted {
@@ -283,18 +280,18 @@ impl Found {
 /// that is none of them). Blocks.
 ///
 /// # Errors
-/// [`FormatError::Unformatted`] where there are some without one; directories that are not of this
-/// node, or not of one cluster.
+/// [`Unformatted`] inside of `Ok` where there are some without one; directories that are not of
+/// this node, or not of one cluster.
 pub fn read_formatted(
     disk: &Arc<dyn Disk>,
     settings: &BrokerSettings,
-) -> Result<Formatted, FormatError> {
-    Found::read(&**disk, settings, None)?.whole(settings.node_id)
+) -> Result<Result<Formatted, Unformatted>, FormatError> {
+    Ok(Found::read(&**disk, settings, None)?.whole(settings.node_id))
 }
 
 /// Formats the directories of the node that `settings` describe: those that have no identity yet.
 /// Where `cluster_id` is not given, it is that of a directory that has one, else `new_id` makes it
-/// up. Blocks.
+/// up. Blocks. Whoever calls holds the locks of the directories.
 ///
 /// # Errors
 /// [`FormatError::Already`] where nothing is left to be done; see the others.
@@ -307,7 +304,6 @@ pub fn format(
 ) -> Result<Formatted, FormatError> {
     let (disk, node_id) = (&**disk, settings.node_id);
     let named = check_voters(settings, voters)?;
-    // Before the locks: a broker that runs in them is formatted.
     let found = Found::read(disk, settings, cluster_id)?;
     if found.missing().is_empty() {
         return Err(FormatError::Already {
@@ -316,15 +312,6 @@ pub fn format(
             node_id,
         });
     }
-    let mut locks = Vec::with_capacity(found.dirs.len());
-    for (dir, _) in &found.dirs {
-        let failed = |source| IdentityError::Io {
-            path: dir.clone(),
-            source,
-        };
-        locks.push(disk.lock_dir(dir).map_err(failed)?);
-    }
-    let found = Found::read(disk, settings, cluster_id)?;
     check_unused(disk, &found, voters)?;
     let cluster_id = match cluster_id.or_else(|| found.cluster_id()) {
         Some(cluster_id) => cluster_id,

@@ -31,7 +31,7 @@ mod voters;
 
 pub use controller::JoinError;
 pub use format::{
-    FormatError, Formatted, InitialVoter, Voters, format, quorum_dir, read_formatted,
+    FormatError, Formatted, InitialVoter, Unformatted, Voters, format, quorum_dir, read_formatted,
 };
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{random, task};
-use tidemark_server::{FormatError, Formatted, InitialVoter, Voters};
+use tidemark_server::{FormatError, Formatted, InitialVoter, Unformatted, Voters};
 use tidemark_wire::Uuid;
 
 use super::broker::read_settings;
@@ -26,7 +26,7 @@ use crate::output::Table;
 ///   tidemark format --config 1.yaml --cluster-id ID --initial-voters 1@a:9093:ID1,2@b:9093:ID2,3@c:9093:ID3
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The broker's configuration, a YAML file with a `config:` map of settings by Kafka's names
+    /// The broker's configuration, as `tidemark broker` takes it
     #[arg(long, value_name = "FILE", required_unless_present = "random_uuid")]
     pub config: Option<PathBuf>,
     /// A setting that goes before the file's, by Kafka's name
@@ -118,19 +118,24 @@ pub fn resolve(settings: &ConfigMap) -> Result<BrokerSettings, Failure> {
 }
 
 /// Formats what `settings` describe.
-pub async fn format(
-    settings: BrokerSettings,
+async fn format(
+    settings: &BrokerSettings,
     cluster_id: Option<Uuid>,
     voters: Voters,
 ) -> Result<Formatted, FormatFailure> {
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
-    let formatting =
-        move || tidemark_server::format(&disk, &settings, cluster_id, &voters, random_uuid);
-    match task::blocking(formatting).await {
-        Ok(Ok(formatted)) => Ok(formatted),
-        Ok(Err(error)) => Err(FormatFailure::Format(error)),
-        Err(error) => Err(FormatFailure::Other(Failure::bug(error))),
-    }
+    let settings = settings.clone();
+    on_disk(move |disk| {
+        let mut locks = Vec::new();
+        // What is formatted may be in use, and is not written to.
+        if tidemark_server::read_formatted(disk, &settings)?.is_err() {
+            for dir in settings.log_dirs.iter().map(PathBuf::from) {
+                let locked = disk.lock_dir(&dir);
+                locks.push(locked.map_err(|source| IdentityError::Io { path: dir, source })?);
+            }
+        }
+        tidemark_server::format(disk, &settings, cluster_id, &voters, random_uuid)
+    })
+    .await
 }
 
 /// The identities of what `settings` describe; made up by `voters` where there are none yet.
@@ -139,18 +144,28 @@ pub async fn format_once(
     cluster_id: Option<Uuid>,
     voters: Voters,
 ) -> Result<Formatted, Failure> {
-    match format(settings.clone(), cluster_id, voters).await {
-        Err(FormatFailure::Format(FormatError::Already { .. })) => Ok(read(settings).await?),
+    match format(settings, cluster_id, voters).await {
+        Err(FormatFailure::Format(FormatError::Already { .. })) => {
+            let formatted = read(settings).await?;
+            formatted.map_err(|unformatted| Failure::finding(unformatted.to_string()))
+        }
         other => Ok(other?),
     }
 }
 
 /// The identities of what `settings` describe.
-async fn read(settings: &BrokerSettings) -> Result<Formatted, FormatFailure> {
-    let (disk, settings): (Arc<dyn Disk>, _) = (Arc::new(FileDisk::new()), settings.clone());
-    let reading = move || tidemark_server::read_formatted(&disk, &settings);
-    match task::blocking(reading).await {
-        Ok(read) => read.map_err(FormatFailure::Format),
+async fn read(settings: &BrokerSettings) -> Result<Result<Formatted, Unformatted>, FormatFailure> {
+    let settings = settings.clone();
+    on_disk(move |disk| tidemark_server::read_formatted(disk, &settings)).await
+}
+
+/// Work on the real disk, beside the runtime.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce(&Arc<dyn Disk>) -> Result<T, FormatError> + Send + 'static,
+) -> Result<T, FormatFailure> {
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
+    match task::blocking(move || work(&disk)).await {
+        Ok(done) => done.map_err(FormatFailure::Format),
         Err(error) => Err(FormatFailure::Other(Failure::bug(error))),
     }
 }
@@ -161,14 +176,11 @@ pub async fn require_formatted(
     set: &[(String, String)],
     settings: &BrokerSettings,
 ) -> Result<(), Failure> {
-    match read(settings).await {
-        Ok(_) => Ok(()),
-        Err(FormatFailure::Format(error @ FormatError::Unformatted(_))) => {
-            let next = command(&file.display().to_string(), set, settings);
-            Err(Failure::usage(error.to_string()).next(next))
-        }
-        Err(other) => Err(other.into()),
-    }
+    let Err(unformatted) = read(settings).await? else {
+        return Ok(());
+    };
+    let next = command(&file.display().to_string(), set, settings);
+    Err(Failure::usage(unformatted.to_string()).next(next))
 }
 
 /// The command that formats the node of a file.
@@ -301,7 +313,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let formatted = if args.ignore_formatted {
         format_once(&settings, args.cluster_id, voters).await?
     } else {
-        format(settings.clone(), args.cluster_id, voters).await?
+        format(&settings, args.cluster_id, voters).await?
     };
     let report = report(&formatted, &settings);
     context.out.show(&report, |out| {

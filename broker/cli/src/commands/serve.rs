@@ -11,10 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 
-/// Whether directories are formatted before a server starts in them: `broker` asks for it, `dev`
-/// does it. To be set where the server does not begin a cluster in empty directories by itself.
-pub const FORMATTED_FIRST: bool = false;
-
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match &error {
@@ -24,7 +20,7 @@ impl From<StartError> for Failure {
     }
 }
 
-/// Starts a broker with these settings. `net_threads` is 0 for one per core.
+/// Starts a broker with these settings, in formatted directories. `net_threads` is 0 for one per core.
 pub async fn start(
     settings: ConfigMap,
     cut_corrupt_logs: bool,
@@ -38,7 +34,7 @@ pub async fn start(
         disk: Arc::new(disk),
         net_threads,
         cut_corrupt_logs,
-        format_if_empty: true,
+        format_if_empty: false,
     };
     Ok(tidemark_server::start(config).await?)
 }

@@ -56,7 +56,7 @@ fn mem() -> (MemDisk, Arc<dyn Disk>) {
 /// What is not formatted.
 fn missing(disk: &Arc<dyn Disk>, settings: &BrokerSettings) -> Vec<PathBuf> {
     match read_formatted(disk, settings) {
-        Err(FormatError::Unformatted(missing)) => missing,
+        Ok(Err(Unformatted(missing))) => missing,
         other => panic!("{other:?}"),
     }
 }
@@ -73,7 +73,7 @@ fn what_is_formatted_is_found_again() {
     assert_eq!(made.directories[0], (PathBuf::from("/a"), id(101)));
     assert_eq!(made.directories[1].0, Path::new("/b"));
     mem.crash();
-    assert_eq!(read_formatted(&disk, &settings).unwrap(), made);
+    assert_eq!(read_formatted(&disk, &settings).unwrap().unwrap(), made);
     let voter = raft::read_identity(&*disk, Path::new("/a/metadata"));
     assert_eq!(voter.unwrap().unwrap().voter.directory_id, id(101));
     let again = format(&disk, &settings, None, &voters(), ids(50)).unwrap_err();
@@ -93,7 +93,7 @@ fn a_node_that_is_no_controller_has_no_quorum_directory() {
     assert!(matches!(refused, FormatError::NoCluster(1)), "{refused}");
     let made = format(&disk, &settings, Some(id(9)), &Voters::Others, ids(0)).unwrap();
     assert_eq!((made.cluster_id, made.quorum), (id(9), None));
-    assert!(read_formatted(&disk, &settings).is_ok());
+    assert!(read_formatted(&disk, &settings).unwrap().is_ok());
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_power_cut_at_any_operation_is_made_good_by_the_same_words() {
                 (_, other) => panic!("operation {operation}, seed {seed}: {other:?}"),
             }
             mem.crash();
-            let found = read_formatted(&disk, &here).unwrap();
+            let found = read_formatted(&disk, &here).unwrap().unwrap();
             assert_eq!(found.directories[0].1, id(101));
             if let Ok(first) = first {
                 assert_eq!(found, first, "operation {operation}, seed {seed}");

@@ -104,20 +104,13 @@ async fn start_single(args: Args) -> Result<RunningServer, Failure> {
     let listeners = format!("PLAINTEXT://{}", args.listen);
     let mut settings = defaults(listeners, args.data.display().to_string());
     settings.extend(args.set);
-    if serve::FORMATTED_FIRST {
-        let resolved = format::resolve(&settings)?;
-        format::format_once(&resolved, None, Voters::Standalone).await?;
-    }
+    let resolved = format::resolve(&settings)?;
+    format::format_once(&resolved, None, Voters::Standalone).await?;
     serve::start(settings, args.cut_corrupt_logs, 0).await
 }
 
 /// Starts all brokers at once: none is ready before there is a majority of voters.
 async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Failure> {
-    if !serve::FORMATTED_FIRST {
-        return Err(Failure::finding(
-            "this version runs one broker in a process: start it without --brokers",
-        ));
-    }
     let each = plan.settings(&args.data, &args.listen, &args.set)?;
     let (kept, data) = (plan.clone(), args.data.clone());
     // Before anything is formatted by it: a formatting that is cut short goes on with the same.

@@ -93,7 +93,9 @@ fn a_cluster_is_formatted_as_one_and_found_again() {
             assert_eq!(made.directories[0].1.to_string(), voter.directory_id);
         }
         assert_eq!(
-            tidemark_server::read_formatted(&disk, settings).unwrap(),
+            tidemark_server::read_formatted(&disk, settings)
+                .unwrap()
+                .unwrap(),
             made
         );
     }
