@@ -129,11 +129,12 @@ async fn format(
         // What is formatted may be in use, and is not written to.
         if tidemark_server::read_formatted(disk, &settings)?.is_err() {
             for dir in settings.log_dirs.iter().map(PathBuf::from) {
-                let locked = disk.lock_dir(&dir);
-                locks.push(locked.map_err(|source| IdentityError::Io { path: dir, source })?);
+                let in_use = |error| Failure::finding(format!("data directory: {error}"));
+                locks.push(disk.lock_dir(&dir).map_err(in_use)?);
             }
         }
-        tidemark_server::format(disk, &settings, cluster_id, &voters, random_uuid)
+        let made = tidemark_server::format(disk, &settings, cluster_id, &voters, random_uuid);
+        Ok(made?)
     })
     .await
 }
@@ -156,17 +157,17 @@ pub async fn format_once(
 /// The identities of what `settings` describe.
 async fn read(settings: &BrokerSettings) -> Result<Result<Formatted, Unformatted>, FormatFailure> {
     let settings = settings.clone();
-    on_disk(move |disk| tidemark_server::read_formatted(disk, &settings)).await
+    on_disk(move |disk| Ok(tidemark_server::read_formatted(disk, &settings)?)).await
 }
 
 /// Work on the real disk, beside the runtime.
 async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce(&Arc<dyn Disk>) -> Result<T, FormatError> + Send + 'static,
+    work: impl FnOnce(&Arc<dyn Disk>) -> Result<T, FormatFailure> + Send + 'static,
 ) -> Result<T, FormatFailure> {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
     match task::blocking(move || work(&disk)).await {
-        Ok(done) => done.map_err(FormatFailure::Format),
-        Err(error) => Err(FormatFailure::Other(Failure::bug(error))),
+        Ok(done) => done,
+        Err(error) => Err(Failure::bug(error).into()),
     }
 }
 
@@ -218,6 +219,18 @@ pub enum FormatFailure {
     Format(FormatError),
     /// Anything else.
     Other(Failure),
+}
+
+impl From<FormatError> for FormatFailure {
+    fn from(error: FormatError) -> Self {
+        Self::Format(error)
+    }
+}
+
+impl From<Failure> for FormatFailure {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
 }
 
 impl From<FormatFailure> for Failure {
