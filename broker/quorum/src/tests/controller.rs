@@ -9,7 +9,7 @@ use tidemark_wire::{ErrorCode, Uuid};
 
 use super::{context, ids_from, new_topic, registration, settings};
 use crate::decide::{Decision, LostDirectories, create_topics, register_broker};
-use crate::{Controller, IdentityError, MetadataLogError, ProposeError, StartError, Started};
+use crate::{Controller, IdentityError, MetadataLogError, QuorumError, StartError, Started};
 
 fn mem() -> (Arc<MemDisk>, Arc<dyn Disk>) {
     let disk = Arc::new(MemDisk::new());
@@ -24,7 +24,7 @@ fn start(disk: &Arc<dyn Disk>, names: &[&str], first_id: u8) -> Result<Started, 
     Controller::start(disk, &dirs(names), 0, ids_from(first_id))
 }
 
-fn create(controller: &Controller, name: &str, id: u8) -> Result<(), ProposeError> {
+fn create(controller: &Controller, name: &str, id: u8) -> Result<(), QuorumError> {
     let settings = settings();
     controller
         .propose(|image| {
@@ -92,7 +92,7 @@ fn a_change_that_is_not_durable_is_not_published() {
     assert!(controller.has_failed());
     assert!(matches!(
         create(&controller, "other", 60),
-        Err(ProposeError::Log(MetadataLogError::Failed))
+        Err(QuorumError::Failed(_))
     ));
 }
 
@@ -115,7 +115,7 @@ fn a_rejected_batch_is_neither_written_nor_published() {
             result: (),
         })
         .unwrap_err();
-    assert!(matches!(error, ProposeError::Rejected(_)), "{error}");
+    assert!(matches!(error, QuorumError::Rejected(_)), "{error}");
     assert_eq!(controller.image().hash(), before.hash());
     assert_eq!(mem.writes(), writes);
     // A decision without records touches no disk.
