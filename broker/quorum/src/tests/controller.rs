@@ -61,7 +61,7 @@ fn what_is_proposed_is_published_and_found_again() {
     watch.mark_unchanged();
     create(&started.controller, "orders", 50).unwrap();
     assert!(watch.has_changed().unwrap());
-    let image = watch.borrow_and_update().clone();
+    let image = watch.borrow_and_update().image.clone();
     assert!(image.topic("orders").is_some());
     let hash = image.hash();
     mem.crash_with_seed(7);
