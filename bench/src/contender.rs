@@ -271,7 +271,7 @@ impl Places {
 
 /// Brokers of a cluster.
 const CLUSTER: u16 = 3;
-const CLUSTER_ID: &str = "tidemark-bench-peer000";
+const CLUSTER_ID: &str = "tidemark-bench-peer00A";
 /// What all members of a cluster are told.
 const REPLICATED: &str = "default.replication.factor=3\nmin.insync.replicas=2\n\
     offsets.topic.replication.factor=3\n";

@@ -74,6 +74,7 @@ def test_a_broker_from_a_file(tmp_path):
     log = tmp_path / "broker.log"
     (tmp_path / "broker.yaml").write_text(
         f"config:\n  listeners: PLAINTEXT://127.0.0.1:{port}\n  log.dirs: {tmp_path / 'data'}\n  num.partitions: 3\n")
+    subprocess.run([str(TIDEMARK), "format", "--config", str(tmp_path / "broker.yaml")], check=True)
     with open(log, "wb") as out:
         process = subprocess.Popen([str(TIDEMARK), "broker", "--config", str(tmp_path / "broker.yaml"),
                                     "--set", "log.retention.hours=5"], stdout=out, stderr=out, stdin=subprocess.DEVNULL)

@@ -65,16 +65,16 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Commands that do not look for a broker.
+const ALONE: &[&str] = &["tidemark broker", "tidemark dev", "tidemark format"];
+
 /// Says on standard error what went wrong and what to type next.
 fn report(failure: &Failure, format: Format, bootstrap: Option<&str>) {
     if failure.quiet {
         return;
     }
     let next = failure.next.as_ref().map(|next| match bootstrap {
-        // A broker does not look for another one.
-        Some(_) if next.starts_with("tidemark dev") || next.starts_with("tidemark broker") => {
-            next.clone()
-        }
+        Some(_) if ALONE.iter().any(|command| next.starts_with(command)) => next.clone(),
         Some(address) => next.replacen("tidemark ", &format!("tidemark --bootstrap {address} "), 1),
         None => next.clone(),
     });

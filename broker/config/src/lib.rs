@@ -14,14 +14,16 @@ mod group;
 mod layers;
 mod reference;
 mod table;
+mod quorum;
 mod topic;
 mod value;
 
 pub use alter::{Change, Operation, Target};
-pub use broker::{BrokerSettings, Listener, QuorumSettings, Roles, parse_listeners};
+pub use broker::{BrokerSettings, Listener, parse_listeners};
 pub use describe::{Described, Synonym, describe_broker, describe_group, describe_topic};
 pub use exceptions::{Mutability, Status};
 pub use group::GroupSettings;
+pub use quorum::{QuorumSettings, Roles};
 pub use layers::{BrokerLayers, ConfigMap, Source};
 pub use reference::reference;
 pub use table::{Scope, Setting, check, setting, settings, unhonoured};

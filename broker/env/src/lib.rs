@@ -1,7 +1,7 @@
 //! The world behind seams: clock, entropy, tasks, sockets and disks.
 //!
 //! Everything that makes two runs of the same program differ lives here, so that
-//! a whole cluster can later run in one deterministic process. No other crate
+//! a whole cluster can run in one deterministic process ([`sim`]). No other crate
 //! asks the operating system for time, chance, threads, sockets or files
 //! (`clippy.toml` refuses it). Nothing here knows of Kafka.
 
@@ -10,6 +10,7 @@ pub mod disk;
 pub mod net;
 pub mod random;
 pub mod runtime;
+pub mod sim;
 pub mod task;
 pub mod wake;
 

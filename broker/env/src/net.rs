@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::clock;
 use crate::disk::{COPY_BYTES, FileRange};
+use crate::sim::{self, SimListener};
 
 /// The system sends this much of a file in one go: other connections have their turn in between.
 const SEND_FILE_BYTES: usize = 512 * 1024;
@@ -177,9 +178,15 @@ impl AsyncWrite for Stream {
     }
 }
 
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Simulated(SimListener),
+}
+
 /// A bound listening socket.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener(Bound);
 
 /// Binds a listening socket to `address` (`host:port`, port 0 picks a free one).
 ///
@@ -187,7 +194,11 @@ pub struct Listener(TcpListener);
 /// The name does not resolve, or the address is taken or not ours.
 #[allow(clippy::disallowed_methods, reason = "the one place that listens")]
 pub async fn listen(address: &str) -> io::Result<Listener> {
-    Ok(Listener(TcpListener::bind(address).await?))
+    let bound = match sim::current() {
+        None => Bound::Tcp(TcpListener::bind(address).await?),
+        Some(host) => Bound::Simulated(sim::listen(host, address)?),
+    };
+    Ok(Listener(bound))
 }
 
 impl Listener {
@@ -196,7 +207,11 @@ impl Listener {
     /// # Errors
     /// Those of `accept(2)`: EMFILE among them, which passes; do not end the loop on it.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
-        let (stream, peer) = self.0.accept().await?;
+        let listener = match &self.0 {
+            Bound::Tcp(listener) => listener,
+            Bound::Simulated(listener) => return Ok(listener.accept().await),
+        };
+        let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
         Ok((Stream(Transport::Tcp(stream)), peer))
     }
@@ -206,12 +221,18 @@ impl Listener {
     /// # Errors
     /// The socket is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        match &self.0 {
+            Bound::Tcp(listener) => listener.local_addr(),
+            Bound::Simulated(listener) => Ok(listener.local_addr()),
+        }
     }
 }
 
 /// This machine's name, for a listener that is bound to every address; `localhost` without one.
 pub fn host_name() -> String {
+    if let Some(host) = sim::current() {
+        return host.name().to_owned();
+    }
     let name = rustix::system::uname();
     match name.nodename().to_str() {
         Ok(name) if !name.is_empty() => name.to_owned(),
@@ -225,17 +246,22 @@ pub fn host_name() -> String {
 /// `TimedOut` when the time was up; otherwise why the connection failed.
 #[allow(clippy::disallowed_methods, reason = "the one place that connects")]
 pub async fn connect(address: &str, timeout: Duration) -> io::Result<Stream> {
-    let stream = crate::clock::timeout(timeout, TcpStream::connect(address))
-        .await
-        .map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!(
-                    "no connection to {address} within {} ms",
-                    timeout.as_millis()
-                ),
-            )
-        })??;
-    stream.set_nodelay(true)?;
-    Ok(Stream(Transport::Tcp(stream)))
+    let connecting = async {
+        if let Some(host) = sim::current() {
+            return sim::connect(host, address).await;
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Stream(Transport::Tcp(stream)))
+    };
+    let connected = clock::timeout(timeout, connecting).await;
+    connected.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "no connection to {address} within {} ms",
+                timeout.as_millis()
+            ),
+        ))
+    })
 }

@@ -2,7 +2,14 @@
 
 /// Fills `buffer` with unpredictable bytes.
 pub fn fill(buffer: &mut [u8]) {
-    getrandom::fill(buffer).expect("the kernel hands out entropy once it has booted");
+    let simulated = crate::sim::with_random(|random| {
+        for chunk in buffer.chunks_mut(8) {
+            chunk.copy_from_slice(&random.number().to_le_bytes()[..chunk.len()]);
+        }
+    });
+    if simulated.is_none() {
+        getrandom::fill(buffer).expect("the kernel hands out entropy once it has booted");
+    }
 }
 
 /// An unpredictable number, uniform over the whole range.

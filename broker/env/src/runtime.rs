@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::task::{Task, hosted};
+use crate::task::{self, Task};
 use crate::wake::Relay;
 
 fn current_thread_runtime() -> io::Result<Runtime> {
@@ -25,7 +25,7 @@ fn current_thread_runtime() -> io::Result<Runtime> {
 /// # Errors
 /// The runtime could not be made (out of file descriptors, say).
 pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(current_thread_runtime()?.block_on(hosted(future)))
+    Ok(current_thread_runtime()?.block_on(future))
 }
 
 struct NetThread {
@@ -36,16 +36,18 @@ struct NetThread {
 
 /// A fixed set of net threads, numbered from 0.
 ///
-/// Dropping it stops them: their tasks are dropped at their next await.
+/// Dropping it stops them: their tasks are dropped at their next await. On a host of a simulation
+/// there are none: what is started on them are tasks like all others of the host.
 pub struct NetThreads {
     threads: Vec<NetThread>,
+    count: usize,
     next: AtomicUsize,
 }
 
 impl std::fmt::Debug for NetThreads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NetThreads")
-            .field("count", &self.threads.len())
+            .field("count", &self.count)
             .finish()
     }
 }
@@ -58,13 +60,17 @@ impl NetThreads {
     pub fn start(count: usize) -> io::Result<Self> {
         let mut started = Self {
             threads: Vec::with_capacity(count.max(1)),
+            count: count.max(1),
             next: AtomicUsize::new(0),
         };
-        for index in 0..count.max(1) {
+        if task::is_simulated() {
+            return Ok(started);
+        }
+        for index in 0..started.count {
             let runtime = current_thread_runtime()?;
             let handle = runtime.handle().clone();
             let (stop, stopped) = oneshot::channel::<()>();
-            let thread = crate::task::thread(&format!("net-{index}"), move || {
+            let thread = task::thread(&format!("net-{index}"), move || {
                 let relay = Arc::new(Relay::default());
                 relay.settle();
                 // Nothing is ever sent: the dropped sender means stop.
@@ -87,17 +93,17 @@ impl NetThreads {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.threads.len()
+        self.count
     }
 
     /// Never: there is at least one.
     pub fn is_empty(&self) -> bool {
-        self.threads.is_empty()
+        self.count == 0
     }
 
     /// The next index in turn, for handing out connections.
     pub fn next_index(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len()
+        self.next.fetch_add(1, Ordering::Relaxed) % self.count
     }
 
     /// Starts `future` on net thread `index` (taken modulo [`Self::len`]).
@@ -106,8 +112,10 @@ impl NetThreads {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let thread = &self.threads[index % self.threads.len()];
-        Task::new(name, thread.handle.spawn(hosted(future)))
+        match self.threads.get(index % self.count) {
+            Some(thread) => Task::new(name, thread.handle.spawn(future)),
+            None => task::spawn(name, future),
+        }
     }
 
     /// Stops all net threads and waits for them; their tasks are dropped.

@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+
+use crate::sim;
 
 /// Why a task ended without its result.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +81,20 @@ fn task_error(name: &'static str, error: tokio::task::JoinError) -> TaskError {
     }
 }
 
-/// Every spawned future passes through here: the simulation will set the host
-/// of the task around each poll, and keep the abort handle in that host's list.
-pub(crate) fn hosted<F: Future>(future: F) -> F {
-    future
+/// Whether the caller runs on a host of a simulation ([`crate::sim`]): what would be a thread
+/// has to be a task there, and nothing may block.
+pub fn is_simulated() -> bool {
+    sim::is_simulated()
 }
 
-/// Starts `future` on the runtime of the caller.
+/// As long as the disk takes to make something durable: a while on a host of a simulation, whose
+/// calls do not take any time themselves, and none elsewhere.
+pub async fn pause_for_disk() {
+    sim::pause_for_disk().await;
+}
+
+/// Starts `future` on the runtime of the caller. A task of a host of a simulation is one of that
+/// host.
 ///
 /// Must be called from inside a runtime ([`crate::runtime`]).
 #[allow(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
@@ -94,7 +103,14 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Task::new(name, tokio::spawn(hosted(future)))
+    match sim::current() {
+        None => Task::new(name, tokio::spawn(future)),
+        Some(host) => {
+            let handle = tokio::spawn(sim::hosted(Arc::clone(&host), future));
+            host.track(handle.abort_handle());
+            Task::new(name, handle)
+        }
+    }
 }
 
 /// Runs `work`, which may block, on the runtime's blocking pool.
@@ -110,6 +126,13 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    if sim::is_simulated() {
+        let working = async {
+            sim::pause_for_disk().await;
+            work()
+        };
+        return spawn("blocking", working).await;
+    }
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| task_error("blocking", error))
@@ -129,6 +152,25 @@ where
         .spawn(work)
 }
 
+/// Does `work` on a named thread, which nobody waits for.
+///
+/// # Errors
+/// The system refused another thread.
+pub fn background<F>(name: &'static str, work: F) -> io::Result<()>
+where
+    F: FnOnce() + Send + 'static,
+{
+    if sim::is_simulated() {
+        let working = async {
+            sim::pause_for_disk().await;
+            work();
+        };
+        drop(spawn(name, working));
+        return Ok(());
+    }
+    thread(name, work).map(drop)
+}
+
 /// Does `work` on each of `items`, in any order, on the caller's thread and up to `threads - 1`
 /// more of this name; they have ended when this returns. Blocks.
 ///
@@ -144,6 +186,7 @@ where
     E: Send,
     F: Fn(T) -> Result<(), E> + Sync,
 {
+    let threads = if sim::is_simulated() { 1 } else { threads };
     let helpers = threads.min(items.len()).saturating_sub(1);
     let queue = Mutex::new(items.into_iter());
     let failed = Mutex::new(None);

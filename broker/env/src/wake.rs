@@ -6,7 +6,8 @@
 //! its tasks itself.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -101,4 +102,42 @@ pub fn together<T>(wake_many: impl FnOnce() -> T) -> T {
     }
     let _tell = Tell(UNTOLD.replace(Some(Vec::new())));
     wake_many()
+}
+
+/// Tells one thread that something has changed that it looks at under a lock; or one task, where
+/// there are no threads ([`crate::sim`]).
+#[derive(Debug, Default)]
+pub struct Bell {
+    thread: Condvar,
+    task: Notify,
+}
+
+impl Bell {
+    /// Wakes who waits, or who waits next if it is a task.
+    pub fn ring(&self) {
+        self.thread.notify_all();
+        self.task.notify_one();
+    }
+
+    /// Waits, without the lock. Blocks.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        // A panic ends the process, so a poisoned lock is only seen in tests.
+        let waited = self.thread.wait(guard);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Bell::wait`] for at most `timeout`.
+    pub fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, T> {
+        let waited = self.thread.wait_timeout(guard, timeout);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Waits, without holding the lock: a ring since the last one was waited for counts.
+    pub async fn rung(&self) {
+        self.task.notified().await;
+    }
 }

@@ -103,21 +103,29 @@ impl DirectoryIdentity {
         };
         create_durably(disk, dir).map_err(io_error)?;
         if !disk.exists(&path).map_err(io_error)? {
-            let stranger = disk
-                .list(dir)
-                .map_err(io_error)?
-                .into_iter()
-                .find(|e| !is_harmless(&e.name));
-            return match stranger {
+            return match Self::data_in(disk, dir)? {
                 None => Ok(None),
                 Some(entry) => Err(IdentityError::NotOurs {
                     path: dir.to_owned(),
-                    entry: entry.name,
+                    entry,
                 }),
             };
         }
         let bytes = read_file(disk, &path, MOST_BYTES).map_err(io_error)?;
         parse(&path, &bytes).map(Some)
+    }
+
+    /// Something in `dir` that is neither its identity nor the metadata: a broker ran there.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`].
+    pub fn data_in(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, IdentityError> {
+        let entries = disk.list(dir).map_err(|source| IdentityError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
+        let mut names = entries.into_iter().map(|entry| entry.name);
+        Ok(names.find(|name| name != FILE_NAME && !is_harmless(name)))
     }
 
     /// Writes the identity of `dir`, durably.

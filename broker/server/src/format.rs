@@ -6,8 +6,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidemark_config::BrokerSettings;
+use tidemark_config::{BrokerSettings, Listener};
 use tidemark_env::disk::Disk;
+use tidemark_env::net::host_name;
 use tidemark_model::BrokerId;
 use tidemark_quorum::raft::{self, InitialVoters, StoreError, VoterId, VoterIdentity, VoterNode};
 use tidemark_quorum::{DirectoryIdentity, IdentityError};
@@ -57,6 +58,36 @@ pub enum FormatError {
     /// The quorum's directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A node that joins has to be told what.
+    #[error(
+        "node {0} begins no quorum, so it joins a cluster that there is: say which by its cluster id"
+    )]
+    NoCluster(BrokerId),
+    /// There was a quorum, and its directory is gone: a new one would know of no topic, and all
+    /// records would be taken for a stranger's.
+    #[error(
+        "{} holds {entry}, so there was a quorum before, and {} is not formatted: bring that directory back, or, where other controllers keep the metadata, format it without initial voters", path.display(), quorum.display()
+    )]
+    Used {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        entry: String,
+        /// The quorum's directory, which is empty.
+        quorum: PathBuf,
+    },
+    /// Two directories of one node that do not belong together.
+    #[error(
+        "{} has directory.id {found}, and the quorum's directory in it is of directory {of_quorum}: bring back what belongs together, or empty both", path.display()
+    )]
+    Mixed {
+        /// The directory.
+        path: PathBuf,
+        /// Its id.
+        found: Uuid,
+        /// The id in the quorum's directory.
+        of_quorum: Uuid,
+    },
     /// All of it is formatted.
     #[error("{} is formatted already, for node {node_id} of cluster {cluster_id}", path.display())]
     Already {
@@ -89,6 +120,9 @@ pub enum FormatError {
     /// A node or a directory is in the list twice.
     #[error("the initial voters name {0} twice")]
     Twice(String),
+    /// The id that stands for none.
+    #[error("the initial voters name no directory id for node {0}: give it a random one")]
+    NoDirectoryId(BrokerId),
     /// The node does not vote.
     #[error(
         "process.roles says that node {0} is no controller, so it cannot be a voter: format it without initial voters"
@@ -101,7 +135,7 @@ pub enum FormatError {
     NoListener,
 }
 
-/// Directories that were never formatted.
+/// Directories that were never formatted, or not to the end.
 #[derive(Debug, thiserror::Error)]
 #[error("not formatted: {}", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
 pub struct Unformatted(pub Vec<PathBuf>);
@@ -122,77 +156,142 @@ fn directories(settings: &BrokerSettings) -> Vec<PathBuf> {
     all
 }
 
+/// What is there of a node's directories.
+struct Found {
+    /// Each directory, and its identity if it has one.
+    dirs: Vec<(PathBuf, Option<DirectoryIdentity>)>,
+    /// Where this node is a controller: the quorum's directory, and whose it is.
+    quorum: Option<(PathBuf, Option<VoterIdentity>)>,
+}
+
+impl Found {
+    /// Reads all, and fails where they are not of this node, of one cluster (`cluster_id`, where
+    /// that is given), or copies of one another.
+    fn read(
+        disk: &dyn Disk,
+        settings: &BrokerSettings,
+        cluster_id: Option<Uuid>,
+    ) -> Result<Self, FormatError> {
+        let mut dirs = Vec::new();
+        for dir in directories(settings) {
+            let identity = DirectoryIdentity::read(disk, &dir)?;
+            dirs.push((dir, identity));
+        }
+        let quorum = if settings.roles.controller {
+            let dir = quorum_dir(settings);
+            let identity = raft::read_identity(disk, &dir)?;
+            Some((dir, identity))
+        } else {
+            None
+        };
+        let found = Self { dirs, quorum };
+        found.check(settings, cluster_id.or_else(|| found.cluster_id()))?;
+        Ok(found)
+    }
+
+    fn cluster_id(&self) -> Option<Uuid> {
+        let of_dirs = self.known().next().map(|(_, known)| known.cluster_id);
+        of_dirs.or_else(|| Some(self.voter()?.1.cluster_id))
+    }
+
+    fn known(&self) -> impl Iterator<Item = (&PathBuf, &DirectoryIdentity)> {
+        let known = self.dirs.iter();
+        known.filter_map(|(dir, identity)| Some((dir, identity.as_ref()?)))
+    }
+
+    fn voter(&self) -> Option<(&PathBuf, &VoterIdentity)> {
+        let (dir, identity) = self.quorum.as_ref()?;
+        Some((dir, identity.as_ref()?))
+    }
+
+    fn check(
+        &self,
+        settings: &BrokerSettings,
+        cluster_id: Option<Uuid>,
+    ) -> Result<(), FormatError> {
+        let Some(cluster_id) = cluster_id else {
+            return Ok(());
+        };
+        for (at, (dir, identity)) in self.known().enumerate() {
+            identity.check(dir, cluster_id, settings.node_id)?;
+            let copied =
+                |(_, other): &(_, &DirectoryIdentity)| other.directory_id == identity.directory_id;
+            if let Some((first, _)) = self.known().take(at).find(copied) {
+                return Err(FormatError::Identity(IdentityError::Copied {
+                    first: first.clone(),
+                    second: dir.clone(),
+                }));
+            }
+        }
+        let Some((dir, voter)) = self.voter() else {
+            return Ok(());
+        };
+        let as_directory = DirectoryIdentity {
+            cluster_id: voter.cluster_id,
+            node_id: voter.voter.node_id,
+            directory_id: voter.voter.directory_id,
+        };
+        as_directory.check(dir, cluster_id, settings.node_id)?;
+        let around = Path::new(&settings.quorum.log_dir);
+        match self.known().find(|(dir, _)| *dir == around) {
+            Some((path, known)) if known.directory_id != as_directory.directory_id => {
+                Err(FormatError::Mixed {
+                    path: path.clone(),
+                    found: known.directory_id,
+                    of_quorum: as_directory.directory_id,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The directories that have no identity; then the quorum's, where that is all that is missing.
+    fn missing(&self) -> Vec<PathBuf> {
+        let without = |(dir, identity): &(PathBuf, _)| match identity {
+            None => Some(dir.clone()),
+            Some(_) => None,
+        };
+        let missing: Vec<PathBuf> = self.dirs.iter().filter_map(without).collect();
+        match &self.quorum {
+            Some((dir, None)) if missing.is_empty() => vec![dir.clone()],
+            _ => missing,
+        }
+    }
+
+    /// All of it, where nothing is missing.
+    fn whole(self, node_id: BrokerId) -> Result<Formatted, Unformatted> {
+        let missing = self.missing();
+        let Some(cluster_id) = self.cluster_id().filter(|_| missing.is_empty()) else {
+            return Err(Unformatted(missing));
+        };
+        let known = self.known();
+        Ok(Formatted {
+            cluster_id,
+            node_id,
+            directories: known
+                .map(|(dir, id)| (dir.clone(), id.directory_id))
+                .collect(),
+            quorum: self.quorum.map(|(dir, _)| dir),
+        })
+    }
+}
+
 /// The identities of a node's directories, in the order of `log.dirs` (after the quorum's, where
 /// that is none of them). Blocks.
 ///
 /// # Errors
-/// [`Unformatted`] inside of `Ok` where there are some without one; else those of reading them.
+/// [`Unformatted`] inside of `Ok` where there are some without one; directories that are not of
+/// this node, or not of one cluster.
 pub fn read_formatted(
     disk: &Arc<dyn Disk>,
     settings: &BrokerSettings,
 ) -> Result<Result<Formatted, Unformatted>, FormatError> {
-    let dirs = directories(settings);
-    let mut found = Vec::with_capacity(dirs.len());
-    for dir in &dirs {
-        found.push(DirectoryIdentity::read(&**disk, dir)?);
-    }
-    let known: Vec<_> = found.iter().flatten().collect();
-    check_known(&dirs, &found, settings.node_id, None)?;
-    let quorum = settings.roles.controller.then(|| quorum_dir(settings));
-    let mut missing: Vec<PathBuf> = dirs
-        .iter()
-        .zip(&found)
-        .filter(|(_, identity)| identity.is_none())
-        .map(|(dir, _)| dir.clone())
-        .collect();
-    if let Some(dir) = &quorum
-        && missing.is_empty()
-        && raft::read_identity(&**disk, dir)?.is_none()
-    {
-        missing.push(dir.clone());
-    }
-    let Some(first) = known.first().filter(|_| missing.is_empty()) else {
-        return Ok(Err(Unformatted(missing)));
-    };
-    let cluster_id = first.cluster_id;
-    let ids = known.iter().map(|identity| identity.directory_id);
-    Ok(Ok(Formatted {
-        cluster_id,
-        node_id: settings.node_id,
-        directories: dirs.into_iter().zip(ids).collect(),
-        quorum,
-    }))
+    Ok(Found::read(&**disk, settings, None)?.whole(settings.node_id))
 }
 
-/// All identities are of one cluster and of this node, and none is a copy.
-fn check_known(
-    dirs: &[PathBuf],
-    found: &[Option<DirectoryIdentity>],
-    node_id: BrokerId,
-    cluster_id: Option<Uuid>,
-) -> Result<(), FormatError> {
-    let known = || {
-        let both = dirs.iter().zip(found);
-        both.filter_map(|(dir, identity)| Some((dir, identity.as_ref()?)))
-    };
-    let cluster_id = cluster_id.or_else(|| known().next().map(|(_, first)| first.cluster_id));
-    for (at, (dir, identity)) in known().enumerate() {
-        identity.check(dir, cluster_id.unwrap_or(identity.cluster_id), node_id)?;
-        let earlier = known().take(at);
-        let copied =
-            |(_, other): &(_, &DirectoryIdentity)| other.directory_id == identity.directory_id;
-        if let Some((first, _)) = earlier.into_iter().find(copied) {
-            return Err(FormatError::Identity(IdentityError::Copied {
-                first: first.clone(),
-                second: dir.clone(),
-            }));
-        }
-    }
-    Ok(())
-}
-
-/// Formats the directories of the node that `settings` describe. Where `cluster_id` is not given,
-/// it is that of a directory that has one, else `new_id` makes it up. Blocks.
+/// Formats the directories of the node that `settings` describe: those that have no identity yet.
+/// Where `cluster_id` is not given, it is that of a directory that has one, else `new_id` makes it
+/// up. Blocks. Whoever calls holds the locks of the directories.
 ///
 /// # Errors
 /// [`FormatError::Already`] where nothing is left to be done; see the others.
@@ -203,37 +302,42 @@ pub fn format(
     voters: &Voters,
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Formatted, FormatError> {
-    let node_id = settings.node_id;
+    let (disk, node_id) = (&**disk, settings.node_id);
     let named = check_voters(settings, voters)?;
-    let dirs = directories(settings);
-    let mut found = Vec::with_capacity(dirs.len());
-    for dir in &dirs {
-        found.push(DirectoryIdentity::read(&**disk, dir)?);
-    }
-    check_known(&dirs, &found, node_id, cluster_id)?;
-    if let Ok(formatted) = read_formatted(disk, settings)? {
+    let found = Found::read(disk, settings, cluster_id)?;
+    if found.missing().is_empty() {
         return Err(FormatError::Already {
-            path: dirs[0].clone(),
+            cluster_id: found.cluster_id().unwrap_or_default(),
+            path: found.dirs.into_iter().next().unwrap_or_default().0,
             node_id,
-            cluster_id: formatted.cluster_id,
         });
     }
-    let cluster_id = cluster_id
-        .or_else(|| found.iter().flatten().next().map(|known| known.cluster_id))
-        .unwrap_or_else(&mut new_id);
-    let of_quorum = PathBuf::from(&settings.quorum.log_dir);
-    let mut directories = Vec::with_capacity(dirs.len());
-    for (dir, identity) in dirs.into_iter().zip(found) {
-        let named = named.filter(|_| dir == of_quorum);
-        let directory_id = match (identity, named) {
-            (Some(known), Some(named)) if known.directory_id != named => {
-                return Err(FormatError::OtherDirectory {
-                    path: dir,
-                    found: known.directory_id,
-                    named,
-                    node_id,
-                });
-            }
+    check_unused(disk, &found, voters)?;
+    let cluster_id = match cluster_id.or_else(|| found.cluster_id()) {
+        Some(cluster_id) => cluster_id,
+        None if *voters == Voters::Others => return Err(FormatError::NoCluster(node_id)),
+        None => new_id(),
+    };
+    // A quorum's directory that has an identity goes before the list: it may have voted.
+    let of_voter = found.voter().map(|(_, voter)| voter.voter.directory_id);
+    let around = PathBuf::from(&settings.quorum.log_dir);
+    let named = of_voter.or(named);
+    for (dir, identity) in &found.dirs {
+        let (Some(known), Some(named)) = (identity, named) else {
+            continue;
+        };
+        if *dir == around && known.directory_id != named {
+            return Err(FormatError::OtherDirectory {
+                path: dir.clone(),
+                found: known.directory_id,
+                named,
+                node_id,
+            });
+        }
+    }
+    let mut directories = Vec::with_capacity(found.dirs.len());
+    for (dir, identity) in found.dirs {
+        let directory_id = match (identity, named.filter(|_| dir == around)) {
             (Some(known), _) => known.directory_id,
             (None, named) => {
                 let directory_id = named.unwrap_or_else(&mut new_id);
@@ -242,31 +346,46 @@ pub fn format(
                     node_id,
                     directory_id,
                 };
-                identity.write(&**disk, &dir)?;
+                identity.write(disk, &dir)?;
                 directory_id
             }
         };
         directories.push((dir, directory_id));
     }
-    let quorum = settings.roles.controller.then(|| quorum_dir(settings));
-    if let Some(dir) = &quorum
-        && raft::read_identity(&**disk, dir)?.is_none()
-    {
-        let own = directories.iter().find(|(dir, _)| *dir == of_quorum);
+    if let Some((dir, None)) = &found.quorum {
+        let own = directories.iter().find(|(dir, _)| *dir == around);
         let voter = VoterId {
             node_id,
             directory_id: own.map_or_else(&mut new_id, |(_, id)| *id),
         };
         let initial = initial_voters(settings, voters, voter);
         let identity = VoterIdentity { cluster_id, voter };
-        raft::format(&**disk, dir, identity, initial.as_ref())?;
+        raft::format(disk, dir, identity, initial.as_ref())?;
     }
     Ok(Formatted {
         cluster_id,
         node_id,
         directories,
-        quorum,
+        quorum: found.quorum.map(|(dir, _)| dir),
     })
+}
+
+/// A new quorum begins only where there was none: fails where a directory that has an identity
+/// holds more than that.
+fn check_unused(disk: &dyn Disk, found: &Found, voters: &Voters) -> Result<(), FormatError> {
+    let Some((quorum, None)) = found.quorum.as_ref().filter(|_| *voters != Voters::Others) else {
+        return Ok(());
+    };
+    for (dir, _) in found.known() {
+        if let Some(entry) = DirectoryIdentity::data_in(disk, dir)? {
+            return Err(FormatError::Used {
+                path: dir.clone(),
+                entry,
+                quorum: quorum.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The directory id that the list names for this node.
@@ -291,6 +410,9 @@ fn check_voters(settings: &BrokerSettings, voters: &Voters) -> Result<Option<Uui
             return Err(FormatError::Twice(text));
         }
     }
+    if let Some(bad) = voters.iter().find(|voter| voter.directory_id.is_zero()) {
+        return Err(FormatError::NoDirectoryId(bad.node_id));
+    }
     if voters.len() > 1 && settings.quorum.listener.is_none() {
         return Err(FormatError::NoListener);
     }
@@ -309,7 +431,7 @@ fn initial_voters(
         Voters::Standalone => {
             // A quorum of one is dialled by nobody until it grows.
             let address = settings.quorum.advertised.as_ref();
-            let address = address.map_or_else(String::new, |l| format!("{}:{}", l.host, l.port));
+            let address = address.map_or_else(String::new, dialled);
             Some(InitialVoters::from([(own, VoterNode { address })]))
         }
         Voters::Initial(voters) => {
@@ -323,6 +445,16 @@ fn initial_voters(
             });
             Some(each.collect())
         }
+    }
+}
+
+/// `host:port` of a listener, with this machine's name where it has no host.
+fn dialled(listener: &Listener) -> String {
+    let port = listener.port;
+    match listener.host.as_str() {
+        "" | "0.0.0.0" | "::" => format!("{}:{port}", host_name()),
+        host if host.contains(':') => format!("[{host}]:{port}"),
+        host => format!("{host}:{port}"),
     }
 }
 

@@ -536,8 +536,10 @@ impl RunningServer {
     /// its page cache holds cannot be trusted then: the process should end.
     pub async fn failed(&self) -> String {
         let mut failing = self.failing.clone();
-        match failing.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let failed = failing.wait_for(Option::is_some).await;
+        let failed = failed.map(|reason| reason.clone().unwrap_or_default());
+        match failed {
+            Ok(reason) => reason,
             // Nobody is left who could say so.
             Err(_) => std::future::pending().await,
         }

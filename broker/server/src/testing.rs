@@ -61,6 +61,8 @@ impl Two {
             ("inter.broker.listener.name", "LOCAL"),
             ("broker.session.timeout.ms", "600000"),
             ("log.dirs", &log_dirs),
+            // The other one takes nothing.
+            ("min.insync.replicas", "1"),
         ];
         let all = own.iter().chain(settings);
         let server = crate::start(ServerConfig {

@@ -2,14 +2,33 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tidemark_env::{clock, task};
-use tidemark_sim::history::{Options, run};
+use tidemark_sim::history::{self, Options};
+use tidemark_sim::{cluster, seeds, told};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::prelude::*;
 
-/// Runs seeded histories of data directories with faults and checks what is promised.
+/// Runs seeded histories with faults and checks what is promised.
 #[derive(Parser)]
 struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Histories of data directories.
+    Directories(Directories),
+    /// Histories of whole brokers and their clients, each seed in a process of its own.
+    Cluster(Cluster),
+}
+
+#[derive(Parser)]
+struct Directories {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -24,8 +43,48 @@ struct Args {
     threads: usize,
 }
 
+#[derive(Parser)]
+struct Cluster {
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// Brokers.
+    #[arg(long, default_value_t = cluster::Options::default().brokers)]
+    brokers: usize,
+    /// Simulated seconds with faults.
+    #[arg(long, default_value_t = cluster::Options::default().seconds)]
+    seconds: u64,
+    /// Processes at a time.
+    #[arg(long, default_value_t = 2)]
+    processes: usize,
+    /// Runs this seed alone, in this process, and tells what happened.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: prints a line for everything that happens, to compare two runs by.
+    #[arg(long)]
+    lines: bool,
+    /// With --seed: prints what brokers log, as `info` or `tidemark_server=debug`.
+    #[arg(long)]
+    log: Option<String>,
+}
+
+/// Real seconds that a seed may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 fn main() -> ExitCode {
-    let args = Args::parse();
+    match Args::parse().command {
+        Command::Directories(args) => directories(&args),
+        Command::Cluster(args) => match args.seed {
+            Some(seed) => one(seed, &args),
+            None => many(&args),
+        },
+    }
+}
+
+fn directories(args: &Directories) -> ExitCode {
     // A failed history is told with its steps; a backtrace of each would hide them.
     std::panic::set_hook(Box::new(|_| ()));
     let options = Options {
@@ -40,7 +99,7 @@ fn main() -> ExitCode {
         let from = args.from + done;
         let seeds = (from..from + part).collect();
         let ran = task::in_parallel("history", args.threads.max(1), seeds, |seed| {
-            run(seed, &options).map(drop)
+            history::run(seed, &options).map(drop)
         });
         if let Err(violation) = ran {
             drop(writeln!(out, "{violation}"));
@@ -55,4 +114,85 @@ fn main() -> ExitCode {
         ));
     }
     ExitCode::SUCCESS
+}
+
+/// One seed, for people and for [`many`].
+fn one(seed: u64, args: &Cluster) -> ExitCode {
+    let printing = args.log.as_ref().map(|filter| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .without_time()
+            .with_ansi(false)
+            .with_filter(EnvFilter::new(filter))
+    });
+    tracing_subscriber::registry()
+        .with(told::Counting.with_filter(LevelFilter::INFO))
+        .with(printing)
+        .init();
+    // A panic anywhere fails the seed, whoever would have caught it.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        hook(panic);
+        drop(writeln!(std::io::stdout(), "broken panic: {panic}"));
+        std::process::exit(1);
+    }));
+    let (_ends_with_us, ends) = mpsc::channel::<()>();
+    let watching = task::background("watchdog", move || {
+        if ends.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            drop(writeln!(
+                std::io::stdout(),
+                "broken it still ran after {} s",
+                PATIENCE.as_secs()
+            ));
+            std::process::exit(1);
+        }
+    });
+    let options = cluster::Options {
+        brokers: args.brokers,
+        seconds: args.seconds,
+        lines: args.lines,
+    };
+    let mut out = std::io::stdout().lock();
+    let report = match watching.map_err(|error| error.to_string()) {
+        Ok(()) => cluster::run(seed, &options),
+        Err(error) => Err(error),
+    };
+    let report = match report {
+        Ok(mut report) => {
+            report.seen.extend(told::take());
+            report
+        }
+        Err(error) => {
+            drop(writeln!(out, "broken {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    for line in &report.lines {
+        drop(writeln!(out, "line {line}"));
+    }
+    drop(write!(out, "{}", seeds::told(&report)));
+    match report.broken.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn many(args: &Cluster) -> ExitCode {
+    let mut out = std::io::stdout();
+    let all = seeds::Seeds {
+        from: args.from,
+        count: args.seeds,
+        brokers: args.brokers,
+        seconds: args.seconds,
+        processes: args.processes,
+    };
+    let (summary, good) = match std::env::current_exe() {
+        Ok(program) => seeds::run(&program, &all),
+        Err(error) => (format!("this program cannot be found: {error}\n"), false),
+    };
+    drop(write!(out, "{summary}"));
+    match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }

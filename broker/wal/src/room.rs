@@ -1,7 +1,6 @@
 //! Room: files of the ring, memory, and how much of both is in use.
 
 use std::io::{self, ErrorKind};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tidemark_env::clock;
@@ -50,7 +49,7 @@ impl Wal {
         change(&mut ring.ring);
         ring.changes += 1;
         drop(ring);
-        self.ring_changed.notify_all();
+        self.ring_changed.ring();
     }
 
     /// How much of memory and ring is in use.
@@ -84,33 +83,47 @@ impl Wal {
         let started = clock::monotonic();
         let mut nudged = lock(&self.nudged);
         loop {
-            let pressure = self.pressure();
             let left = timeout.saturating_sub(started.elapsed());
-            if std::mem::take(&mut *nudged)
-                || limits.passed(&pressure)
-                || left.is_zero()
-                || self.ended().is_some()
-            {
+            if let Some(pressure) = self.passed(limits, &mut nudged, left) {
                 return pressure;
             }
-            nudged = self
-                .pressure_changed
-                .wait_timeout(nudged, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            nudged = self.pressure_changed.wait_timeout(nudged, left);
         }
+    }
+
+    /// [`Wal::wait_for_pressure`] for one task.
+    pub async fn when_pressure(&self, limits: Limits, timeout: Duration) -> Pressure {
+        let started = clock::monotonic();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            if let Some(pressure) = self.passed(limits, &mut lock(&self.nudged), left) {
+                return pressure;
+            }
+            // Either way it is looked at again.
+            drop(clock::timeout(left, self.pressure_changed.rung()).await);
+        }
+    }
+
+    /// The pressure, where a wait for it is over.
+    fn passed(&self, limits: Limits, nudged: &mut bool, left: Duration) -> Option<Pressure> {
+        let pressure = self.pressure();
+        let over = std::mem::take(nudged)
+            || limits.passed(&pressure)
+            || left.is_zero()
+            || self.ended().is_some();
+        over.then_some(pressure)
     }
 
     /// Ends a [`Wal::wait_for_pressure`], or the next one.
     pub fn nudge(&self) {
         *lock(&self.nudged) = true;
-        self.pressure_changed.notify_all();
+        self.pressure_changed.ring();
     }
 
     /// Whoever waits for pressure looks at it again.
     pub(crate) fn look_at_pressure(&self) {
         // The lock keeps this from falling between that one's look and its sleep.
         drop(lock(&self.nudged));
-        self.pressure_changed.notify_all();
+        self.pressure_changed.ring();
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tidemark_env::disk::{Disk, OpenMode};
+use tidemark_env::wake::Bell;
 use tidemark_env::{clock, task};
 use tokio::sync::Notify;
 
@@ -53,10 +54,10 @@ pub struct Wal {
     pub(crate) first_lsn: Lsn,
     pub(crate) observer: Box<dyn Fn(&GroupWritten) + Send + Sync>,
     pub(crate) queue: Mutex<Queue>,
-    pub(crate) queued: Condvar,
+    pub(crate) queued: Bell,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) ring: Mutex<RingState>,
-    pub(crate) ring_changed: Condvar,
+    pub(crate) ring_changed: Bell,
     /// All groups up to here are durable...
     pub(crate) durable: AtomicU64,
     /// ...and all who are touched by these were told.
@@ -69,8 +70,10 @@ pub struct Wal {
     pub(crate) memory_freed: Notify,
     /// Whether somebody asked for a look at the pressure.
     pub(crate) nudged: Mutex<bool>,
-    pub(crate) pressure_changed: Condvar,
+    pub(crate) pressure_changed: Bell,
     pub(crate) stopping: AtomicBool,
+    /// The ring grows for a group that cannot wait.
+    pub(crate) growing: AtomicBool,
     /// A thread writes.
     pub(crate) running: AtomicBool,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
@@ -149,7 +152,7 @@ impl Wal {
             first_lsn,
             observer,
             queue: Mutex::new(Queue::new(first_lsn, Pool::new(chunk_bytes, memory_bytes))),
-            queued: Condvar::new(),
+            queued: Bell::default(),
             writer: Mutex::new(Writer {
                 current: None,
                 previous_crc: 0,
@@ -160,7 +163,7 @@ impl Wal {
                 changes: 0,
                 full_at: None,
             }),
-            ring_changed: Condvar::new(),
+            ring_changed: Bell::default(),
             durable: AtomicU64::new(first_lsn - 1),
             told: AtomicU64::new(first_lsn - 1),
             done: Mutex::new(Done {
@@ -172,8 +175,9 @@ impl Wal {
             crowded: AtomicBool::new(false),
             memory_freed: Notify::new(),
             nudged: Mutex::new(false),
-            pressure_changed: Condvar::new(),
+            pressure_changed: Bell::default(),
             stopping: AtomicBool::new(false),
+            growing: AtomicBool::new(false),
             running: AtomicBool::new(false),
             thread: Mutex::new(None),
         }))
@@ -211,7 +215,7 @@ impl Wal {
             (appended, crowded)
         };
         if appended.wake_writer {
-            self.queued.notify_one();
+            self.queued.ring();
         }
         if crowded {
             self.crowded.store(true, Ordering::Release);
@@ -270,8 +274,11 @@ impl Wal {
     /// It does not become durable any more.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Failure> {
         while !self.running.load(Ordering::Acquire) && !self.is_told(lsn) {
-            if !matches!(self.step(), Step::Wrote) {
-                break;
+            match self.step() {
+                Step::Wrote => {}
+                // Those who make room are tasks of the thread that waits here.
+                Step::Full(_) if task::is_simulated() => self.write_past_the_end(),
+                Step::Full(_) | Step::Idle => break,
             }
         }
         let mut done = lock(&self.done);
@@ -314,11 +321,20 @@ impl Wal {
         lock(&self.done).ended.clone()
     }
 
-    /// Starts the thread `wal-writer`, which runs until [`Wal::stop`] or a failure.
+    /// Starts the thread `wal-writer`, which runs until [`Wal::stop`] or a failure;
+    /// a task on a host of a simulation.
     ///
     /// # Errors
     /// The system refused a thread.
     pub fn run_writer(self: &Arc<Self>) -> io::Result<()> {
+        if task::is_simulated() {
+            let wal = Arc::clone(self);
+            drop(task::spawn(
+                "wal-writer",
+                async move { wal.run_task().await },
+            ));
+            return Ok(());
+        }
         let mut thread = lock(&self.thread);
         if thread.is_none() {
             let wal = Arc::clone(self);
@@ -339,7 +355,7 @@ impl Wal {
     pub fn stop(&self) {
         lock(&self.queue).ended.get_or_insert(Failure::Stopped);
         self.stopping.store(true, Ordering::Release);
-        self.queued.notify_all();
+        self.queued.ring();
         self.change_ring(|_| ());
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread
@@ -363,7 +379,7 @@ impl Wal {
         self.group_done.notify_all();
         self.group_done_async.notify_waiters();
         self.memory_freed.notify_waiters();
-        self.queued.notify_all();
+        self.queued.ring();
         self.change_ring(|_| ());
         self.look_at_pressure();
     }

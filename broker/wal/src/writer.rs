@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use tidemark_env::disk::DiskFile;
-use tidemark_env::{clock, wake};
+use tidemark_env::{clock, task, wake};
 
 use crate::format::{self, Header};
 use crate::pool::aligned;
 use crate::queue::Closed;
 use crate::ring;
 use crate::types::{Failure, GroupWritten};
-use crate::wal::{Wal, lock, wait};
+use crate::wal::{Wal, lock};
 
 /// The file that is being written.
 pub(crate) struct Current {
@@ -53,7 +53,7 @@ impl Wal {
                             return;
                         }
                         queue.writer_sleeps = true;
-                        queue = wait(&self.queued, queue);
+                        queue = self.queued.wait(queue);
                     }
                     queue.writer_sleeps = false;
                 }
@@ -66,8 +66,44 @@ impl Wal {
         self.look_at_pressure();
         let mut ring = lock(&self.ring);
         while ring.changes == changes {
-            ring = wait(&self.ring_changed, ring);
+            ring = self.ring_changed.wait(ring);
         }
+    }
+
+    /// [`Wal::run`] as a task.
+    pub(crate) async fn run_task(&self) {
+        loop {
+            task::pause_for_disk().await;
+            match self.step() {
+                Step::Wrote => {}
+                Step::Full(changes) => {
+                    self.look_at_pressure();
+                    while lock(&self.ring).changes == changes {
+                        self.ring_changed.rung().await;
+                    }
+                }
+                Step::Idle => loop {
+                    {
+                        let mut queue = lock(&self.queue);
+                        queue.writer_sleeps = queue.is_empty();
+                        if !queue.writer_sleeps {
+                            break;
+                        }
+                        if queue.ended.is_some() {
+                            return;
+                        }
+                    }
+                    self.queued.rung().await;
+                },
+            }
+        }
+    }
+
+    /// One step for which the ring may grow.
+    pub(crate) fn write_past_the_end(&self) {
+        self.growing.store(true, Ordering::Release);
+        let _step = self.step();
+        self.growing.store(false, Ordering::Release);
     }
 
     pub(crate) fn step(&self) -> Step {
@@ -156,7 +192,8 @@ impl Wal {
         let mut spare = ring.ring.take_spare();
         if spare.is_none() {
             // Whoever stops waits for no checkpoint.
-            let stopping = self.stopping.load(Ordering::Acquire);
+            let stopping =
+                self.stopping.load(Ordering::Acquire) || self.growing.load(Ordering::Acquire);
             if !ring.ring.may_grow() && !stopping {
                 return Ok(Some(ring.full()));
             }

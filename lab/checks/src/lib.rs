@@ -42,7 +42,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     (
         "sim",
         &[
-            "wire", "records", "config", "model", "env", "wal", "log", "server",
+            "wire", "records", "config", "model", "env", "wal", "log", "client", "server",
         ],
     ),
     (

@@ -67,6 +67,23 @@ impl Launch {
         fs::write(&self.config, text)
     }
 
+    /// Gives the data directory its identity, once: what it says of itself must outlive every cut.
+    ///
+    /// # Errors
+    /// What the command said.
+    pub fn format(&self) -> Result<(), String> {
+        let done = Command::new(&self.binary)
+            .args(["format", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| error.to_string())?;
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&done.stderr).into_owned())
+    }
+
     /// Starts the process without waiting.
     pub fn spawn(&self) -> io::Result<Running> {
         let log = OpenOptions::new()

@@ -166,9 +166,13 @@ impl Stand {
         self.mount()
     }
 
-    async fn start(&mut self) -> Result<Duration, String> {
+    fn configure(&mut self) -> Result<(), String> {
         let configured = self.launch.configure(&mut self.chance);
-        configured.map_err(|error| format!("no configuration: {error}"))?;
+        configured.map_err(|error| format!("no configuration: {error}"))
+    }
+
+    async fn start(&mut self) -> Result<Duration, String> {
+        self.configure()?;
         let (broker, took) = self.launch.start().await?;
         self.broker = Some(broker);
         Ok(took)
@@ -200,6 +204,8 @@ async fn run(
     let root = fuse::lock(&stand.device).begin_fs_sync();
     fuse::lock(&stand.device).finish_sync(root);
     fuse::lock(&stand.device).counts = Counts::default();
+    stand.configure()?;
+    stand.launch.format()?;
     let mut start = stand.start().await?;
     let options = ClusterOptions {
         connection: ConnectionOptions {

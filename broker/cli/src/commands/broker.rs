@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tidemark_config::ConfigMap;
 
-use super::serve;
+use super::{format, serve};
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 
 /// Run a broker in the foreground
 ///
-/// SIGTERM and Ctrl-C stop it cleanly. Logs go to standard error, one JSON object per line.
+/// Its directories are formatted once before, by `tidemark format`. SIGTERM and Ctrl-C stop it
+/// cleanly. Logs go to standard error, one JSON object per line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The configuration, a YAML file with a `config:` map of settings by Kafka's names
+    /// The configuration, a YAML file with a `config:` map of settings by Kafka's names, or a
+    /// .properties file as Kafka's
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// A setting that goes before the file's, by Kafka's name
@@ -69,22 +71,49 @@ fn parse(path: &str, text: &str) -> Result<ConfigMap, Failure> {
         .collect())
 }
 
-/// The settings in a configuration file.
+/// Reads Java properties as Kafka's `server.properties` has them; of a name that is there twice
+/// the last counts.
+fn parse_properties(path: &str, text: &str) -> Result<ConfigMap, Failure> {
+    let mut settings = ConfigMap::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let mut line = line.trim().to_owned();
+        if line.is_empty() || line.starts_with(['#', '!']) {
+            continue;
+        }
+        while line.ends_with('\\') {
+            line.pop();
+            line.push_str(lines.next().unwrap_or_default().trim());
+        }
+        let (name, value) = line
+            .split_once(['=', ':'])
+            .ok_or_else(|| Failure::usage(format!("{path}: '{line}' is not written name=value")))?;
+        settings.insert(name.trim().to_owned(), value.trim().to_owned());
+    }
+    Ok(settings)
+}
+
+/// The settings in a configuration file: YAML, or Java properties where its name says so.
 pub fn read_settings(file: &Path) -> Result<ConfigMap, Failure> {
     let path = file.display().to_string();
     let text = crate::input::read_text(file).map_err(|error| Failure::file(&path, &error))?;
-    parse(&path, &text)
+    match file.extension() {
+        Some(extension) if extension == "properties" => parse_properties(&path, &text),
+        _ => parse(&path, &text),
+    }
 }
 
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let mut settings = read_settings(&args.config)?;
-    settings.extend(args.set);
-    let server = serve::start(settings, args.cut_corrupt_logs).await?;
+    settings.extend(args.set.iter().cloned());
+    let resolved = format::resolve(&settings)?;
+    format::require_formatted(&args.config, &args.set, &resolved).await?;
+    let servers = vec![serve::start(settings, args.cut_corrupt_logs, 0).await?];
     let signals = serve::StopSignals::take()?;
-    context.out.line(&serve::greeting(&server))?;
+    context.out.line(&serve::greeting(&servers))?;
     context.out.flush()?;
-    serve::until_signal(server, signals).await
+    serve::until_signal(servers, signals).await
 }
 
 #[cfg(test)]
@@ -101,6 +130,22 @@ mod tests {
         assert_eq!(settings["node.id"], "1");
         assert_eq!(settings["auto.create.topics.enable"], "false");
         assert_eq!(settings["log.dirs"], "a,b");
+    }
+
+    #[test]
+    fn a_servers_properties_are_read_as_kafka_reads_them() {
+        let text = "# a broker\n\nnode.id = 1\nlisteners=PLAINTEXT://:9092,\\\n  CONTROLLER://:9093\n\
+                    log.dirs:/a\nnode.id=2\n! end";
+        let settings = parse_properties("f.properties", text).expect("a good file");
+        assert_eq!(settings["node.id"], "2");
+        assert_eq!(
+            settings["listeners"],
+            "PLAINTEXT://:9092,CONTROLLER://:9093"
+        );
+        assert_eq!(settings["log.dirs"], "/a");
+        assert_eq!(settings.len(), 3);
+        let error = parse_properties("f.properties", "node.id").expect_err("no value");
+        assert!(error.message.contains("node.id"), "{}", error.message);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `tidemark format`: gives data directories their identity.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{random, task};
-use tidemark_server::{FormatError, Formatted, InitialVoter, Voters};
+use tidemark_server::{FormatError, Formatted, InitialVoter, Unformatted, Voters};
 use tidemark_wire::Uuid;
 
 use super::broker::read_settings;
@@ -26,14 +26,14 @@ use crate::output::Table;
 ///   tidemark format --config 1.yaml --cluster-id ID --initial-voters 1@a:9093:ID1,2@b:9093:ID2,3@c:9093:ID3
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The broker's configuration, a YAML file with a `config:` map of settings by Kafka's names
+    /// The broker's configuration, as `tidemark broker` takes it
     #[arg(long, value_name = "FILE", required_unless_present = "random_uuid")]
     pub config: Option<PathBuf>,
     /// A setting that goes before the file's, by Kafka's name
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub set: Vec<(String, String)>,
     /// The cluster, the same for every node; made up and printed where it is not given
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub cluster_id: Option<Uuid>,
     /// The controllers that begin the quorum, as NODE@HOST:PORT:DIRECTORY_ID with commas between
     #[arg(
@@ -62,29 +62,48 @@ pub struct Args {
     pub random_uuid: bool,
 }
 
+/// Reads an id that may be given away: Kafka keeps the lowest hundred for itself.
+fn parse_id(text: &str) -> Result<Uuid, String> {
+    let wrong = |what: String| format!("{what}; `tidemark format --random-uuid` prints one");
+    let id: Uuid = text.parse().map_err(|error| wrong(format!("{error}")))?;
+    match id.0 {
+        [high @ .., low] if low < 100 && high == [0; 15] => {
+            Err(wrong(format!("'{text}' is reserved")))
+        }
+        _ => Ok(id),
+    }
+}
+
 /// Reads `NODE@HOST:PORT:DIRECTORY_ID`.
 fn parse_voter(text: &str) -> Result<InitialVoter, String> {
     let parts = || {
         let (node_id, rest) = text.split_once('@')?;
         let (address, directory_id) = rest.rsplit_once(':')?;
-        let (_, port) = address.rsplit_once(':')?;
+        let (host, port) = address.rsplit_once(':')?;
         port.parse::<u16>().ok().filter(|port| *port > 0)?;
-        Some(InitialVoter {
-            node_id: node_id.parse().ok()?,
-            address: address.to_owned(),
-            directory_id: directory_id.parse().ok()?,
-        })
+        let node_id = node_id.parse().ok().filter(|node_id| *node_id >= 0)?;
+        (!host.is_empty()).then_some((node_id, address, directory_id))
     };
-    parts().ok_or_else(|| {
-        "voters are written NODE@HOST:PORT:DIRECTORY_ID; `tidemark format --random-uuid` prints a directory id".to_owned()
+    let (node_id, address, directory_id) = parts().ok_or(
+        "voters are written NODE@HOST:PORT:DIRECTORY_ID; `tidemark format --random-uuid` prints a directory id",
+    )?;
+    Ok(InitialVoter {
+        node_id,
+        address: address.to_owned(),
+        directory_id: parse_id(directory_id)?,
     })
 }
 
-/// A random id, as directories and clusters have.
+/// A random id, as directories and clusters have. It does not begin like an option.
 pub fn random_uuid() -> Uuid {
-    let mut bytes = [0; 16];
-    random::fill(&mut bytes);
-    Uuid::from_random(bytes)
+    loop {
+        let mut bytes = [0; 16];
+        random::fill(&mut bytes);
+        let id = Uuid::from_random(bytes);
+        if !id.to_string().starts_with('-') {
+            return id;
+        }
+    }
 }
 
 /// The settings of a node as its file and command line say them.
@@ -99,19 +118,98 @@ pub fn resolve(settings: &ConfigMap) -> Result<BrokerSettings, Failure> {
 }
 
 /// Formats what `settings` describe.
-pub async fn format(
-    settings: BrokerSettings,
+async fn format(
+    settings: &BrokerSettings,
     cluster_id: Option<Uuid>,
     voters: Voters,
 ) -> Result<Formatted, FormatFailure> {
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
-    let formatting =
-        move || tidemark_server::format(&disk, &settings, cluster_id, &voters, random_uuid);
-    match task::blocking(formatting).await {
-        Ok(Ok(formatted)) => Ok(formatted),
-        Ok(Err(error)) => Err(FormatFailure::Format(error)),
-        Err(error) => Err(FormatFailure::Other(Failure::bug(error))),
+    let settings = settings.clone();
+    on_disk(move |disk| {
+        let mut locks = Vec::new();
+        // What is formatted may be in use, and is not written to.
+        if tidemark_server::read_formatted(disk, &settings)?.is_err() {
+            for dir in settings.log_dirs.iter().map(PathBuf::from) {
+                let in_use = |error| Failure::finding(format!("data directory: {error}"));
+                locks.push(disk.lock_dir(&dir).map_err(in_use)?);
+            }
+        }
+        let made = tidemark_server::format(disk, &settings, cluster_id, &voters, random_uuid);
+        Ok(made?)
+    })
+    .await
+}
+
+/// The identities of what `settings` describe; made up by `voters` where there are none yet.
+pub async fn format_once(
+    settings: &BrokerSettings,
+    cluster_id: Option<Uuid>,
+    voters: Voters,
+) -> Result<Formatted, Failure> {
+    match format(settings, cluster_id, voters).await {
+        Err(FormatFailure::Format(FormatError::Already { .. })) => {
+            let formatted = read(settings).await?;
+            formatted.map_err(|unformatted| Failure::finding(unformatted.to_string()))
+        }
+        other => Ok(other?),
     }
+}
+
+/// The identities of what `settings` describe.
+async fn read(settings: &BrokerSettings) -> Result<Result<Formatted, Unformatted>, FormatFailure> {
+    let settings = settings.clone();
+    on_disk(move |disk| Ok(tidemark_server::read_formatted(disk, &settings)?)).await
+}
+
+/// Work on the real disk, beside the runtime.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce(&Arc<dyn Disk>) -> Result<T, FormatFailure> + Send + 'static,
+) -> Result<T, FormatFailure> {
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
+    match task::blocking(move || work(&disk)).await {
+        Ok(done) => done,
+        Err(error) => Err(Failure::bug(error).into()),
+    }
+}
+
+/// Fails where a directory is not formatted, with the command that does it.
+pub async fn require_formatted(
+    file: &Path,
+    set: &[(String, String)],
+    settings: &BrokerSettings,
+) -> Result<(), Failure> {
+    let Err(unformatted) = read(settings).await? else {
+        return Ok(());
+    };
+    let next = command(&file.display().to_string(), set, settings);
+    Err(Failure::usage(unformatted.to_string()).next(next))
+}
+
+/// The command that formats the node of a file.
+fn command(file: &str, set: &[(String, String)], settings: &BrokerSettings) -> String {
+    let mut command = format!("tidemark format --config {}", quoted(file));
+    for (name, value) in set {
+        command.push_str(&format!(" --set {}", quoted(&format!("{name}={value}"))));
+    }
+    if !settings.roles.controller {
+        command.push_str(" --cluster-id ID");
+    } else if !is_alone(settings) {
+        command.push_str(" --cluster-id ID --initial-voters NODE@HOST:PORT:DIRECTORY_ID,…");
+    }
+    command
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Whether the file names no other controllers.
+fn is_alone(settings: &BrokerSettings) -> bool {
+    settings.quorum.bootstrap_servers.len() <= 1
 }
 
 /// Why nothing was formatted.
@@ -123,21 +221,40 @@ pub enum FormatFailure {
     Other(Failure),
 }
 
+impl From<FormatError> for FormatFailure {
+    fn from(error: FormatError) -> Self {
+        Self::Format(error)
+    }
+}
+
+impl From<Failure> for FormatFailure {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
 impl From<FormatFailure> for Failure {
     fn from(failure: FormatFailure) -> Self {
-        match failure {
-            FormatFailure::Other(failure) => failure,
-            FormatFailure::Format(error) => {
-                let usage = !matches!(error, FormatError::Identity(_) | FormatError::Store(_));
-                let text = error.to_string();
-                match error {
-                    FormatError::Already { .. } => {
-                        Failure::finding(text).next("tidemark broker --config FILE")
-                    }
-                    _ if usage => Failure::usage(text),
-                    _ => Failure::finding(text),
-                }
+        let error = match failure {
+            FormatFailure::Other(failure) => return failure,
+            FormatFailure::Format(error) => error,
+        };
+        let text = error.to_string();
+        match error {
+            FormatError::Already { .. } => {
+                Self::finding(text).next("tidemark broker --config FILE")
             }
+            FormatError::NoCluster(_) => {
+                Self::usage(text).next("tidemark --bootstrap HOST:PORT cluster")
+            }
+            FormatError::NoDirectoryId(_) => {
+                Self::usage(text).next("tidemark format --random-uuid")
+            }
+            FormatError::Identity(_)
+            | FormatError::Store(_)
+            | FormatError::Mixed { .. }
+            | FormatError::Used { .. } => Self::finding(text),
+            _ => Self::usage(text),
         }
     }
 }
@@ -192,13 +309,13 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let mut map = read_settings(file)?;
     map.extend(args.set);
     let settings = resolve(&map)?;
-    let alone = settings.quorum.bootstrap_servers.len() <= 1;
+    let for_others = others_voters(&args.initial_voters);
     let voters = match (args.standalone, args.no_initial_voters) {
         (true, _) => Voters::Standalone,
         (_, true) => Voters::Others,
         _ if !args.initial_voters.is_empty() => Voters::Initial(args.initial_voters),
         _ if !settings.roles.controller => Voters::Others,
-        _ if alone => Voters::Standalone,
+        _ if is_alone(&settings) => Voters::Standalone,
         _ => {
             return Err(Failure::usage(
                 "the file names several controllers: say who begins the quorum with --initial-voters NODE@HOST:PORT:DIRECTORY_ID,…, or --no-initial-voters where there is one already",
@@ -206,17 +323,10 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             .next("tidemark format --random-uuid, once for each controller"));
         }
     };
-    let formatted = match format(settings.clone(), args.cluster_id, voters).await {
-        Err(FormatFailure::Format(FormatError::Already { .. })) if args.ignore_formatted => {
-            let (disk, of): (Arc<dyn Disk>, _) = (Arc::new(FileDisk::new()), settings.clone());
-            let read = task::blocking(move || tidemark_server::read_formatted(&disk, &of)).await;
-            match read.map_err(Failure::bug)? {
-                Ok(Ok(formatted)) => formatted,
-                Ok(Err(error)) => return Err(Failure::finding(error.to_string())),
-                Err(error) => return Err(FormatFailure::Format(error).into()),
-            }
-        }
-        other => other?,
+    let formatted = if args.ignore_formatted {
+        format_once(&settings, args.cluster_id, voters).await?
+    } else {
+        format(&settings, args.cluster_id, voters).await?
     };
     let report = report(&formatted, &settings);
     context.out.show(&report, |out| {
@@ -233,12 +343,29 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             ]);
         }
         out.table(&table)?;
+        let file = quoted(&file.display().to_string());
+        out.line(&format!("next:  tidemark broker --config {file}"))?;
+        if settings.roles.controller && settings.quorum.listener.is_none() {
+            return Ok(());
+        }
         out.line(&format!(
-            "next:  tidemark broker --config {}",
-            file.display()
+            "       tidemark format --config FILE --cluster-id {} {for_others}   for each other node",
+            report.cluster_id
         ))
     })?;
     Ok(Exit::Ok)
+}
+
+/// What the other nodes are formatted with.
+fn others_voters(voters: &[InitialVoter]) -> String {
+    if voters.is_empty() {
+        return "--no-initial-voters".to_owned();
+    }
+    let each = voters.iter().map(|voter| {
+        let (node_id, address) = (voter.node_id, &voter.address);
+        format!("{node_id}@{address}:{}", voter.directory_id)
+    });
+    format!("--initial-voters {}", each.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
@@ -251,13 +378,67 @@ mod tests {
         let voter = parse_voter(&format!("3@[::1]:9093:{id}")).unwrap();
         assert_eq!((voter.node_id, voter.address.as_str()), (3, "[::1]:9093"));
         assert_eq!(voter.directory_id, id);
+        let rest = random_uuid();
         for bad in [
-            "3",
-            "3@host:9093",
-            "x@host:9093:AAAA",
-            "3@host:0:AAAAAAAAAAAAAAAAAAAAAQ",
+            "3".to_owned(),
+            "3@host:9093".to_owned(),
+            format!("x@host:9093:{rest}"),
+            format!("-3@host:9093:{rest}"),
+            format!("3@host:0:{rest}"),
+            format!("3@:9093:{rest}"),
         ] {
-            assert!(parse_voter(bad).unwrap_err().contains("NODE@HOST"), "{bad}");
+            assert!(
+                parse_voter(&bad).unwrap_err().contains("NODE@HOST"),
+                "{bad}"
+            );
         }
+        assert_eq!(
+            others_voters(&[voter]),
+            format!("--initial-voters 3@[::1]:9093:{id}")
+        );
+    }
+
+    #[test]
+    fn ids_are_ids_and_none_of_kafkas_own() {
+        let id = random_uuid();
+        assert_eq!(parse_id(&id.to_string()), Ok(id));
+        for bad in [
+            "",
+            "abc",
+            "AAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAQ",
+        ] {
+            assert!(
+                parse_id(bad).unwrap_err().contains("--random-uuid"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_in_an_unformatted_directory_says_what_to_type() {
+        let parent = tempfile::tempdir().unwrap();
+        let (file, data) = (Path::new("my broker.yaml"), parent.path().join("data"));
+        let set = [("log.dirs".to_owned(), data.display().to_string())];
+        let settings = resolve(&ConfigMap::from(set.clone())).unwrap();
+        let failure = require_formatted(file, &set, &settings).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert_eq!(
+            failure.message,
+            format!("not formatted: {}", data.display())
+        );
+        let command = format!(
+            "tidemark format --config 'my broker.yaml' --set log.dirs={}",
+            data.display()
+        );
+        assert_eq!(failure.next, Some(command));
+        let first = format_once(&settings, None, Voters::Standalone)
+            .await
+            .unwrap();
+        require_formatted(file, &set, &settings).await.unwrap();
+        let second = format_once(&settings, None, Voters::Standalone)
+            .await
+            .unwrap();
+        assert_eq!(second, first);
     }
 }

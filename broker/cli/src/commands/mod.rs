@@ -51,7 +51,8 @@ fn colours() -> bool {
 pub fn logging(arguments: &Arguments) {
     let serves = matches!(arguments.command, Command::Dev(_) | Command::Broker(_));
     let level = match (arguments.verbose, serves) {
-        (0, true) => "info",
+        // What raft has to say to itself; what it comes to is said by the broker.
+        (0, true) => "info,openraft=off",
         (0, false) => "warn",
         (1, _) => "debug",
         (_, _) => "trace",

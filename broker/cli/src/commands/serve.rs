@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_all};
 use tidemark_config::ConfigMap;
 use tidemark_env::disk::FileDisk;
 use tidemark_server::{RunningServer, ServerConfig, StartError};
@@ -19,27 +20,37 @@ impl From<StartError> for Failure {
     }
 }
 
-/// Starts a broker with these settings.
-pub async fn start(settings: ConfigMap, cut_corrupt_logs: bool) -> Result<RunningServer, Failure> {
+/// Starts a broker with these settings, in formatted directories. `net_threads` is 0 for one per core.
+pub async fn start(
+    settings: ConfigMap,
+    cut_corrupt_logs: bool,
+    net_threads: usize,
+) -> Result<RunningServer, Failure> {
     let delay_us = settings.get("disk.flush.delay.us");
     let delay_us = delay_us.and_then(|delay| delay.parse().ok()).unwrap_or(0);
     let disk = FileDisk::new().with_flush_delay(Duration::from_micros(delay_us));
     let config = ServerConfig {
         settings,
         disk: Arc::new(disk),
-        net_threads: 0,
+        net_threads,
         cut_corrupt_logs,
-        format_if_empty: true,
+        format_if_empty: false,
     };
     Ok(tidemark_server::start(config).await?)
 }
 
-/// What to print when a broker is up: that it is ready, or why it is not.
-pub fn greeting(server: &RunningServer) -> String {
-    match server.marked_failed() {
-        None => format!("ready  {}", server.bootstrap()),
+/// What to print when brokers are up: that they are ready, or why one is not.
+pub fn greeting(servers: &[RunningServer]) -> String {
+    match servers.iter().find_map(RunningServer::marked_failed) {
+        None => format!("ready  {}", bootstrap(servers)),
         Some(reason) => format!("not ready: {reason}"),
     }
+}
+
+/// The addresses to bootstrap from.
+pub fn bootstrap(servers: &[RunningServer]) -> String {
+    let each: Vec<&str> = servers.iter().map(RunningServer::bootstrap).collect();
+    each.join(",")
 }
 
 /// What stops a broker cleanly.
@@ -63,19 +74,21 @@ impl StopSignals {
 
 /// Serves until SIGTERM or Ctrl-C, then closes logs so that the next start reads none.
 pub async fn until_signal(
-    server: RunningServer,
+    servers: Vec<RunningServer>,
     mut signals: StopSignals,
 ) -> Result<Exit, Failure> {
+    let failed = select_all(servers.iter().map(|server| Box::pin(server.failed())));
     let name = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
-        reason = server.failed() => {
+        (reason, _, _) = failed => {
             return Err(Failure::finding(format!("a disk failed: {reason}"))
                 .next("replace the disk, then start again with an empty directory in its place"));
         }
     };
     tracing::info!(signal = name, "stopping");
-    server.shutdown().await;
+    // All at once: each hands over what it leads to those that are left.
+    join_all(servers.into_iter().map(RunningServer::shutdown)).await;
     tracing::info!("stopped");
     Ok(Exit::Ok)
 }

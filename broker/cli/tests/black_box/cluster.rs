@@ -144,3 +144,33 @@ fn the_quorum_is_described_and_voters_are_asked_for_by_their_directories() {
         ])
         .failed(2, "base64url");
 }
+
+#[test]
+fn what_a_lone_voter_would_lose_is_shown_before_it_goes_on_alone() {
+    let mut broker = Broker::start();
+    broker.ok(&["topic", "create", "orders"]);
+    let dir = broker.data().join("metadata");
+    let dir = dir.to_str().unwrap();
+    let force = ["cluster", "quorum", "force", "--dir", dir];
+    broker.run(&force).failed(1, "in use");
+    broker.stop("TERM");
+    let shown = broker.json(&force);
+    assert_eq!(
+        (&shown["done"], &shown["topics"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(shown["voters_lost"], json!([]));
+    let told = broker.ok(&force);
+    assert!(
+        told.contains("What may be lost") && told.contains("--accept-data-loss"),
+        "{told}"
+    );
+    let mut done = force.to_vec();
+    done.push("--accept-data-loss");
+    assert_eq!(broker.json(&done)["done"], true);
+    let broker = broker.restart();
+    assert_eq!(broker.json(&["topic", "list"])[0]["topic"], "orders");
+    broker.ok(&["topic", "create", "more"]);
+    let nowhere = ["cluster", "quorum", "force", "--dir", "/nowhere"];
+    broker.run(&nowhere).failed(1, "not formatted");
+}

@@ -81,7 +81,14 @@ impl Broker {
     /// Starts it again over the same data at the same address. It must have been stopped.
     pub fn restart(mut self) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(arguments_of_dev(&self.address));
+        // The ports of a cluster are found anew.
+        let several = self.address.contains(',');
+        let listen = if several {
+            "127.0.0.1:0"
+        } else {
+            &self.address
+        };
+        command.args(arguments_of_dev(listen));
         let data = self
             .data
             .take()

@@ -14,6 +14,7 @@ mod cluster;
 mod damage;
 mod doctor;
 mod files;
+mod formatting;
 mod groups;
 mod harness;
 mod import;

@@ -77,6 +77,8 @@ fn a_broker_runs_from_a_file_and_settings_go_before_it() {
         data.display()
     );
     std::fs::write(&file, text).unwrap();
+    let path = file.display().to_string();
+    run_against("127.0.0.1:1", &["format", "--config", &path], b"").ok();
     let mut process = Command::new(BINARY)
         .args(["broker", "--set", "num.partitions=5", "--config"])
         .arg(&file)

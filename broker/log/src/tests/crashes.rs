@@ -63,6 +63,27 @@ fn an_epoch_that_a_truncation_took_stays_away() {
 }
 
 #[test]
+fn a_checkpoint_in_the_middle_of_a_cut_does_not_claim_it() {
+    for finished in [false, true] {
+        let disk = memory_disk();
+        let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+        log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+        log.append_as_leader(&records(2), 1, NOW_MS).unwrap();
+        log.flush();
+        log.checkpoint();
+        let pending = log.begin_truncate(2).unwrap();
+        log.flush();
+        log.checkpoint();
+        if finished {
+            assert_eq!(log.finish_cut(pending, NOW_MS).unwrap(), 2);
+        }
+        drop(log);
+        let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+        assert_eq!((log.end_offset(), log.epochs().latest()), (2, Some(0)));
+    }
+}
+
+#[test]
 fn an_epoch_without_records_goes_with_a_truncation_at_the_end() {
     let disk = memory_disk();
     let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();

@@ -69,7 +69,7 @@ impl QuorumConfig {
             election_min_ms: 1500,
             election_max_ms: 3000,
             snapshot_after_bytes: 20 * 1024 * 1024,
-            inline: false,
+            inline: tidemark_env::task::is_simulated(),
         }
     }
 }

@@ -140,6 +140,8 @@ struct Session<P> {
     used_ms: i64,
     partitions: usize,
     by_id: bool,
+    /// Of a follower: it makes room for nobody.
+    follower: bool,
     /// Away while a request of the session is being served.
     interest: Option<Interest<P>>,
 }
@@ -219,6 +221,25 @@ impl<P> Sessions<P> {
         {
             return false;
         }
+        self.insert(id, interest, by_id, now_ms, false);
+        true
+    }
+
+    /// Keeps a new session of a follower, whatever there is: the cluster waits for it.
+    pub(crate) fn keep_for_follower(
+        &mut self,
+        id: i32,
+        interest: Interest<P>,
+        now_ms: i64,
+    ) -> bool {
+        if id == 0 || self.sessions.contains_key(&id) {
+            return false;
+        }
+        self.insert(id, interest, true, now_ms, true);
+        true
+    }
+
+    fn insert(&mut self, id: i32, interest: Interest<P>, by_id: bool, now_ms: i64, follower: bool) {
         let partitions = interest.len();
         let session = Session {
             next_epoch: next_epoch(INITIAL_EPOCH),
@@ -226,10 +247,10 @@ impl<P> Sessions<P> {
             used_ms: now_ms,
             partitions,
             by_id,
+            follower,
             interest: Some(interest),
         };
         self.sessions.insert(id, session);
-        true
     }
 
     /// Gives a session's partitions back after a request was served.
@@ -247,6 +268,7 @@ impl<P> Sessions<P> {
         let stale = self
             .sessions
             .iter()
+            .filter(|(_, session)| !session.follower)
             .min_by_key(|(id, session)| (session.used_ms, **id));
         let victim = match stale {
             Some((id, session)) if now_ms - session.used_ms > EVICT_AFTER_MS => Some(*id),
@@ -254,7 +276,9 @@ impl<P> Sessions<P> {
                 .sessions
                 .iter()
                 .filter(|(_, s)| {
-                    s.partitions < partitions && now_ms - s.created_ms > EVICT_AFTER_MS
+                    !s.follower
+                        && s.partitions < partitions
+                        && now_ms - s.created_ms > EVICT_AFTER_MS
                 })
                 .min_by_key(|(id, session)| (session.partitions, **id))
                 .map(|(id, _)| *id),

@@ -123,3 +123,19 @@ fn a_signal_lists_a_slot_once_until_taken() {
     signal.mark(3);
     assert_eq!(signal.take(), vec![3]);
 }
+
+#[test]
+fn followers_sessions_are_kept_and_make_no_room() {
+    let mut sessions = Sessions::default();
+    assert!(sessions.keep_new(1, interest(1), true, 1, 0));
+    assert!(
+        sessions.keep_for_follower(2, interest(1), 0),
+        "above the limit"
+    );
+    assert!(sessions.keep_new(3, interest(9), true, 2, 900_000));
+    assert!(matches!(sessions.open(1, 1, true, 0), Opened::Refused(_)));
+    assert!(matches!(
+        sessions.open(2, 1, true, 0),
+        Opened::Incremental(_)
+    ));
+}

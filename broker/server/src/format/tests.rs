@@ -53,12 +53,22 @@ fn mem() -> (MemDisk, Arc<dyn Disk>) {
     (mem, disk)
 }
 
+/// What is not formatted.
+fn missing(disk: &Arc<dyn Disk>, settings: &BrokerSettings) -> Vec<PathBuf> {
+    match read_formatted(disk, settings) {
+        Ok(Err(Unformatted(missing))) => missing,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn what_is_formatted_is_found_again() {
     let (mem, disk) = mem();
     let settings = settings(CLUSTER);
-    let unformatted = read_formatted(&disk, &settings).unwrap().unwrap_err();
-    assert_eq!(unformatted.0, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(
+        missing(&disk, &settings),
+        [Path::new("/a"), Path::new("/b")]
+    );
     let made = format(&disk, &settings, None, &voters(), ids(0)).unwrap();
     assert_eq!(made.directories[0], (PathBuf::from("/a"), id(101)));
     assert_eq!(made.directories[1].0, Path::new("/b"));
@@ -79,6 +89,8 @@ fn a_node_that_is_no_controller_has_no_quorum_directory() {
     ]);
     let refused = format(&disk, &settings, None, &Voters::Standalone, ids(0)).unwrap_err();
     assert!(matches!(refused, FormatError::NoController(1)), "{refused}");
+    let refused = format(&disk, &settings, None, &Voters::Others, ids(0)).unwrap_err();
+    assert!(matches!(refused, FormatError::NoCluster(1)), "{refused}");
     let made = format(&disk, &settings, Some(id(9)), &Voters::Others, ids(0)).unwrap();
     assert_eq!((made.cluster_id, made.quorum), (id(9), None));
     assert!(read_formatted(&disk, &settings).unwrap().is_ok());
@@ -100,10 +112,7 @@ fn contradictions_are_refused_and_leave_nothing() {
     assert!(matches!(absent, FormatError::NotAVoter(1)), "{absent}");
     let alone = format(&disk, &settings(&[]), None, &voters(), ids(0)).unwrap_err();
     assert!(matches!(alone, FormatError::NoListener), "{alone}");
-    assert_eq!(
-        read_formatted(&disk, &here).unwrap().unwrap_err().0.len(),
-        2
-    );
+    assert_eq!(missing(&disk, &here).len(), 2);
 }
 
 #[test]
@@ -116,6 +125,58 @@ fn a_directory_of_another_cluster_is_not_taken_over() {
     let other = settings(&[("node.id", "2")]);
     let foreign = format(&disk, &other, None, &Voters::Standalone, ids(0)).unwrap_err();
     assert!(matches!(foreign, FormatError::Identity(_)), "{foreign}");
+}
+
+#[test]
+fn a_lost_metadata_disk_does_not_begin_a_second_quorum_of_its_cluster() {
+    let (_, disk) = mem();
+    let apart = settings(&[("metadata.log.dir", "/meta")]);
+    let first = format(&disk, &apart, None, &Voters::Standalone, ids(0)).unwrap();
+    assert_eq!(first.directories.len(), 3);
+    disk.create_dir_all(Path::new("/b/t-0")).unwrap();
+    let elsewhere = settings(&[("metadata.log.dir", "/new")]);
+    assert_eq!(missing(&disk, &elsewhere), [Path::new("/new")]);
+    let refused = format(&disk, &elsewhere, None, &Voters::Standalone, ids(50)).unwrap_err();
+    assert!(
+        matches!(&refused, FormatError::Used { entry, .. } if entry == "t-0"),
+        "{refused}"
+    );
+    // As a member that joins it may be formatted.
+    let joined = format(&disk, &elsewhere, None, &Voters::Others, ids(50)).unwrap();
+    assert_eq!(joined.cluster_id, first.cluster_id);
+}
+
+#[test]
+fn a_directory_that_was_added_or_replaced_is_given_an_identity_beside_the_others() {
+    let (_, disk) = mem();
+    let one = settings(&[("log.dirs", "/a")]);
+    let first = format(&disk, &one, None, &Voters::Standalone, ids(0)).unwrap();
+    disk.create_dir_all(Path::new("/a/t-0")).unwrap();
+    let two = settings(&[]);
+    assert_eq!(missing(&disk, &two), [Path::new("/b")]);
+    let second = format(&disk, &two, None, &Voters::Standalone, ids(50)).unwrap();
+    assert_eq!(second.cluster_id, first.cluster_id);
+    assert_eq!(second.directories[0], first.directories[0]);
+    // What the quorum's directory says of itself outlives a lost file beside it.
+    disk.remove(Path::new("/a/meta.properties")).unwrap();
+    disk.remove_dir_all(Path::new("/a/t-0")).unwrap();
+    let third = format(&disk, &two, None, &Voters::Standalone, ids(90)).unwrap();
+    assert_eq!(third, second);
+}
+
+#[test]
+fn another_quorums_directory_is_not_taken_over() {
+    let (_, disk) = mem();
+    let here = settings(&[]);
+    let made = format(&disk, &here, None, &Voters::Standalone, ids(0)).unwrap();
+    let other = DirectoryIdentity {
+        cluster_id: made.cluster_id,
+        node_id: 1,
+        directory_id: id(77),
+    };
+    other.write(&*disk, Path::new("/a")).unwrap();
+    let mixed = read_formatted(&disk, &here).unwrap_err();
+    assert!(matches!(mixed, FormatError::Mixed { .. }), "{mixed}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! **Invariant:** nothing of it is used in another epoch. Offsets below which all was committed in
 //! one may hold another leader's records in the next.
 
-use crate::partition::{Acks, Bounds, Partition};
+use crate::partition::{Acks, Bounds, NotServed, Partition, refused};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, ReplayError};
@@ -100,7 +100,8 @@ impl GroupLog {
             .flatten()
             .ok_or(ErrorCode::UnknownServerError)?;
         match self.partition.append_in(self.leader_epoch, &batch, now_ms) {
-            Err(_) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(NotServed::Closed) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(NotServed::Refused(refusal)) => Err(refused(refusal)),
             Ok(Ok(appended)) => Ok(appended.last_offset),
             Ok(Err(AppendError::TooLarge { .. })) => Err(ErrorCode::MessageTooLarge),
             Ok(Err(_)) => Err(ErrorCode::KafkaStorageError),

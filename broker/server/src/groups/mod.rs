@@ -207,7 +207,7 @@ impl Groups {
     /// Lets deadlines pass until `stop`.
     pub(crate) async fn run_timers(&self, mut stop: watch::Receiver<bool>) {
         loop {
-            let now_ms = clock::now_ms();
+            let now_ms = clock::steady_ms();
             let mut next_ms: Option<i64> = None;
             for shard in self.shards() {
                 if let Some(deadline_ms) = shard.tick(now_ms) {

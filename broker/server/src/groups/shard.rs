@@ -93,7 +93,7 @@ impl Shard {
         {
             let mut state = self.lock();
             state.waiting.insert(token, answer);
-            let records = state.coordinator.handle(clock::now_ms(), token, request);
+            let records = state.coordinator.handle(clock::steady_ms(), token, request);
             self.carry_out(&mut state, &records);
         }
         answered.await.unwrap_or(refusal)
@@ -134,7 +134,7 @@ impl Shard {
     /// Forgets the offsets of deleted topics.
     pub(super) fn topics_deleted(self: &Arc<Self>, topics: &BTreeMap<String, Uuid>) {
         let mut state = self.lock();
-        let records = state.coordinator.topics_deleted(clock::now_ms(), topics);
+        let records = state.coordinator.topics_deleted(clock::steady_ms(), topics);
         self.carry_out(&mut state, &records);
     }
 
@@ -291,7 +291,7 @@ impl Shard {
         state.coordinator = coordinator;
         state.appended_end = end;
         state.loaded = true;
-        let records = state.coordinator.loaded(clock::now_ms(), end);
+        let records = state.coordinator.loaded(clock::steady_ms(), end);
         self.carry_out(&mut state, &records);
         // Answers wait for what was there at the election, even if nothing is added to it.
         if end > 0 {
@@ -302,7 +302,7 @@ impl Shard {
             &self.controller.image(),
         );
         if !gone.is_empty() {
-            let records = state.coordinator.topics_deleted(clock::now_ms(), &gone);
+            let records = state.coordinator.topics_deleted(clock::steady_ms(), &gone);
             self.carry_out(&mut state, &records);
         }
     }

@@ -166,7 +166,9 @@ pub(crate) async fn handle(
     }
     match kind {
         Kind::Full { keep: false } => {}
-        Kind::Full { keep: true } => response.session_id = keep(broker, interest, by_id),
+        Kind::Full { keep: true } => {
+            response.session_id = keep(broker, &reader, interest, by_id);
+        }
         Kind::Incremental { id } => {
             response.session_id = id;
             broker.sessions().put_back(id, interest);
@@ -195,8 +197,13 @@ fn reader(broker: &Broker, context: &Context, request: &FetchRequest) -> Result<
     }
 }
 
-fn keep(broker: &Broker, interest: Interest<Subscription>, by_id: bool) -> i32 {
+fn keep(broker: &Broker, reader: &Reader, interest: Interest<Subscription>, by_id: bool) -> i32 {
     let id = (random::u64() >> 33) as i32;
+    if let Reader::Follower { .. } = reader {
+        let now_ms = clock::now_ms();
+        let kept = by_id && broker.sessions().keep_for_follower(id, interest, now_ms);
+        return if kept { id } else { 0 };
+    }
     let most = broker.settings().max_incremental_fetch_session_cache_slots;
     let kept = interest.len() > 0
         && broker

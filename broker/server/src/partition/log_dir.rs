@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tidemark_env::clock::Instant;
 use tidemark_env::disk::{Disk, OpenMode, write_file_atomic};
 use tidemark_env::{clock, random, task};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
@@ -84,6 +85,42 @@ pub(crate) struct LogDir {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Told when the directory's disk has failed.
     failed: watch::Sender<Option<String>>,
+}
+
+/// When the next round of writing behind is due.
+struct Pace {
+    /// The last checkpoint.
+    last: Instant,
+    pressure: Pressure,
+    /// Somebody holds on to the memory: looking again at once would change nothing.
+    held: bool,
+}
+
+impl Pace {
+    fn new(dir: &LogDir) -> Pace {
+        Pace {
+            last: clock::monotonic(),
+            pressure: dir.wal.pressure(),
+            held: false,
+        }
+    }
+
+    /// What ends the wait for it, and how long it takes at most.
+    fn next(&self, dir: &LogDir) -> (Limits, Duration) {
+        let due = CHECKPOINT_INTERVAL.saturating_sub(self.last.elapsed());
+        if dir.is_full() {
+            return (Limits::NONE, due.min(FULL_RETRY));
+        }
+        if self.held {
+            return (Limits::NONE, due.min(HELD_RETRY));
+        }
+        let limits = Limits {
+            memory: MEMORY_HIGH,
+            // A file was begun: the next one is made ahead.
+            ring: RING_HIGH.min(self.pressure.ring + dir.file_share),
+        };
+        (limits, due)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -236,6 +273,13 @@ impl LogDir {
         self.make_ballast();
         self.wal.run_writer()?;
         let dir = Arc::clone(self);
+        if task::is_simulated() {
+            drop(task::spawn(
+                "write-behind",
+                async move { dir.run_task().await },
+            ));
+            return Ok(());
+        }
         let thread = task::thread("write-behind", move || dir.run())?;
         *lock(&self.thread) = Some(thread);
         Ok(())
@@ -247,57 +291,66 @@ impl LogDir {
     }
 
     fn run(&self) {
-        let mut last = clock::monotonic();
-        let mut pressure = self.wal.pressure();
-        // Somebody holds on to the memory: looking again at once would change nothing.
-        let mut held = false;
-        while !self.stopping.load(Ordering::Acquire) {
-            let due = CHECKPOINT_INTERVAL.saturating_sub(last.elapsed());
-            pressure = if self.is_full() {
-                self.wal
-                    .wait_for_pressure(Limits::NONE, due.min(FULL_RETRY))
-            } else if held {
-                self.wal
-                    .wait_for_pressure(Limits::NONE, due.min(HELD_RETRY))
-            } else {
-                let limits = Limits {
-                    memory: MEMORY_HIGH,
-                    // A file was begun: the next one is made ahead.
-                    ring: RING_HIGH.min(pressure.ring + self.file_share),
-                };
-                self.wal.wait_for_pressure(limits, due)
-            };
-            if self.stopping.load(Ordering::Acquire) {
+        let mut pace = Pace::new(self);
+        loop {
+            let (limits, due) = pace.next(self);
+            let pressure = self.wal.wait_for_pressure(limits, due);
+            if !self.round(&mut pace, pressure) {
                 return;
             }
-            if let Some(failure) = self.wal.failure() {
-                return self.fail(&failure.to_string());
-            }
-            let checkpoint = pressure.ring >= RING_HIGH || last.elapsed() >= CHECKPOINT_INTERVAL;
-            let all = checkpoint || self.is_full();
-            let done = (|| {
-                if all || pressure.memory >= MEMORY_HIGH {
-                    self.write_behind(all)?;
-                }
-                if checkpoint {
-                    self.checkpoint(false)?;
-                    last = clock::monotonic();
-                }
-                while pressure.ring > 0.0 && self.wal.prepare()? {}
-                Ok(())
-            })();
-            match done {
-                Ok(()) => self.has_room(),
-                Err(error) if is_full(&error) => {
-                    self.has_no_room(&error);
-                    // Or the loop would turn without a pause.
-                    last = clock::monotonic();
-                }
-                Err(error) => return self.fail(&error.to_string()),
-            }
-            pressure = self.wal.pressure();
-            held = pressure.memory >= MEMORY_HIGH;
         }
+    }
+
+    /// [`LogDir::run`] as a task.
+    async fn run_task(&self) {
+        let mut pace = Pace::new(self);
+        loop {
+            let (limits, due) = pace.next(self);
+            let pressure = self.wal.when_pressure(limits, due).await;
+            task::pause_for_disk().await;
+            if !self.round(&mut pace, pressure) {
+                return;
+            }
+        }
+    }
+
+    /// Does what is due; says whether there is more to come. Blocks.
+    fn round(&self, pace: &mut Pace, pressure: Pressure) -> bool {
+        if self.stopping.load(Ordering::Acquire) {
+            return false;
+        }
+        if let Some(failure) = self.wal.failure() {
+            self.fail(&failure.to_string());
+            return false;
+        }
+        let checkpoint = pressure.ring >= RING_HIGH || pace.last.elapsed() >= CHECKPOINT_INTERVAL;
+        let all = checkpoint || self.is_full();
+        let done = (|| {
+            if all || pressure.memory >= MEMORY_HIGH {
+                self.write_behind(all)?;
+            }
+            if checkpoint {
+                self.checkpoint(false)?;
+                pace.last = clock::monotonic();
+            }
+            while pressure.ring > 0.0 && self.wal.prepare()? {}
+            Ok(())
+        })();
+        match done {
+            Ok(()) => self.has_room(),
+            Err(error) if is_full(&error) => {
+                self.has_no_room(&error);
+                // Or the loop would turn without a pause.
+                pace.last = clock::monotonic();
+            }
+            Err(error) => {
+                self.fail(&error.to_string());
+                return false;
+            }
+        }
+        pace.pressure = self.wal.pressure();
+        pace.held = pace.pressure.memory >= MEMORY_HIGH;
+        !self.stopping.load(Ordering::Acquire)
     }
 
     /// Writes what waits into segments, oldest first: all of it, or until memory is low.

@@ -538,7 +538,7 @@ impl Registry {
 }
 
 fn remove_in_background(disk: Arc<dyn Disk>, dir: PathBuf) {
-    let started = task::thread("delete-log", move || {
+    let started = task::background("delete-log", move || {
         if let Err(error) = disk.remove_dir_all(&dir) {
             tracing::error!(dir = %dir.display(), %error, "a deleted log's files stay; remove them by hand");
         }

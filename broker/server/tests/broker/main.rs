@@ -10,6 +10,7 @@ mod admin;
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
+mod coordinators;
 mod fetch;
 mod fetch_sessions;
 mod groups;

@@ -6,13 +6,16 @@ use crate::kit::{
     produce_request, read, until, values,
 };
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_config::ConfigMap;
+use tidemark_env::clock;
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_model::{BrokerId, Image, Partition};
 use tidemark_quorum::Controller;
 use tidemark_quorum::decide::{self, Decision};
 use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_wire::messages::FetchRequest;
 use tidemark_wire::messages::produce_response::PartitionProduceResponse;
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -23,13 +26,13 @@ const LEADERS_ONLY: i16 = 10;
 pub struct Cluster {
     controller: Arc<Controller>,
     dirs: Vec<TempDir>,
-    nodes: Vec<Option<RunningServer>>,
+    pub nodes: Vec<Option<RunningServer>>,
     settings: Vec<(String, String)>,
 }
 
 impl Cluster {
     /// Three brokers with these settings on top.
-    async fn start(settings: &[(&str, &str)]) -> Cluster {
+    pub async fn start(settings: &[(&str, &str)]) -> Cluster {
         let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
         let first = vec![dirs[0].path().to_path_buf()];
@@ -54,7 +57,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, id: usize) {
+    pub async fn start_node(&mut self, id: usize) {
         let fixed = [
             ("node.id", id.to_string()),
             ("listeners", "PLAINTEXT://127.0.0.1:0".to_string()),
@@ -86,22 +89,22 @@ impl Cluster {
         self.nodes[id as usize].as_ref().expect("it runs")
     }
 
-    async fn connect(&self, id: BrokerId) -> Connection {
+    pub async fn connect(&self, id: BrokerId) -> Connection {
         Connection::open(self.node(id)).await
     }
 
-    fn image(&self) -> Arc<Image> {
+    pub fn image(&self) -> Arc<Image> {
         self.controller.image()
     }
 
-    fn state(&self, topic: &str) -> Partition {
+    pub fn state(&self, topic: &str) -> Partition {
         let image = self.image();
         let topic = image.topic(topic).expect("the topic");
         Partition::clone(topic.partition(0).expect("its partition"))
     }
 
     /// A topic of one partition; gives its leader.
-    async fn topic(&self, name: &str, configs: &[(&str, &str)]) -> BrokerId {
+    pub async fn topic(&self, name: &str, configs: &[(&str, &str)]) -> BrokerId {
         let mut c = self.connect(0).await;
         let response = c.ask(&create(name, 1, configs), 7).await;
         assert_eq!(response.topics[0].error_code, 0, "{response:?}");
@@ -126,7 +129,7 @@ impl Cluster {
         decided.expect("the change is made").0
     }
 
-    fn fence(&self, id: BrokerId) {
+    pub fn fence(&self, id: BrokerId) {
         self.change(|image, context| Decision {
             records: decide::fence_brokers(image, context, &[id]),
             result: (),
@@ -452,4 +455,45 @@ async fn a_replica_that_is_moved_away_leaves_no_files() {
     })
     .await;
     cluster.level(new, leader, "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_waits_at_a_follower_is_woken() {
+    let cluster = Cluster::start(&[]).await;
+    let leader = cluster.topic("t", &[]).await;
+    let follower = (leader + 1) % 3;
+    let mut at_follower = cluster.connect(follower).await;
+    until("the follower serves", async || {
+        read(&mut at_follower, "t", 0, 0).await.error_code == 0
+    })
+    .await;
+    let mut request = fetch_request("t", vec![from(0, 0)]);
+    request.max_wait_ms = 15_000;
+    let id = at_follower.send(&request, 12).await;
+    let mut c = cluster.connect(leader).await;
+    let began = clock::monotonic();
+    assert_eq!(produce_with(&mut c, "t", ALL, "news").await.error_code, 0);
+    let answer = at_follower.answer::<FetchRequest>(12, id).await.unwrap();
+    assert_eq!(values(partitions_of(&answer)[0]).len(), 1);
+    assert!(began.elapsed() < Duration::from_secs(10), "not by its time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_topic_does_not_wait_for_the_end_of_a_parked_fetch() {
+    let settings = [
+        ("replica.fetch.wait.max.ms", "20000"),
+        ("replica.lag.time.max.ms", "60000"),
+    ];
+    let cluster = Cluster::start(&settings).await;
+    let first = cluster.topic("t0", &[]).await;
+    let mut c = cluster.connect(first).await;
+    assert_eq!(produce_with(&mut c, "t0", ALL, "parks").await.error_code, 0);
+    // Each broker leads one of these: two of them have followers that wait already.
+    for n in 1..=6 {
+        let name = format!("t{n}");
+        let leader = cluster.topic(&name, &[]).await;
+        let mut c = cluster.connect(leader).await;
+        let answer = produce_with(&mut c, &name, ALL, "at once").await;
+        assert_eq!(answer.error_code, 0, "{answer:?}");
+    }
 }

@@ -4,6 +4,7 @@ mod cordon;
 mod describe;
 mod drain;
 mod elect;
+mod force;
 mod plan;
 mod quorum;
 mod reassign;

@@ -6,6 +6,7 @@ use tidemark_client::admin::{Quorum, QuorumReplica};
 use tidemark_env::clock;
 use tidemark_wire::Uuid;
 
+use super::force;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Table, count};
@@ -19,6 +20,9 @@ pub enum Command {
     Add(AddArgs),
     /// Take out a voter
     Remove(RemoveArgs),
+    /// Go on from one voter's directory alone when the majority is lost for good (shows what would
+    /// be lost; --accept-data-loss does it)
+    Force(force::Args),
 }
 
 /// Show voters and observers, and how far each has the metadata
@@ -73,9 +77,14 @@ struct Row {
 
 /// Runs the command.
 pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failure> {
+    let command = match command {
+        // There is nobody to be asked.
+        Command::Force(args) => return force::run(args, context).await,
+        command => command,
+    };
     let cluster = context.cluster().await?;
     match command {
-        Command::Describe(_) => {}
+        Command::Describe(_) | Command::Force(_) => {}
         Command::Add(args) => {
             let (host, port) = parse_address(&args.address).map_err(Failure::usage)?;
             let voter = (args.node, args.directory);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Change, FaultError, FaultOp, InodeRef, State, lock};
 use crate::disk::DiskFile;
+use crate::sim::mix_bytes;
 
 #[derive(Debug)]
 pub(super) struct MemFile {
@@ -38,6 +39,9 @@ impl MemFile {
     fn change(&self, change: Change, new_len: u64) -> io::Result<()> {
         let mut state = self.checked(FaultOp::Write)?;
         state.writes += 1;
+        if let Change::Write { offset, bytes } = &change {
+            state.trace = mix_bytes(state.trace ^ *offset, bytes);
+        }
         if let Some(capacity) = state.capacity_bytes {
             let used = state.used_bytes();
             let old = lock(&self.inode).current.len() as u64;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use self::file::MemFile;
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode, Space};
+use crate::sim::mix_bytes;
 
 pub use fault::{Fault, FaultError, FaultOp};
 
@@ -68,6 +69,8 @@ struct State {
     faults: Vec<Fault>,
     /// So many changes go well before the power goes.
     power_left: Option<u64>,
+    /// Only changes of paths with this text count.
+    power_at: String,
     capacity_bytes: Option<u64>,
     /// Bumped by every crash: handles of an older one answer with errors.
     incarnation: u64,
@@ -75,6 +78,8 @@ struct State {
     dir_syncs: u64,
     writes: u64,
     reads: u64,
+    /// A hash of all that was asked for.
+    trace: u64,
 }
 
 impl Inode {
@@ -135,12 +140,13 @@ fn is_root(path: &Path) -> bool {
 
 impl State {
     fn check_fault(&mut self, op: FaultOp, path: &Path) -> io::Result<()> {
+        self.trace = mix_bytes(self.trace ^ op as u64, path.as_os_str().as_encoded_bytes());
+        let text = path.to_string_lossy();
         match &mut self.power_left {
             Some(0) => return Err(io::Error::other("the power is off")),
-            Some(left) if op != FaultOp::Read => *left -= 1,
+            Some(left) if op != FaultOp::Read && text.contains(&self.power_at) => *left -= 1,
             _ => {}
         }
-        let text = path.to_string_lossy();
         for fault in &mut self.faults {
             if fault.op != op || fault.times == 0 || !text.contains(&fault.path_contains) {
                 continue;
@@ -198,7 +204,14 @@ impl MemDisk {
     /// call fails from then on, until one of the crashes decides what is left; or
     /// [`Self::restart`], when it was only the process that ended.
     pub fn cut_power_after(&self, changes: u64) {
-        lock(&self.state).power_left = Some(changes);
+        self.cut_power_at("", changes);
+    }
+
+    /// [`Self::cut_power_after`] so many changes of files whose paths contain a text.
+    pub fn cut_power_at(&self, path_contains: &str, changes: u64) {
+        let mut state = lock(&self.state);
+        state.power_left = Some(changes);
+        path_contains.clone_into(&mut state.power_at);
     }
 
     /// Forgets what [`Self::cut_power_after`] planned, if it has not happened yet.
@@ -235,6 +248,11 @@ impl MemDisk {
             *byte ^= mask;
         }
         Ok(())
+    }
+
+    /// A hash of all calls, what they wrote included.
+    pub fn trace(&self) -> u64 {
+        lock(&self.state).trace
     }
 
     /// How many file syncs were done (whether or not they failed).

@@ -1,0 +1,184 @@
+//! `tidemark dev`: a ready broker on this machine, or a cluster of some.
+
+mod cluster;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::try_join_all;
+use tidemark_config::ConfigMap;
+use tidemark_env::disk::{Disk, FileDisk, read_file, write_file_atomic};
+use tidemark_env::{net, task};
+use tidemark_server::{RunningServer, Voters};
+
+use self::cluster::{FILE_NAME, Found, MOST_BROKERS, Plan, Run, Voter, choose, voters_of};
+use super::{format, serve};
+use crate::context::{Context, parse_setting};
+use crate::failure::{Exit, Failure};
+
+/// Longest file that is read.
+const MOST_BYTES: usize = 64 << 10;
+
+/// Run a broker on this machine for development
+///
+/// Prints `ready` with its address once it serves, and what to type next. Ctrl-C stops it. With
+/// `--brokers 3` it is a cluster of three in one process: each keeps its data below the data
+/// directory, and more can be added to the same data later.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many brokers; as many as the data directory has, or one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_BROKERS)))]
+    pub brokers: Option<u8>,
+    /// Where to listen; port 0 picks a free one; more brokers take the ports after it
+    #[arg(long, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Where to keep the data; kept between runs
+    #[arg(long, default_value = "./data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// A setting, by Kafka's name: --set log.retention.hours=24
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub set: Vec<(String, String)>,
+    /// Cut logs at damage in acknowledged records instead of leaving their partitions offline; loses what follows it
+    #[arg(long)]
+    pub cut_corrupt_logs: bool,
+}
+
+/// What differs from a broker's defaults here.
+fn defaults(listeners: String, directory: String) -> ConfigMap {
+    let ours = [
+        ("listeners", listeners),
+        ("log.dirs", directory),
+        // Several development brokers may run side by side.
+        ("http.listen", "127.0.0.1:0".to_owned()),
+        // Nobody wants to wait for members that do not come.
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+    ];
+    ours.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// Runs the command.
+pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
+    let data = args.data.clone();
+    let found = task::blocking(move || find(&FileDisk::new(), &data)).await;
+    let found = found.map_err(Failure::bug)??;
+    let servers = match choose(found, args.brokers, &args.data)? {
+        Run::Single => vec![start_single(args).await?],
+        Run::New(brokers) => {
+            let plan = new_plan(brokers).await?;
+            start_cluster(plan, args).await?
+        }
+        Run::Cluster(plan) => start_cluster(plan, args).await?,
+    };
+    let signals = serve::StopSignals::take()?;
+    let bootstrap = serve::bootstrap(&servers);
+    context.out.line(&serve::greeting(&servers))?;
+    let http = servers.iter().filter_map(RunningServer::http);
+    let http: Vec<String> = http.map(|at| format!("http://{at}/")).collect();
+    match http.len() {
+        0 => {}
+        1 => context
+            .out
+            .line(&format!("       {} has health and metrics", http[0]))?,
+        _ => context.out.line(&format!(
+            "       {} have health and metrics",
+            http.join(" ")
+        ))?,
+    }
+    let flag = if bootstrap == "127.0.0.1:9092" {
+        String::new()
+    } else {
+        format!(" --bootstrap {bootstrap}")
+    };
+    context.out.line(&format!(
+        "next:  echo hello | tidemark{flag} produce greetings --create"
+    ))?;
+    context
+        .out
+        .line(&format!("       tidemark{flag} consume greetings"))?;
+    context.out.flush()?;
+    serve::until_signal(servers, signals).await
+}
+
+async fn start_single(args: Args) -> Result<RunningServer, Failure> {
+    let listeners = format!("PLAINTEXT://{}", args.listen);
+    let mut settings = defaults(listeners, args.data.display().to_string());
+    settings.extend(args.set);
+    let resolved = format::resolve(&settings)?;
+    format::format_once(&resolved, None, Voters::Standalone).await?;
+    serve::start(settings, args.cut_corrupt_logs, 0).await
+}
+
+/// Starts all brokers at once: none is ready before there is a majority of voters.
+async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Failure> {
+    let each = plan.settings(&args.data, &args.listen, &args.set)?;
+    let (kept, data) = (plan.clone(), args.data.clone());
+    // Before anything is formatted by it: a formatting that is cut short goes on with the same.
+    let keeping = task::blocking(move || keep(&FileDisk::new(), &data, &kept)).await;
+    keeping.map_err(Failure::bug)??;
+    for (node_id, settings) in plan.nodes().zip(&each) {
+        let (cluster_id, voters) = plan.identity(node_id)?;
+        let resolved = format::resolve(settings)?;
+        format::format_once(&resolved, Some(cluster_id), voters).await?;
+    }
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let net_threads = cores.div_ceil(each.len().max(1));
+    let starting = each
+        .into_iter()
+        .map(|settings| serve::start(settings, args.cut_corrupt_logs, net_threads));
+    try_join_all(starting).await
+}
+
+/// A cluster that there was not before.
+async fn new_plan(brokers: u8) -> Result<Plan, Failure> {
+    let failed = |error| Failure::finding(format!("no free port for the quorum: {error}"));
+    // All are held until all are known, so that they differ.
+    let mut held = Vec::new();
+    let mut voters = Vec::new();
+    for _ in 0..voters_of(brokers) {
+        let listener = net::listen("127.0.0.1:0").await.map_err(failed)?;
+        voters.push(Voter {
+            port: listener.local_addr().map_err(failed)?.port(),
+            directory_id: format::random_uuid().to_string(),
+        });
+        held.push(listener);
+    }
+    Ok(Plan {
+        cluster_id: format::random_uuid().to_string(),
+        brokers,
+        voters,
+    })
+}
+
+/// What the data directory holds. Blocks.
+fn find(disk: &dyn Disk, data: &Path) -> Result<Found, Failure> {
+    let (plan, single) = (data.join(FILE_NAME), data.join("meta.properties"));
+    let path = plan.display().to_string();
+    let failed = |error| Failure::file(&path, &error);
+    if disk.exists(&plan).map_err(failed)? {
+        let bytes = read_file(disk, &plan, MOST_BYTES).map_err(failed)?;
+        let plan: Plan = serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::finding(format!("{path}: {error}")))?;
+        let sound = (2..=MOST_BROKERS).contains(&plan.brokers)
+            && (1..=usize::from(plan.brokers)).contains(&plan.voters.len());
+        return match sound {
+            true => Ok(Found::Cluster(plan)),
+            false => Err(Failure::finding(format!(
+                "{path} does not describe a cluster of `tidemark dev`"
+            ))),
+        };
+    }
+    match disk.exists(&single).map_err(failed)? {
+        true => Ok(Found::Single),
+        false => Ok(Found::Nothing),
+    }
+}
+
+/// Notes the cluster in its data directory. Blocks.
+fn keep(disk: &dyn Disk, data: &Path, plan: &Plan) -> Result<(), Failure> {
+    let path = data.join(FILE_NAME);
+    let failed = |error| Failure::file(&path.display().to_string(), &error);
+    let text = serde_json::to_string_pretty(plan).map_err(Failure::bug)?;
+    disk.create_dir_all(data).map_err(failed)?;
+    write_file_atomic(disk, &path, text.as_bytes()).map_err(failed)
+}

@@ -1,0 +1,569 @@
+//! What clients do: they write, read, read in groups, make and delete topics.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemark_client::admin::{NewTopic, OffsetSpec};
+use tidemark_client::consumer::{
+    Consumer, ConsumerConfig, ConsumerRecord, GroupConfig, OffsetReset, Start,
+};
+use tidemark_client::producer::{Producer, ProducerConfig, ProducerRecord, Receipt};
+use tidemark_client::{Cluster, ClusterOptions, ConnectionOptions, TopicPartition, Topics};
+use tidemark_env::clock;
+use tidemark_env::random::Random;
+use tidemark_env::sim::Host;
+use tidemark_env::task::Task;
+use tokio::sync::watch;
+
+use super::machine::Machine;
+use super::{Record, raw};
+use crate::checker::{Event, Place};
+
+pub(super) const TOPIC: &str = "orders";
+pub(super) const PARTITIONS: i32 = 3;
+const GROUP: &str = "shippers";
+/// Between two tries of a client.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How long a poll waits.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What clients share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    bootstrap: String,
+    replicas: i16,
+    pub(super) record: Record,
+    ready: Arc<AtomicBool>,
+    /// Nothing new is written.
+    stop: watch::Receiver<bool>,
+    /// Everything was read.
+    over: watch::Receiver<bool>,
+    waits_for: Arc<Mutex<String>>,
+    grouped: Arc<Mutex<BTreeSet<(i32, i64)>>>,
+}
+
+/// The clients of a history.
+pub(super) struct Load {
+    shared: Shared,
+    stop: watch::Sender<bool>,
+    over: watch::Sender<bool>,
+    writers: Mutex<Vec<Task<()>>>,
+    readers: Mutex<Vec<Task<()>>>,
+    at_the_end: Arc<Host>,
+}
+
+pub(super) fn place(partition: i32) -> Place {
+    (TOPIC.to_owned(), partition)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts them.
+pub(super) fn start(
+    clients: &[Arc<Host>],
+    machines: &[Machine],
+    record: &Record,
+    mut random: Random,
+) -> Load {
+    let (stop, stopped) = watch::channel(false);
+    let (over, is_over) = watch::channel(false);
+    let addresses: Vec<String> = machines.iter().map(Machine::address).collect();
+    let shared = Shared {
+        bootstrap: addresses.join(","),
+        replicas: i16::try_from(machines.len().min(3)).unwrap_or(1),
+        record: record.clone(),
+        ready: Arc::default(),
+        stop: stopped,
+        over: is_over,
+        waits_for: Arc::default(),
+        grouped: Arc::default(),
+    };
+    let mut writers = Vec::new();
+    let mut readers = Vec::new();
+    let mut chance = || Random::at(random.number());
+    let host = |index: usize| &clients[index % clients.len()];
+    let admin = admin(shared.clone(), chance());
+    writers.push(host(2).spawn("admin", admin));
+    for by in 0..3 {
+        let writing = write(shared.clone(), by, chance());
+        writers.push(host(by as usize).spawn("writer", writing));
+    }
+    writers.push(host(1).spawn("raw writer", raw::write(shared.clone(), 50, chance())));
+    for by in 0..2 {
+        let reading = read(shared.clone(), by, chance());
+        readers.push(host(1 + by as usize).spawn("reader", reading));
+    }
+    for by in 0..2 {
+        readers.push(host(by).spawn("member", read_in_group(shared.clone(), chance())));
+    }
+    readers.push(host(1).spawn("offsets", watch_offsets(shared.clone())));
+    Load {
+        shared,
+        stop,
+        over,
+        writers: Mutex::new(writers),
+        readers: Mutex::new(readers),
+        at_the_end: Arc::clone(host(0)),
+    }
+}
+
+impl Load {
+    /// Whether there is something to write to.
+    pub(super) fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Relaxed)
+    }
+
+    /// What [`Load::end`] waits for.
+    pub(super) fn waits_for(&self) -> String {
+        lock(&self.shared.waits_for).clone()
+    }
+
+    fn wait_for(&self, what: &str) {
+        what.clone_into(&mut lock(&self.shared.waits_for));
+    }
+
+    /// Writes nothing more, and reads all that is there, until everybody has.
+    pub(super) async fn end(&self) {
+        self.stop.send_replace(true);
+        self.wait_for("writers");
+        let writers = std::mem::take(&mut *lock(&self.writers));
+        for writer in writers {
+            self.ended(writer.await);
+        }
+        self.wait_for("the last reader");
+        let finding = self.at_the_end.spawn("finder", find(self.shared.clone()));
+        let found = finding.await;
+        self.wait_for("the group");
+        if let Ok(found) = &found {
+            while !found.is_subset(&lock(&self.shared.grouped)) {
+                clock::sleep(PAUSE).await;
+            }
+        }
+        self.ended(found.map(drop));
+        self.over.send_replace(true);
+        self.wait_for("readers");
+        let readers = std::mem::take(&mut *lock(&self.readers));
+        for reader in readers {
+            self.ended(reader.await);
+        }
+    }
+
+    fn ended(&self, result: Result<(), tidemark_env::task::TaskError>) {
+        if let Err(error) = result {
+            self.shared.record.broken(error.to_string());
+        }
+    }
+}
+
+impl Shared {
+    /// A client, as soon as somebody answers.
+    pub(super) async fn cluster(&self) -> Cluster {
+        let options = ClusterOptions {
+            connection: ConnectionOptions {
+                connect_timeout: Duration::from_secs(2),
+                request_timeout: Duration::from_secs(5),
+                ..ConnectionOptions::default()
+            },
+            retry_for: Duration::from_secs(5),
+            ..ClusterOptions::default()
+        };
+        loop {
+            match Cluster::connect(&self.bootstrap, options.clone()).await {
+                Ok(cluster) => return cluster,
+                Err(_) => clock::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    pub(super) async fn ready(&self) {
+        while !self.ready.load(Ordering::Relaxed) {
+            clock::sleep(PAUSE).await;
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    fn over(&self) -> bool {
+        *self.over.borrow()
+    }
+
+    pub(super) fn failed(&self, what: &str, error: &tidemark_client::ClientError) {
+        let text = match error.code() {
+            Some(code) => format!("{code:?}"),
+            None => format!("{error:?}")
+                .split([' ', '{', '('])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        self.record.saw(format!("{what} failed: {text}"));
+    }
+}
+
+/// A value with as many bytes as chance wants around it.
+pub(super) fn payload(value: u64, random: &mut Random) -> Bytes {
+    let padding = match random.below(40) {
+        0 => random.below(20_000),
+        _ => random.below(200),
+    };
+    let mut bytes = value.to_be_bytes().to_vec();
+    bytes.resize(8 + usize::try_from(padding).unwrap_or(0), b'.');
+    Bytes::from(bytes)
+}
+
+fn value_of(record: &ConsumerRecord) -> u64 {
+    let value = record.value.as_ref().and_then(|value| value.get(..8));
+    value.map_or(0, |value| {
+        u64::from_be_bytes(value.try_into().unwrap_or_default())
+    })
+}
+
+/// Writes until it is told to stop, then waits for all acknowledgements.
+async fn write(shared: Shared, by: u32, mut random: Random) {
+    shared.ready().await;
+    // A producer that fails for good is followed by another.
+    for life in 0.. {
+        if shared.stopped() {
+            return;
+        }
+        let by = by + 100 * life;
+        let cluster = shared.cluster().await;
+        let config = ProducerConfig {
+            delivery_timeout_ms: 20_000,
+            linger_ms: random.between(0, 20),
+            batch_bytes: 4 << 10,
+            ..ProducerConfig::default()
+        };
+        let Ok(producer) = Producer::new(cluster, config) else {
+            return shared.record.broken("no producer".to_owned());
+        };
+        let mut waiting: Vec<(u64, Receipt)> = Vec::new();
+        let mut failed = false;
+        while !shared.stopped() && !failed {
+            for _ in 0..random.below(20) {
+                let partition = i32::try_from(random.below(PARTITIONS as u64)).unwrap_or(0);
+                let value = shared.record.value();
+                let to = place(partition);
+                shared.record.event(Event::Send { by, to, value });
+                let record = ProducerRecord {
+                    topic: TOPIC.to_owned(),
+                    partition: Some(partition),
+                    value: Some(payload(value, &mut random)),
+                    ..ProducerRecord::default()
+                };
+                match producer.send(record).await {
+                    Ok(receipt) => waiting.push((value, receipt)),
+                    Err(error) => {
+                        shared.failed("send", &error);
+                        // It was never given to anybody.
+                        shared.record.event(Event::Refused { value });
+                        failed = true;
+                        break;
+                    }
+                }
+            }
+            if waiting.len() > 40 || random.one_in(4) {
+                for (value, receipt) in waiting.drain(..) {
+                    failed |= !settle(&shared, value, receipt).await;
+                }
+            }
+            clock::sleep(Duration::from_millis(random.below(150))).await;
+        }
+        for (value, receipt) in waiting {
+            settle(&shared, value, receipt).await;
+        }
+        drop(producer.close().await);
+    }
+}
+
+/// Notes what became of a write; says whether it was acknowledged.
+async fn settle(shared: &Shared, value: u64, receipt: Receipt) -> bool {
+    match receipt.delivered().await {
+        Ok(delivered) => {
+            let offset = (delivered.offset >= 0).then_some(delivered.offset);
+            shared.record.event(Event::Acked { value, offset });
+            true
+        }
+        Err(error) => {
+            shared.failed("write", &error);
+            shared.record.event(Event::Unknown { value });
+            false
+        }
+    }
+}
+
+fn consumer_config() -> ConsumerConfig {
+    ConsumerConfig {
+        reset: OffsetReset::Earliest,
+        ..ConsumerConfig::default()
+    }
+}
+
+/// Records by partition, in their order.
+fn by_partition(records: &[ConsumerRecord]) -> Vec<(i32, Vec<(i64, u64)>)> {
+    let mut runs: Vec<(i32, Vec<(i64, u64)>)> = Vec::new();
+    for record in records {
+        let read = (record.offset, value_of(record));
+        match runs.last_mut() {
+            Some((partition, run)) if *partition == record.partition => run.push(read),
+            _ => runs.push((record.partition, vec![read])),
+        }
+    }
+    runs
+}
+
+fn from_the_beginning() -> impl Iterator<Item = (TopicPartition, Start)> {
+    (0..PARTITIONS).map(|partition| {
+        let start = Start::At(OffsetSpec::Earliest);
+        (TopicPartition::new(TOPIC, partition), start)
+    })
+}
+
+/// Reads from the beginning, again and again.
+async fn read(shared: Shared, by: u32, mut random: Random) {
+    shared.ready().await;
+    while !shared.over() {
+        let cluster = shared.cluster().await;
+        let mut consumer = Consumer::new(cluster, consumer_config());
+        shared.record.event(Event::Seek { by });
+        consumer.assign(from_the_beginning());
+        let until = clock::monotonic() + Duration::from_millis(random.below(60_000));
+        while !shared.over() && clock::monotonic() < until {
+            match consumer.poll(POLL).await {
+                Ok(records) => {
+                    for (partition, records) in by_partition(&records) {
+                        let from = place(partition);
+                        shared.record.event(Event::Read { by, from, records });
+                    }
+                }
+                Err(error) => {
+                    shared.failed("read", &error);
+                    break;
+                }
+            }
+        }
+        drop(consumer.close().await);
+    }
+}
+
+/// Reads as a member of a group, which commits what it has read.
+async fn read_in_group(shared: Shared, mut random: Random) {
+    shared.ready().await;
+    while !shared.over() {
+        let cluster = shared.cluster().await;
+        let config = ConsumerConfig {
+            group: Some(GroupConfig {
+                session_timeout_ms: 6000,
+                rebalance_timeout_ms: 10_000,
+                heartbeat_interval_ms: 1000,
+                ..GroupConfig::new(GROUP)
+            }),
+            ..consumer_config()
+        };
+        let mut consumer = Consumer::new(cluster, config);
+        if let Err(error) = consumer.subscribe(vec![TOPIC.to_owned()]) {
+            return shared.record.broken(error.to_string());
+        }
+        let until = clock::monotonic() + Duration::from_millis(5000 + random.below(60_000));
+        while !shared.over() && clock::monotonic() < until {
+            match consumer.poll(POLL).await {
+                Ok(records) => {
+                    for (partition, records) in by_partition(&records) {
+                        let offsets = records.iter().map(|(offset, _)| (partition, *offset));
+                        lock(&shared.grouped).extend(offsets);
+                        shared.record.event(Event::GroupRead {
+                            group: GROUP.to_owned(),
+                            from: place(partition),
+                            records,
+                        });
+                    }
+                }
+                Err(error) => {
+                    shared.failed("group read", &error);
+                    break;
+                }
+            }
+            if random.one_in(3) {
+                let progress = consumer.progress();
+                match consumer.commit().await {
+                    Ok(()) => {
+                        shared.record.saw("commit");
+                        for (partition, progress) in progress {
+                            let Some(next) = progress.position else {
+                                continue;
+                            };
+                            shared.record.event(Event::Committed {
+                                group: GROUP.to_owned(),
+                                at: place(partition.partition),
+                                next,
+                            });
+                        }
+                    }
+                    Err(error) => shared.failed("commit", &error),
+                }
+            }
+        }
+        drop(consumer.close().await);
+    }
+}
+
+/// Looks where the group goes on; says whether there was an answer.
+async fn offsets(shared: &Shared, cluster: &Cluster, by: u32) -> bool {
+    shared.record.event(Event::Asks { by });
+    match cluster.group_offsets(GROUP).await {
+        Ok(offsets) => {
+            for partition in 0..PARTITIONS {
+                let committed = offsets.get(&TopicPartition::new(TOPIC, partition));
+                shared.record.event(Event::GoesOn {
+                    by,
+                    group: GROUP.to_owned(),
+                    at: place(partition),
+                    next: committed.map(|committed| committed.offset),
+                });
+            }
+            true
+        }
+        Err(error) => {
+            shared.failed("offsets", &error);
+            false
+        }
+    }
+}
+
+/// Looks often where the group goes on, and once more at the end.
+async fn watch_offsets(shared: Shared) {
+    shared.ready().await;
+    let mut cluster = shared.cluster().await;
+    loop {
+        let over = shared.over();
+        let answered = offsets(&shared, &cluster, 0).await;
+        if over && answered {
+            return;
+        }
+        clock::sleep(Duration::from_millis(200)).await;
+        if !answered {
+            cluster = shared.cluster().await;
+        }
+    }
+}
+
+/// Reads all that there is at the end.
+async fn find(shared: Shared) -> BTreeSet<(i32, i64)> {
+    let mut found = BTreeSet::new();
+    loop {
+        let cluster = shared.cluster().await;
+        let mut consumer = Consumer::new(cluster, consumer_config());
+        consumer.assign(from_the_beginning());
+        let mut logs: Vec<Vec<(i64, u64)>> = vec![Vec::new(); PARTITIONS as usize];
+        loop {
+            let Ok(records) = consumer.poll(POLL).await else {
+                break;
+            };
+            for (partition, mut records) in by_partition(&records) {
+                logs[usize::try_from(partition).unwrap_or(0)].append(&mut records);
+            }
+            let progress = consumer.progress();
+            let done = progress.len() == logs.len()
+                && progress.values().all(|progress| {
+                    progress.high_watermark.is_some()
+                        && progress.position.unwrap_or(0) >= progress.high_watermark.unwrap_or(0)
+                });
+            if !done || !records.is_empty() {
+                continue;
+            }
+            for (partition, records) in (0..).zip(logs) {
+                found.extend(records.iter().map(|(offset, _)| (partition, *offset)));
+                let at = place(partition);
+                shared.record.event(Event::Found { at, records });
+            }
+            drop(consumer.close().await);
+            return found;
+        }
+        clock::sleep(PAUSE).await;
+    }
+}
+
+/// Makes the topic of all others, then makes and deletes topics of its own.
+async fn admin(shared: Shared, mut random: Random) {
+    let mut cluster = shared.cluster().await;
+    let topic = |name: &str, partitions| NewTopic {
+        name: name.to_owned(),
+        partitions: Some(partitions),
+        replicas: Some(shared.replicas),
+        ..NewTopic::default()
+    };
+    while let Err(error) = cluster.create_topic(&topic(TOPIC, PARTITIONS), false).await {
+        shared.failed("create", &error);
+        if error.code() == Some(tidemark_wire::ErrorCode::TopicAlreadyExists) {
+            break;
+        }
+        clock::sleep(PAUSE).await;
+    }
+    shared.ready.store(true, Ordering::Relaxed);
+    // What certainly is there, and what certainly is not.
+    let (mut there, mut gone) = (BTreeSet::new(), BTreeSet::new());
+    let mut count = 0;
+    while !shared.stopped() {
+        clock::sleep(Duration::from_millis(random.below(4000))).await;
+        let one = there.iter().nth(random.index(there.len())).cloned();
+        match (random.below(4), one) {
+            (0, Some(name)) => {
+                there.remove(&name);
+                match cluster.delete_topics(std::slice::from_ref(&name)).await {
+                    Ok(results) if results.iter().all(|(_, result)| result.is_ok()) => {
+                        shared.record.saw("topic deleted");
+                        gone.insert(name);
+                    }
+                    Ok(_) => shared.record.saw("delete refused"),
+                    Err(error) => shared.failed("delete", &error),
+                }
+            }
+            (1, Some(name)) => {
+                let more = i32::try_from(2 + random.below(4)).unwrap_or(2);
+                match cluster.create_partitions(&name, more, false).await {
+                    Ok(()) => shared.record.saw("partitions added"),
+                    Err(error) => shared.failed("add partitions", &error),
+                }
+            }
+            _ => {
+                count += 1;
+                let name = format!("extra-{count}");
+                match cluster.create_topic(&topic(&name, 1), false).await {
+                    Ok(_) => {
+                        shared.record.saw("topic created");
+                        there.insert(name);
+                    }
+                    Err(error) => {
+                        shared.failed("create", &error);
+                        if error.is_unreachable() {
+                            cluster = shared.cluster().await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    loop {
+        match cluster.metadata(Topics::All).await {
+            Ok(info) => {
+                for name in there.iter().filter(|name| !info.topics.contains_key(*name)) {
+                    let text = format!("topic {name} was created and is not there");
+                    shared.record.broken(text);
+                }
+                for name in gone.iter().filter(|name| info.topics.contains_key(*name)) {
+                    let text = format!("topic {name} was deleted and is there");
+                    shared.record.broken(text);
+                }
+                return;
+            }
+            Err(_) => cluster = shared.cluster().await,
+        }
+    }
+}

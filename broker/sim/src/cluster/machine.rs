@@ -1,0 +1,296 @@
+//! A broker's host: starts it, ends it, starts it again.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
+use tidemark_env::clock::{self, Instant};
+use tidemark_env::disk::Disk;
+use tidemark_env::sim::{Death, Host, World};
+use tidemark_env::task::Task;
+use tidemark_server::{FormatError, InitialVoter, ServerConfig, Voters};
+use tidemark_wire::Uuid;
+use tokio::sync::watch;
+
+use super::Record;
+
+/// Where the data is.
+pub(super) const DATA: &str = "/data";
+/// Where the metadata quorum listens.
+const QUORUM_PORT: u16 = 9093;
+/// A broker that ended by itself is started again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A broker that is asked to stop gets this long.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+fn name_of(index: usize) -> String {
+    format!("broker-{index}")
+}
+
+/// An id for something of a broker.
+fn uuid(what: u8, index: usize) -> Uuid {
+    let mut id = [what + 1; 16];
+    id[15] = u8::try_from(index).unwrap_or(u8::MAX);
+    Uuid(id)
+}
+
+struct State {
+    task: Option<Task<Result<(), String>>>,
+    stop: watch::Sender<bool>,
+    /// It was asked to stop.
+    stopping: bool,
+    start_at: Option<Instant>,
+    /// The disk was made to fail: a broker that ends for it is right.
+    failing: bool,
+    /// The disk has no room: one that ends or does not start for it is right.
+    full: bool,
+    seeds: u64,
+}
+
+/// A host with a broker.
+pub(super) struct Machine {
+    pub(super) host: Arc<Host>,
+    index: usize,
+    of: usize,
+    settings: ConfigMap,
+    record: Record,
+    state: Mutex<State>,
+}
+
+impl Machine {
+    pub(super) fn new(world: &Arc<World>, index: usize, of: usize, record: &Record) -> Machine {
+        let host = world.add_host(&name_of(index));
+        let listeners = format!(
+            "PLAINTEXT://{0}:9092,CONTROLLER://{0}:{QUORUM_PORT}",
+            host.name()
+        );
+        let set = |name: &str, value: String| (name.to_owned(), value);
+        let settings = ConfigMap::from([
+            set("node.id", index.to_string()),
+            set("listeners", listeners),
+            set("controller.listener.names", "CONTROLLER".to_owned()),
+            set(
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            ),
+            set("log.dirs", DATA.to_owned()),
+            set("wal.file.bytes", (1 << 20).to_string()),
+            set("wal.max.bytes", (4 << 20).to_string()),
+            set("wal.memory.bytes", (8 << 20).to_string()),
+            set("log.segment.bytes", (1 << 20).to_string()),
+            set("offsets.topic.num.partitions", "3".to_owned()),
+            set("offsets.topic.replication.factor", of.min(3).to_string()),
+            set("min.insync.replicas", of.min(2).to_string()),
+            set("replica.lag.time.max.ms", "5000".to_owned()),
+            set("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ]);
+        let machine = Machine {
+            host,
+            index,
+            of,
+            settings,
+            record: record.clone(),
+            state: Mutex::new(State {
+                task: None,
+                stop: watch::channel(false).0,
+                stopping: false,
+                start_at: None,
+                failing: false,
+                full: false,
+                seeds: index as u64,
+            }),
+        };
+        if let Err(why) = machine.format() {
+            record.broken(why);
+        }
+        machine
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where clients reach it.
+    pub(super) fn address(&self) -> String {
+        format!("{}:9092", self.host.name())
+    }
+
+    /// Whether its process runs.
+    pub(super) fn is_up(&self) -> bool {
+        self.host.is_up() && self.lock().task.is_some()
+    }
+
+    /// Gives its directory the identity that the others know, as an operator does once.
+    fn format(&self) -> Result<(), String> {
+        let disk: Arc<dyn Disk> = Arc::new(self.host.disk());
+        let none = ConfigMap::new();
+        let layers = BrokerLayers {
+            dynamic: &none,
+            dynamic_default: &none,
+            fixed: &self.settings,
+        };
+        let settings = BrokerSettings::resolve(layers).map_err(|error| error.to_string())?;
+        let voters = (0..self.of).map(|index| InitialVoter {
+            node_id: i32::try_from(index).unwrap_or(0),
+            address: format!("{}:{QUORUM_PORT}", name_of(index)),
+            directory_id: uuid(1, index),
+        });
+        let voters = Voters::Initial(voters.collect());
+        let mut made = 0;
+        let new_id = || {
+            made += 1;
+            uuid(1 + made, self.index)
+        };
+        disk.create_dir_all(Path::new(DATA))
+            .map_err(|error| error.to_string())?;
+        match tidemark_server::format(&disk, &settings, Some(uuid(0, 0)), &voters, new_id) {
+            Ok(_) | Err(FormatError::Already { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        // The mount point is older than anything that happens.
+        disk.sync_dir(Path::new("/"))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Starts the broker's process.
+    pub(super) fn start(&self) {
+        self.host.start();
+        let (stop, stopped) = watch::channel(false);
+        let config = ServerConfig {
+            settings: self.settings.clone(),
+            disk: Arc::new(self.host.disk()),
+            net_threads: 2,
+            cut_corrupt_logs: false,
+            format_if_empty: false,
+        };
+        let task = self
+            .host
+            .spawn("broker", serve(config, stopped, self.record.clone()));
+        let mut state = self.lock();
+        state.task = Some(task);
+        state.stop = stop;
+        state.stopping = false;
+        state.start_at = None;
+    }
+
+    /// Asks it to stop, as its service manager would; it is started again afterwards.
+    pub(super) fn restart(&self) {
+        let mut state = self.lock();
+        state.stop.send_replace(true);
+        state.stopping = true;
+    }
+
+    /// Ends it now, and starts it again after `down`.
+    pub(super) async fn end(&self, death: Death, down: Duration) {
+        let seed = {
+            let mut state = self.lock();
+            state.task = None;
+            state.failing = false;
+            state.start_at = Some(clock::monotonic() + down);
+            state.seeds = state.seeds.wrapping_mul(31).wrapping_add(7);
+            state.seeds
+        };
+        self.host.end(death, seed).await;
+    }
+
+    /// Its disk will fail, until the broker ends.
+    pub(super) fn disk_fails(&self) {
+        self.lock().failing = true;
+    }
+
+    /// Its disk has so much room and no more, or what it needs.
+    pub(super) fn set_room(&self, room: Option<u64>) {
+        let disk = self.host.disk();
+        let used = disk.space(Path::new(DATA));
+        let used = used.map_or(0, |space| space.total_bytes - space.free_bytes);
+        disk.set_capacity(room.map(|room| used + room));
+        self.lock().full = room.is_some();
+    }
+
+    /// Notices that it ended, and starts it when that is due.
+    pub(super) async fn tick(&self) {
+        let (runs, finished, due) = {
+            let state = self.lock();
+            let finished = state.task.as_ref().is_some_and(Task::is_finished);
+            let due = state.start_at.is_some_and(|at| at <= clock::monotonic());
+            (state.task.is_some(), finished, due)
+        };
+        if runs && !self.host.is_up() {
+            self.record.saw("placed crash");
+            return self.end(Death::Power, AGAIN).await;
+        }
+        let finished = finished.then(|| self.lock().task.take()).flatten();
+        if let Some(task) = finished {
+            let stopping = self.lock().stopping;
+            let why = match task.await {
+                Ok(Ok(())) if stopping => return self.end(Death::Kill, AGAIN).await,
+                Ok(Ok(())) => "it stopped by itself".to_owned(),
+                Ok(Err(why)) => why,
+                Err(error) => error.to_string(),
+            };
+            self.ended(&why);
+            // What its page cache made of the files is not known.
+            self.end(Death::Power, AGAIN).await;
+            let mark = Path::new(DATA).join("tidemark-failed");
+            drop(self.host.disk().remove(&mark));
+            drop(self.host.disk().sync_dir(Path::new(DATA)));
+        } else if due {
+            self.start();
+        }
+    }
+
+    fn ended(&self, why: &str) {
+        let state = self.lock();
+        let full = state.full && why.contains("os error 28");
+        if state.failing || full {
+            self.record.saw("broker ended for its disk");
+        } else {
+            let index = self.index;
+            self.record.broken(format!("broker {index} ended: {why}"));
+        }
+    }
+
+    /// Stops it as its service manager would.
+    pub(super) async fn stop(&self) {
+        let task = {
+            let mut state = self.lock();
+            state.stop.send_replace(true);
+            state.start_at = None;
+            state.task.take()
+        };
+        let Some(task) = task else { return };
+        match clock::timeout(STOP_WITHIN, task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(why))) => self.ended(&why),
+            Ok(Err(error)) => self.ended(&error.to_string()),
+            Err(_) => {
+                let index = self.index;
+                let text = format!("broker {index} did not stop");
+                self.record.broken(text);
+            }
+        }
+    }
+}
+
+async fn serve(
+    config: ServerConfig,
+    mut stopped: watch::Receiver<bool>,
+    record: Record,
+) -> Result<(), String> {
+    let server = tidemark_server::start(config)
+        .await
+        .map_err(|error| format!("it did not start: {error}"))?;
+    if let Some(reason) = server.marked_failed() {
+        return Err(reason.to_owned());
+    }
+    record.saw("start");
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stop| *stop) => {}
+        reason = server.failed() => return Err(reason),
+    }
+    server.shutdown().await;
+    record.saw("clean stop");
+    Ok(())
+}

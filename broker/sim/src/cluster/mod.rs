@@ -1,0 +1,228 @@
+//! Whole brokers and their clients on simulated hosts: a history is a function of its seed.
+//!
+//! [`run`] starts brokers, lets clients use them while hosts crash, pause and are cut off, mends
+//! everything, and holds what the clients saw against what was promised ([`crate::checker`]).
+
+mod disks;
+mod faults;
+mod load;
+mod machine;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidemark_env::clock;
+use tidemark_env::random::Random;
+use tidemark_env::sim::{Host, Weather, World};
+use tidemark_env::task;
+
+use crate::checker::{self, Event};
+use crate::entropy;
+use faults::Faults;
+use machine::Machine;
+
+/// Faults are looked after this often.
+const TICK: Duration = Duration::from_millis(20);
+/// A cluster whose faults are mended serves within this time, or it does not heal.
+const HEAL: Duration = Duration::from_secs(120);
+
+/// What a history is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many brokers.
+    pub brokers: usize,
+    /// Simulated seconds with faults.
+    pub seconds: u64,
+    /// Keeps a line of everything that happens.
+    pub lines: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            brokers: 1,
+            seconds: 60,
+            lines: false,
+        }
+    }
+}
+
+/// What became of a history.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Of all that happened: equal seeds have equal ones.
+    pub hash: u64,
+    /// How often what happened: faults, states, errors that clients saw.
+    pub seen: BTreeMap<String, u64>,
+    /// Faults in all.
+    pub faults: u64,
+    /// Records that were acknowledged.
+    pub acknowledged: u64,
+    /// Simulated milliseconds.
+    pub lasted_ms: u64,
+    /// What was promised and not kept.
+    pub broken: Vec<String>,
+    /// See [`Options::lines`].
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:016x} {} s, {} faults, {} acknowledged",
+            self.hash,
+            self.lasted_ms / 1000,
+            self.faults,
+            self.acknowledged
+        )
+    }
+}
+
+/// What happened so far; everybody adds to it.
+#[derive(Clone, Default)]
+pub(crate) struct Record(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    history: Vec<Event>,
+    seen: BTreeMap<String, u64>,
+    broken: Vec<String>,
+    values: u64,
+}
+
+impl Record {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to the history.
+    pub(crate) fn event(&self, event: Event) {
+        self.lock().history.push(event);
+    }
+
+    /// Counts.
+    pub(crate) fn saw(&self, what: impl Into<String>) {
+        *self.lock().seen.entry(what.into()).or_default() += 1;
+    }
+
+    /// Something that must not be.
+    pub(crate) fn broken(&self, what: String) {
+        self.lock().broken.push(what);
+    }
+
+    /// A value that nobody has written.
+    pub(crate) fn value(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.values += 1;
+        inner.values
+    }
+}
+
+/// Runs the history of `seed`, on a thread of its own.
+///
+/// # Errors
+/// A panic, or no thread.
+pub fn run(seed: u64, options: &Options) -> Result<Report, String> {
+    let options = options.clone();
+    let thread = task::thread("history", move || {
+        entropy::install(seed);
+        let runtime = runtime(seed).map_err(|error| error.to_string())?;
+        let report = runtime.block_on(history(seed, options));
+        runtime.shutdown_background();
+        Ok(report)
+    });
+    let thread = thread.map_err(|error| error.to_string())?;
+    thread.join().unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+/// A runtime whose time passes only when nothing else can happen.
+#[allow(unexpected_cfgs, reason = "a cfg of tokio's, for its own chance")]
+fn runtime(seed: u64) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let _ = seed;
+    builder.build()
+}
+
+async fn history(seed: u64, options: Options) -> Report {
+    let world = World::new(seed);
+    if options.lines {
+        world.keep_lines();
+    }
+    let record = Record::default();
+    let machines: Vec<Machine> = (0..options.brokers)
+        .map(|index| Machine::new(&world, index, options.brokers, &record))
+        .collect();
+    let clients: Vec<Arc<Host>> = (0..3)
+        .map(|index| world.add_host(&format!("client-{index}")))
+        .collect();
+    for machine in &machines {
+        machine.start();
+    }
+    let mut faults = Faults::new(Random::new(seed, 3), &world, &record);
+    let load = load::start(&clients, &machines, &record, Random::new(seed, 4));
+    let end = clock::monotonic() + Duration::from_secs(options.seconds);
+    while clock::monotonic() < end {
+        clock::sleep(TICK).await;
+        // Not before there is something to lose.
+        if load.is_ready() {
+            faults.tick(&machines, &clients).await;
+        }
+        for machine in &machines {
+            machine.tick().await;
+        }
+    }
+    faults.mend(&machines);
+    world.set_weather(Weather::default());
+    let ending = load.end();
+    tokio::pin!(ending);
+    let healed = clock::monotonic() + HEAL;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut ending => break,
+            () = clock::sleep(TICK) => {}
+        }
+        for machine in &machines {
+            machine.tick().await;
+        }
+        if clock::monotonic() > healed {
+            record.broken(format!(
+                "{} s after everything was mended, clients are not served: {}",
+                HEAL.as_secs(),
+                load.waits_for()
+            ));
+            break;
+        }
+    }
+    for machine in &machines {
+        machine.stop().await;
+    }
+    let inner = std::mem::take(&mut *record.lock());
+    let mut broken = inner.broken;
+    let anomalies = checker::check(&inner.history);
+    broken.extend(anomalies.iter().map(ToString::to_string));
+    let disks: Vec<_> = machines.iter().map(|machine| machine.host.disk()).collect();
+    broken.extend(disks::check(&disks, &inner.history));
+    let acknowledged = inner.history.iter();
+    let acknowledged = acknowledged.filter(|event| matches!(event, Event::Acked { .. }));
+    Report {
+        hash: world.hash(),
+        seen: inner.seen,
+        faults: faults.count(),
+        acknowledged: acknowledged.count() as u64,
+        lasted_ms: u64::try_from(world.elapsed().as_millis()).unwrap_or(u64::MAX),
+        broken,
+        lines: world.take_lines(),
+    }
+}

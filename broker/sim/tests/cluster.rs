@@ -1,0 +1,59 @@
+//! Whole brokers and their clients. `SIM_SEEDS=n` runs so many histories.
+
+#![allow(unexpected_cfgs, reason = "a cfg of tokio's, for its own chance")]
+
+use std::path::Path;
+
+use tidemark_sim::seeds::{Seeds, in_a_process, run};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark-sim");
+
+fn seeds(count: u64, seconds: u64) -> Seeds {
+    Seeds {
+        from: 0,
+        count,
+        brokers: 1,
+        seconds,
+        processes: 2,
+    }
+}
+
+#[test]
+fn what_was_promised_to_clients_survives_every_history() {
+    let count = std::env::var("SIM_SEEDS").ok();
+    let count = count.and_then(|count| count.parse().ok()).unwrap_or(20);
+    let (told, good) = run(Path::new(PROGRAM), &seeds(count, 60));
+    println!("{told}");
+    assert!(good, "{told}");
+}
+
+#[test]
+fn equal_seeds_give_equal_histories() {
+    let all = seeds(1, 20);
+    let mut hashes = Vec::new();
+    for seed in 0..4 {
+        let one = in_a_process(Path::new(PROGRAM), seed, &all);
+        let other = in_a_process(Path::new(PROGRAM), seed, &all);
+        assert_eq!(one.broken, [""; 0]);
+        assert_eq!(one.hash, other.hash, "seed {seed}");
+        assert_eq!(one.seen, other.seen, "seed {seed}");
+        hashes.push(one.hash);
+    }
+    hashes.dedup();
+    assert_eq!(hashes.len(), 4, "each seed has a history of its own");
+}
+
+/// In one process the runtime's own chance has to be seeded as well.
+#[cfg(tokio_unstable)]
+#[test]
+fn equal_seeds_give_equal_histories_in_one_process() {
+    use tidemark_sim::cluster::{Options, run};
+    let options = Options {
+        seconds: 20,
+        ..Options::default()
+    };
+    for seed in 0..4 {
+        let hash = || run(seed, &options).map(|report| report.hash);
+        assert_eq!(hash(), hash(), "seed {seed}");
+    }
+}

@@ -1,0 +1,94 @@
+"""What is done to a cluster, and what its probe may show of it.
+
+A fault is `strike(scene)`, and `mend(scene)` when clients have found their way.
+The scene names the cluster, the network, the probe partition's leader and the
+active controller, as they were before.
+"""
+
+from dataclasses import dataclass
+
+from nodes import SESSION_TIMEOUT_S
+
+
+@dataclass
+class Scene:
+    cluster: object
+    network: object
+    leader: int
+    controller: int
+
+    def node(self, number):
+        return self.cluster.nodes[number]
+
+
+@dataclass
+class Fault:
+    what: str
+    strike: object
+    mend: object
+    leads: bool = False  # the probe's leader is to be the active controller as well
+    under_s: float | None = None  # the bar: the longest gap of acknowledgements
+    of_peer: float | None = None  # and the median, as a part of Apache Kafka's
+    delivery_timeout_ms: int = 120000
+    may_fail: bool = True  # whether a produce may be given up
+
+
+def kill_leader(scene):
+    scene.node(scene.leader).kill()
+
+
+def kill_controller(scene):
+    scene.node(scene.controller).kill()
+
+
+def start_again(scene):
+    for node in scene.cluster.nodes.values():
+        if not node.alive():
+            node.start()
+            node.wait_ready()
+
+
+def rolling(scene):
+    for node in scene.cluster.nodes.values():
+        node.stop()
+        node.start()
+        node.wait_ready()
+        scene.cluster.wait_whole()
+
+
+def fill(scene):
+    scene.node(scene.leader).fill()
+
+
+def drain(scene):
+    """Room again; a broker that went, or that gave its disk up, is started again."""
+    node = scene.node(scene.leader)
+    node.drain()
+    node.kill()
+    start_again(scene)
+
+
+def on_network(how):
+    return lambda scene: getattr(scene.network, how)(scene.leader)
+
+
+def heal(scene):
+    scene.network.heal()
+
+
+SILENT_S = SESSION_TIMEOUT_S + 1
+FAULTS = {
+    "leader": Fault("the leader is killed with -9", kill_leader, start_again, under_s=2, of_peer=0.5),
+    "leader-controller": Fault("the leader, the active controller as well, is killed with -9", kill_leader, start_again,
+                               leads=True, under_s=6, of_peer=1),
+    "controller": Fault("the active controller, a follower, is killed with -9", kill_controller, start_again),
+    "stop": Fault("the leader is stopped (SIGSTOP) and goes on (SIGCONT)", lambda s: s.node(s.leader).pause(),
+                  lambda s: s.node(s.leader).resume(), under_s=SILENT_S),
+    "cut": Fault("the leader's network is cut, both ways", on_network("cut"), heal, under_s=SILENT_S),
+    "deaf": Fault("nothing reaches the leader", on_network("deafen"), heal, under_s=SILENT_S),
+    "mute": Fault("nothing of the leader arrives", on_network("mute"), heal, under_s=SILENT_S),
+    "split": Fault("the leader is cut from the brokers, not from clients", on_network("split"), heal),
+    "full": Fault("the leader's disk is full", fill, drain),
+    "rolling": Fault("all three are restarted in turn (SIGTERM)", rolling, lambda s: None, under_s=1,
+                     delivery_timeout_ms=10000, may_fail=False),
+}
