@@ -68,7 +68,7 @@ impl Cluster {
                 ("broker.session.timeout.ms", "20000".to_owned()),
                 ("http.listen", "127.0.0.1:0".to_owned()),
                 ("log.dirs", dirs[id].path().display().to_string()),
-                ("default.replication.factor", "3".to_owned()),
+                ("default.replication.factor", "2".to_owned()),
                 ("offsets.topic.num.partitions", "1".to_owned()),
             ];
             let own: ConfigMap = own
