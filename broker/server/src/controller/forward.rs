@@ -139,7 +139,10 @@ impl Node {
             let left = deadline.saturating_duration_since(clock::monotonic());
             let error = match self.exchange_once(request, left.max(FIRST_PAUSE)).await {
                 Ok(answered) => return Ok(answered),
-                Err(error @ QuorumError::NotController { .. }) => error,
+                // What a node asks by itself may be carried out twice.
+                Err(error @ (QuorumError::NotController { .. } | QuorumError::LeadershipLost)) => {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             if clock::monotonic() + pause >= deadline {
