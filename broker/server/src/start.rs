@@ -313,7 +313,14 @@ pub async fn start_with(
             .try_for_each(|dir| write_epoch(&*disk, dir, epoch))
     })
     .await??;
-    life.lead(&broker).await;
+    let mut over = failing.clone();
+    let over = over.wait_for(Option::is_some);
+    tokio::select! {
+        () = life.lead(&broker) => {}
+        Ok(reason) = over => {
+            return Err(StartError::Refused(reason.clone().unwrap_or_default()));
+        }
+    }
     let unfenced = node.metadata.image().index();
     partitions.applied(unfenced).await;
     groups::start_timers(&broker, stopped.clone());

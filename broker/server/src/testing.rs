@@ -13,7 +13,7 @@ use tidemark_env::disk::FileDisk;
 use tidemark_model::{
     Endpoint, Image, MetadataRecord, NO_LEADER, Partition as PartitionState, TopicPartition,
 };
-use tidemark_quorum::decide::{self, Decision, LostDirectories, Registration, register_broker};
+use tidemark_quorum::decide::{self, Decision, Heartbeat, Join, Registration};
 use tidemark_wire::{ApiKey, Uuid};
 
 /// The broker that runs.
@@ -89,11 +89,23 @@ impl Two {
             }],
             rack: Some("far".into()),
         };
-        broker
-            .change(move |image, _, _| register_broker(image, &other, LostDirectories::Refuse))
-            .await
-            .expect("a change")
-            .expect("a registration");
+        let join = Join {
+            registration: other,
+            cluster_id: broker.image().cluster_id().expect("a cluster"),
+            recorded: Vec::new(),
+            features: crate::features::supported(),
+        };
+        let registered = broker.node.register(join).await;
+        let broker_epoch = registered.expect("a change").expect("a registration");
+        let beat = Heartbeat {
+            broker_id: ELSEWHERE,
+            broker_epoch,
+            image_index: u64::MAX,
+            want_fence: false,
+            want_shutdown: false,
+        };
+        let up = broker.node.heartbeat(beat).await.expect("a change");
+        assert!(!up.expect("a broker").is_fenced);
         Two {
             server,
             broker,

@@ -68,7 +68,7 @@ impl Cluster {
                 ("broker.session.timeout.ms", "20000".to_owned()),
                 ("http.listen", "127.0.0.1:0".to_owned()),
                 ("log.dirs", dirs[id].path().display().to_string()),
-                ("default.replication.factor", "3".to_owned()),
+                ("default.replication.factor", "2".to_owned()),
                 ("offsets.topic.num.partitions", "1".to_owned()),
             ];
             let own: ConfigMap = own
@@ -149,14 +149,14 @@ impl Cluster {
             }
         }
         // Whoever created it finds it at once.
-        let metadata = c.ask(&MetadataRequest::default(), 12).await;
+        let metadata = c.ask(&all(), 12).await;
         let mut topics = metadata.topics.iter();
         assert!(topics.any(|topic| topic.name.as_deref() == Some(name)));
     }
 
     async fn up(&self, as_seen_by: i32) -> Vec<i32> {
         let mut c = Connection::open(self.node(as_seen_by)).await;
-        let metadata = c.ask(&MetadataRequest::default(), 12).await;
+        let metadata = c.ask(&all(), 12).await;
         metadata
             .brokers
             .iter()
@@ -183,6 +183,13 @@ impl Cluster {
             node.kill().await;
         }
         drop(self.dirs);
+    }
+}
+
+fn all() -> MetadataRequest {
+    MetadataRequest {
+        topics: None,
+        ..Default::default()
     }
 }
 

@@ -362,7 +362,20 @@ impl Quorum {
     /// [`QuorumError::NotController`] when no other node leads or the one that was asked no
     /// longer does; [`QuorumError::LeadershipLost`] when the answer did not come.
     pub async fn forward(&self, payload: Bytes, patience: Duration) -> Result<Bytes, QuorumError> {
-        forward(&self.caller, self.leader(), payload, patience).await
+        let Some(leader) = self.leader() else {
+            return Err(QuorumError::NotController { leader: None });
+        };
+        let asked = leader.0;
+        let mut metrics = self.server.raft.metrics();
+        // A machine that vanished does not answer, and does not end the connection either.
+        let replaced = async move {
+            let other = metrics.wait_for(|now| now.current_leader != Some(asked));
+            drop(other.await);
+        };
+        tokio::select! {
+            answered = forward(&self.caller, Some(leader), payload, patience) => answered,
+            () = replaced => Err(QuorumError::LeadershipLost),
+        }
     }
 
     /// The node of the active controller, as far as this one knows.

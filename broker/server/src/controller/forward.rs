@@ -118,7 +118,7 @@ impl Node {
             Ok((context, body)) if is_own && requests::is_private(api) => {
                 requests::serve(self, &context, body).await
             }
-            Ok((context, body)) => match self.broker() {
+            Ok((context, body)) => match self.broker().await {
                 Some(broker) => dispatch::dispatch(&broker, context, body).await,
                 None => return Err("this node is starting, or stopping".to_owned()),
             },
@@ -136,9 +136,13 @@ impl Node {
         let deadline = clock::monotonic() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.exchange_once(request).await {
+            let left = deadline.saturating_duration_since(clock::monotonic());
+            let error = match self.exchange_once(request, left.max(FIRST_PAUSE)).await {
                 Ok(answered) => return Ok(answered),
-                Err(error @ QuorumError::NotController { .. }) => error,
+                // What a node asks by itself may be carried out twice.
+                Err(error @ (QuorumError::NotController { .. } | QuorumError::LeadershipLost)) => {
+                    error
+                }
                 Err(error) => return Err(error),
             };
             if clock::monotonic() + pause >= deadline {
@@ -152,6 +156,7 @@ impl Node {
     async fn exchange_once(
         self: &Arc<Self>,
         request: &Travelling,
+        patience: Duration,
     ) -> Result<Answered, QuorumError> {
         if self.metadata.is_active() {
             let here = Travelling {
@@ -163,7 +168,8 @@ impl Node {
             let index = self.metadata.image().index();
             return Ok(Answered { frame, index });
         }
-        let mut answer = self.metadata.forward(request.encode(), ANSWER).await?;
+        let patience = patience.min(ANSWER);
+        let mut answer = self.metadata.forward(request.encode(), patience).await?;
         match answer.try_get_u64() {
             Ok(index) => Ok(Answered {
                 frame: answer,

@@ -208,7 +208,7 @@ impl Life {
     pub(crate) async fn leave(&self, node: &Arc<Node>) {
         let image = node.metadata.image();
         let others = image.brokers().any(|b| b.id != node.id && b.is_active());
-        if !others {
+        if !others || !node.settings.controlled_shutdown_enable {
             return;
         }
         self.want.send_replace(Want::ShutDown);

@@ -19,7 +19,8 @@ pub use joining::JoinError;
 pub(crate) use joining::{Joined, join};
 
 use crate::broker::Broker;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tidemark_config::{BrokerSettings, ConfigMap};
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
@@ -29,6 +30,9 @@ use tidemark_quorum::decide::{
 };
 use tidemark_quorum::{Metadata, QuorumError};
 use tokio::sync::{Notify, watch};
+
+/// Requests wait so long for a broker that registers.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// What became of a broker's request.
 type Decided<T> = Result<Result<T, Refusal>, QuorumError>;
@@ -54,7 +58,7 @@ pub(crate) struct Node {
     /// Somebody's session may have ended early.
     woken: Notify,
     /// The broker of this node, once it is there.
-    broker: OnceLock<Weak<Broker>>,
+    broker: watch::Sender<Option<Weak<Broker>>>,
 }
 
 impl Node {
@@ -71,7 +75,7 @@ impl Node {
             origin: clock::monotonic(),
             heard: Mutex::default(),
             woken: Notify::new(),
-            broker: OnceLock::new(),
+            broker: watch::Sender::new(None),
         })
     }
 
@@ -89,11 +93,15 @@ impl Node {
 
     /// The broker of this node is there from now on.
     pub(crate) fn serve_with(&self, broker: &Arc<Broker>) {
-        drop(self.broker.set(Arc::downgrade(broker)));
+        self.broker.send_replace(Some(Arc::downgrade(broker)));
     }
 
-    fn broker(&self) -> Option<Arc<Broker>> {
-        self.broker.get()?.upgrade()
+    /// The broker of this node. One that registers is there soon.
+    async fn broker(&self) -> Option<Arc<Broker>> {
+        let mut broker = self.broker.subscribe();
+        let there = broker.wait_for(Option::is_some);
+        let there = clock::timeout(STARTING, there).await.ok()?.ok()?;
+        there.as_ref().and_then(Weak::upgrade)
     }
 
     fn context(&self) -> decide::Context<'_> {
