@@ -89,7 +89,7 @@ fn bound_address(broker: &Broker) -> String {
     let address = ports
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
-        .find(|address| run_against(address, &["cluster", "describe", "--timeout", "2s"], b"").code == 0);
+        .find(|address| run_against(address, &["topic", "list", "--timeout", "2s"], b"").code == 0);
     address.unwrap_or_else(|| panic!("no Kafka listener among {ports:?}"))
 }
 
