@@ -5,9 +5,15 @@ The scene names the cluster, the network, the probe partition's leader and the
 active controller, as they were before.
 """
 
+import os
+import time
 from dataclasses import dataclass
 
+from confluent_kafka import Producer
+
 from nodes import SESSION_TIMEOUT_S
+
+FILLING_S = 15
 
 
 @dataclass
@@ -57,7 +63,24 @@ def rolling(scene):
 
 
 def fill(scene):
-    scene.node(scene.leader).fill()
+    """The leader's disk, and then whatever room the broker had set aside, by a topic that only it has."""
+    node, topic = scene.node(scene.leader), f"filler-{time.monotonic_ns()}"
+    scene.cluster.create(topic, [[scene.leader]])
+    scene.cluster.leader(topic, replicas=1)
+    node.fill()
+    refused = []
+    producer = Producer({"bootstrap.servers": scene.cluster.bootstrap, "acks": 1, "log_level": 0, "linger.ms": 5,
+                         "delivery.timeout.ms": 3000, "socket.timeout.ms": 1500, "message.max.bytes": 1000000})
+    until = time.monotonic() + FILLING_S
+    while not refused and time.monotonic() < until:
+        try:
+            producer.produce(topic, os.urandom(500_000), partition=0, on_delivery=lambda error, _: error and refused.append(error))
+        except BufferError:
+            pass
+        producer.poll(0.01)
+    producer.purge()
+    if not refused and node.alive():
+        raise AssertionError(f"the disk of broker {scene.leader} took records for {FILLING_S} s although it was full")
 
 
 def drain(scene):

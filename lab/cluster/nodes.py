@@ -212,11 +212,11 @@ class Cluster:
                                         request_timeout=15)
         made[topic].result(20)
 
-    def leader(self, topic, seconds=20):
+    def leader(self, topic, seconds=20, replicas=len(BROKERS)):
         """Of partition 0, once all replicas of the topic are in sync."""
         def known():
             partitions = self.admin.list_topics(topic, timeout=5).topics[topic].partitions
-            whole = partitions and all(p.leader > 0 and len(p.isrs) == len(BROKERS) for p in partitions.values())
+            whole = partitions and all(p.leader > 0 and len(p.isrs) == replicas for p in partitions.values())
             return whole and partitions[0].leader
         return wait_until(known, seconds, f"leaders of {topic}")
 

@@ -17,6 +17,7 @@ from net import BROKERS
 HERE = Path(__file__).parent
 LOAD_PARTITIONS = 6
 RECOVERY_S = 60
+WORKING_S = 20  # a cluster that says that it is whole, and then takes longer to acknowledge anything, was not
 
 
 class Client:
@@ -78,7 +79,8 @@ def play(cluster, network, name, fault, number, work, acks="all"):
         probe = client("probe", "produce", boot, probe_topic, "--every-ms", 25, *timeout)
         members = [client(m, "consume", boot, load_topic, "--group", load_topic, "--member", m) for m in ("m1", "m2")]
         wait_until(lambda: len(probe.times("acked")) > 40 and len(load.times("acked")) > 200
-                   and all(m.times("seen") and m.times("committed") for m in members), 60, "clients at work")
+                   and all(m.times("seen") and m.times("committed") for m in members), WORKING_S,
+                   "clients of a whole cluster being at work")
 
         began = time.monotonic()
         fault.strike(scene)
