@@ -42,7 +42,7 @@ struct Members {
     free: Vec<Slot>,
     /// Those of which the same is to be asked again.
     again: BTreeSet<Slot>,
-    /// A request is waiting at the leader.
+    /// A request is being made, or waits at the leader.
     parked: bool,
 }
 
@@ -98,13 +98,15 @@ impl Fetcher {
             let next = Slot::try_from(members.at.len() + members.free.len()).unwrap_or(Slot::MAX);
             let slot = members.free.pop().unwrap_or(next);
             members.at.insert(slot, (at, Arc::downgrade(partition)));
-            if members.parked {
-                lock(&self.acks).wants_to_fetch = true;
-                self.acks_due.notify_one();
-            }
             slot
         };
+        // First the mark: the answer that the leader is hurried for may come before it, and the
+        // next request would wait without this partition.
         self.signal.mark(slot);
+        if lock(&self.members).parked {
+            lock(&self.acks).wants_to_fetch = true;
+            self.acks_due.notify_one();
+        }
         slot
     }
 
@@ -208,6 +210,8 @@ impl Fetcher {
         let mut paused: BTreeMap<Slot, Paused> = BTreeMap::new();
         let mut due = self.slots();
         loop {
+            // From here on who joins has the leader told, as it may be too late for this request.
+            lock(&self.members).parked = true;
             due.extend(self.signal.take());
             let now = clock::monotonic();
             let again = std::mem::take(&mut lock(&self.members).again);
@@ -235,8 +239,17 @@ impl Fetcher {
                 self.signal_or_pause(&mut paused, &mut due).await;
                 continue;
             }
-            let request = session.request(self.limits(broker));
-            lock(&self.members).parked = true;
+            let mut limits = self.limits(broker);
+            // Those that pause are asked for again when their pause is over, not when this request
+            // is answered.
+            let ahead = paused
+                .values()
+                .filter_map(|p| p.until.checked_duration_since(now));
+            if let Some(next) = ahead.filter(|left| !left.is_zero()).min() {
+                let left_ms = i32::try_from(next.as_millis()).unwrap_or(i32::MAX);
+                limits.max_wait_ms = limits.max_wait_ms.min(left_ms);
+            }
+            let request = session.request(limits);
             let asked = connection.send_at(&request, version, timeout);
             let answered = tokio::select! {
                 answered = asked => Some(answered),
