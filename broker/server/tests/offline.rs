@@ -263,6 +263,7 @@ async fn acknowledged_records_are_not_cut_quietly() {
     let (dir, hurt) = damaged().await;
     let settings = [
         ("listeners", "PLAINTEXT://127.0.0.1:0".to_owned()),
+        ("http.listen", "127.0.0.1:0".to_owned()),
         ("log.dirs", dir.path().display().to_string()),
     ];
     let config = ServerConfig {
