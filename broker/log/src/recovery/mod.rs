@@ -212,6 +212,9 @@ impl Opening {
         let shared = Log::new_shared(self.args.disk.clone(), self.args.dir.clone());
         let known = self.args.known.take();
         let (trusted, replay_from) = self.trusted(&shared, known.as_ref())?;
+        if known.is_some() {
+            self.remove_deleted(&trusted)?;
+        }
         let epochs_before = self.read_epochs(known.is_none())?;
         let mut scanned = Scanned {
             trusted,
@@ -276,6 +279,29 @@ impl Opening {
         log.epochs_dirty |= log.epochs.truncate_from_start(log_start);
         self.finish(&mut log, known.as_ref());
         Ok((log, self.recovery))
+    }
+
+    /// Removes segments that end at or below the log start: retention had deleted them, and a
+    /// power cut brought their names back, maybe with less in them than they once had.
+    fn remove_deleted(&mut self, trusted: &Trusted) -> Result<(), OpenError> {
+        let next = self.bases.iter().skip(1);
+        let deleted: Vec<i64> = std::iter::zip(&self.bases, next)
+            .filter(|(base, next)| **next <= trusted.log_start && **base < trusted.segment_base)
+            .map(|(base, _)| *base)
+            .collect();
+        for base in &deleted {
+            // Of one base; the log first, as without it the others are orphans to the next start.
+            let of_base = |name: &&String| names::parse(name).is_some_and(|(of, _)| of == *base);
+            let mut names: Vec<String> = self.files.keys().filter(of_base).cloned().collect();
+            names.retain(|name| !name.ends_with(names::SNAPSHOT));
+            names.sort_by_key(|name| !name.ends_with(names::LOG));
+            for name in names {
+                self.disk().remove(&self.path(&name))?;
+                self.files.remove(&name);
+            }
+        }
+        self.bases.retain(|base| !deleted.contains(base));
+        Ok(())
     }
 
     /// Up to where the files are trusted, and which of the records to be applied is the
