@@ -103,6 +103,9 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    // Boxed, so that the runtime's code for a task exists once for each output and not once for
+    // each future: it was a tenth of the binary.
+    let future: Pin<Box<dyn Future<Output = F::Output> + Send>> = Box::pin(future);
     match sim::current() {
         None => Task::new(name, tokio::spawn(future)),
         Some(host) => {
