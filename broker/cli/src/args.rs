@@ -1,5 +1,6 @@
 //! The command line: what all commands share, and which commands there are.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +35,15 @@ pub struct Arguments {
     /// How long one request may take
     #[arg(long, global = true, default_value = "10s", value_parser = parse_timeout, value_name = "DURATION")]
     pub timeout: Duration,
+
+    /// A client's settings by Kafka's names, as for Kafka's own tools: security.protocol and ssl.*
+    #[arg(
+        long,
+        global = true,
+        env = "TIDEMARK_COMMAND_CONFIG",
+        value_name = "FILE"
+    )]
+    pub command_config: Option<PathBuf>,
 
     /// Log what happens on standard error; twice for more
     #[arg(long, short = 'v', global = true, action = clap::ArgAction::Count)]

@@ -1,5 +1,6 @@
 //! What every command gets: the cluster to speak to and the place to write to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_client::{Cluster, ClusterInfo, ClusterOptions, ConnectionOptions, TopicInfo, Topics};
@@ -16,6 +17,8 @@ pub struct Context {
     pub bootstrap: String,
     /// How long one request may take.
     pub timeout: Duration,
+    /// For connections, where they speak TLS.
+    pub tls: Option<Arc<tidemark_tls::Client>>,
     /// Where answers go.
     pub out: Out,
 }
@@ -28,6 +31,7 @@ impl Context {
                 client_id: "tidemark-cli".to_owned(),
                 connect_timeout: self.timeout,
                 request_timeout: self.timeout,
+                tls: self.tls.clone(),
                 ..ConnectionOptions::default()
             },
             retry_for: self.timeout,

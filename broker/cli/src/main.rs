@@ -51,8 +51,13 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::finding(format!("no threads to be had: {error}")))?;
+    let tls = match &arguments.command_config {
+        Some(file) => commands::broker::read_client_tls(file)?,
+        None => None,
+    };
     let mut context = Context {
         bootstrap: arguments.bootstrap,
+        tls,
         timeout: arguments.timeout,
         out: Out::stdout(arguments.output),
     };

@@ -33,6 +33,8 @@ pub struct ConnectionOptions {
     pub max_response_bytes: usize,
     /// Requests that may wait to be written before senders wait too.
     pub queued_requests: usize,
+    /// Speak TLS.
+    pub tls: Option<Arc<tidemark_tls::Client>>,
 }
 
 impl Default for ConnectionOptions {
@@ -43,6 +45,7 @@ impl Default for ConnectionOptions {
             request_timeout: Duration::from_secs(30),
             max_response_bytes: 256 << 20,
             queued_requests: 16,
+            tls: None,
         }
     }
 }
@@ -176,12 +179,17 @@ impl Connection {
     /// # Errors
     /// `Unreachable`, or what went wrong in the first exchange.
     pub async fn connect(address: &str, options: &ConnectionOptions) -> Result<Self, ClientError> {
-        let stream = net::connect(address, options.connect_timeout)
+        let unreachable = |reason: String| ClientError::Unreachable {
+            address: address.to_owned(),
+            reason,
+        };
+        let mut stream = net::connect(address, options.connect_timeout)
             .await
-            .map_err(|error| ClientError::Unreachable {
-                address: address.to_owned(),
-                reason: error.to_string(),
-            })?;
+            .map_err(|error| unreachable(error.to_string()))?;
+        if let Some(tls) = &options.tls {
+            let connected = tls.connect(stream, address, options.connect_timeout).await;
+            stream = connected.map_err(|error| unreachable(error.to_string()))?;
+        }
         Self::over(stream, address, options).await
     }
 

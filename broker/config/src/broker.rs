@@ -1,9 +1,11 @@
 //! A broker's settings, resolved into what the server uses.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::layers::{BrokerLayers, missing};
 use crate::quorum::{QuorumSettings, Roles, check_roles, quorum, roles};
+use crate::tls::{self, Protocol, TlsSettings};
 use crate::{ConfigError, Scope};
 
 /// One `NAME://host:port` of `listeners` or `advertised.listeners`.
@@ -77,10 +79,30 @@ const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelect
 fn inter_broker_listener(
     layers: BrokerLayers<'_>,
     listeners: &[Listener],
+    tls: &BTreeMap<String, TlsSettings>,
 ) -> Result<String, ConfigError> {
-    let first = listeners.first().map_or("", |listener| &listener.name);
     let Some(name) = layers.text("inter.broker.listener.name")? else {
-        return Ok(first.to_owned());
+        let found = if layers.is_set("security.inter.broker.protocol") {
+            let protocol = layers.text("security.inter.broker.protocol")?;
+            let speaks = |listener: &&Listener| match protocol.as_deref() {
+                Some("SSL") => tls.contains_key(&listener.name),
+                Some("PLAINTEXT") => !tls.contains_key(&listener.name),
+                _ => false,
+            };
+            let found = listeners.iter().find(speaks);
+            if found.is_none() && !listeners.is_empty() {
+                return Err(ConfigError::Conflict(format!(
+                    "security.inter.broker.protocol is {}, and no listener speaks that: add one to listeners, or name one by inter.broker.listener.name",
+                    protocol.unwrap_or_default()
+                )));
+            }
+            found
+        } else {
+            listeners.first()
+        };
+        return Ok(found
+            .map(|listener| listener.name.clone())
+            .unwrap_or_default());
     };
     if listeners.iter().any(|listener| listener.name == name) {
         return Ok(name);
@@ -195,6 +217,8 @@ pub struct BrokerSettings {
     pub telemetry_max_bytes: i32,
     /// `inter.broker.listener.name`: one of `listeners`; the first one where it is not set.
     pub inter_broker_listener: String,
+    /// TLS of the listeners that speak it, controllers' included, by name.
+    pub tls: BTreeMap<String, TlsSettings>,
     /// `replica.lag.time.max.ms`.
     pub replica_lag_time_max_ms: i64,
     /// `replica.fetch.wait.max.ms`.
@@ -233,7 +257,21 @@ impl BrokerSettings {
             .iter()
             .map(|name| name.to_ascii_uppercase())
             .collect();
-        check_protocols(layers, &all_listeners, &controllers)?;
+        // Controllers are spoken to by nodes that have no such listener, too.
+        let names = all_listeners.iter().map(|listener| &listener.name);
+        let mut tls = BTreeMap::new();
+        for name in names.chain(&controllers) {
+            if tls::protocol_of(layers, name, &controllers)? == Protocol::Ssl {
+                let settings = tls::of_listener(layers, name)?;
+                let serves = all_listeners.iter().any(|listener| listener.name == *name);
+                if serves && settings.certificate_chain.is_none() {
+                    return Err(ConfigError::Conflict(format!(
+                        "listener {name} speaks TLS and has no certificate: set ssl.keystore.type=PEM, and ssl.keystore.location to a file with the certificate, its chain and its key"
+                    )));
+                }
+                tls.insert(name.clone(), settings);
+            }
+        }
         let advertised = layers.list("advertised.listeners")?;
         let all_advertised = if advertised.is_empty() {
             all_listeners.clone()
@@ -269,7 +307,8 @@ impl BrokerSettings {
         let settings = Self {
             node_id: node_id(layers)?,
             rack: layers.text("broker.rack")?,
-            inter_broker_listener: inter_broker_listener(layers, &listeners)?,
+            inter_broker_listener: inter_broker_listener(layers, &listeners, &tls)?,
+            tls,
             advertised_listeners,
             listeners,
             log_dirs,
@@ -448,43 +487,6 @@ fn log_dirs(layers: BrokerLayers<'_>) -> Result<Vec<String>, ConfigError> {
         }
     }
     Ok(dirs)
-}
-
-/// A listener of any protocol but PLAINTEXT would be served unprotected: refuse it.
-/// Kafka takes a controllers' listener that the map does not name for a plain one.
-fn check_protocols(
-    layers: BrokerLayers<'_>,
-    listeners: &[Listener],
-    controllers: &[String],
-) -> Result<(), ConfigError> {
-    let map = layers
-        .text("listener.security.protocol.map")?
-        .unwrap_or_default();
-    for listener in listeners {
-        let protocol = map
-            .split(',')
-            .filter_map(|pair| pair.trim().split_once(':'))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case(&listener.name))
-            .map(|(_, protocol)| protocol.trim());
-        match protocol {
-            Some("PLAINTEXT") => {}
-            None if controllers.contains(&listener.name) => {}
-            Some(_) => {
-                return Err(ConfigError::Refused {
-                    name: "listeners".to_owned(),
-                    value: listener.to_string(),
-                    reason: "this version serves PLAINTEXT only, so clients meant to be encrypted or authenticated would not be; remove the listener.",
-                });
-            }
-            None => {
-                return Err(ConfigError::Conflict(format!(
-                    "listener.security.protocol.map does not say which protocol listener {} speaks: add {}:PLAINTEXT to it",
-                    listener.name, listener.name
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn check_advertised(listeners: &[Listener], advertised: &[Listener]) -> Result<(), ConfigError> {

@@ -15,6 +15,7 @@ mod layers;
 mod quorum;
 mod reference;
 mod table;
+pub mod tls;
 mod topic;
 mod value;
 
@@ -27,6 +28,7 @@ pub use layers::{BrokerLayers, ConfigMap, Source};
 pub use quorum::{QuorumSettings, Roles};
 pub use reference::reference;
 pub use table::{Scope, Setting, check, setting, settings, unhonoured};
+pub use tls::{ClientAuth, Pem, Protocol, TlsSettings, TlsVersion};
 pub use topic::{CompressionType, TimestampType, TopicSettings};
 pub use value::{Validator, Value, ValueType};
 

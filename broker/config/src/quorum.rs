@@ -22,6 +22,9 @@ pub struct QuorumSettings {
     /// The first of `controller.listener.names`: where this node's quorum listens. `None` where it
     /// is a quorum of one.
     pub listener: Option<Listener>,
+    /// The first of `controller.listener.names`, whether this node has that listener or not; empty
+    /// without any.
+    pub listener_name: String,
     /// Where others can reach that: from `advertised.listeners`, else as it listens.
     pub advertised: Option<Listener>,
     /// `controller.quorum.bootstrap.servers`, else the addresses of `controller.quorum.voters`:
@@ -117,6 +120,7 @@ pub(crate) fn quorum(
             .as_ref()
             .and_then(|_| first(advertised))
             .or_else(|| listener.clone()),
+        listener_name: controllers.first().cloned().unwrap_or_default(),
         listener,
         bootstrap_servers,
         election_timeout_ms,

@@ -139,9 +139,16 @@ pub fn settings(scope: Scope) -> &'static [Setting] {
     }
 }
 
-/// The setting of that exact name.
+/// The setting of that exact name. `listener.name.NAME.ssl.*` is that of one listener (KIP-103).
 pub fn setting(scope: Scope, name: &str) -> Result<&'static Setting, ConfigError> {
     let table = settings(scope);
+    let name = match name
+        .strip_prefix("listener.name.")
+        .map(|rest| rest.split_once('.'))
+    {
+        Some(Some((_, of_listener))) if of_listener.starts_with("ssl.") => of_listener,
+        _ => name,
+    };
     match table.binary_search_by(|s| s.name.cmp(name)) {
         Ok(at) => Ok(&table[at]),
         Err(_) => Err(ConfigError::UnknownName {

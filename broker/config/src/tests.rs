@@ -186,8 +186,6 @@ fn what_would_lose_data_or_protection_is_refused() {
     assert!(text.contains("tiered storage"), "{text}");
     for (name, bad) in [
         ("authorizer.class.name", "org.example.Authorizer"),
-        ("ssl.client.auth", "required"),
-        ("security.inter.broker.protocol", "SSL"),
         ("config.providers", "file"),
     ] {
         assert!(
@@ -423,6 +421,18 @@ fn a_broker_refuses_contradictions_and_what_it_cannot_serve() {
         &[("listeners", "localhost:9092")],
         &[("listeners", "")],
         &[("advertised.listeners", "SSL://a:1")],
+        &[("listeners", "SASL_SSL://:9093")],
+        &[
+            ("listeners", "SSL://:9093"),
+            ("ssl.keystore.location", "/k.jks"),
+        ],
+        &[
+            ("listeners", "SSL://:9093"),
+            ("ssl.keystore.type", "PEM"),
+            ("ssl.keystore.location", "/k.pem"),
+            ("ssl.enabled.protocols", "TLSv1.1"),
+        ],
+        &[("security.inter.broker.protocol", "SSL")],
         &[("log.dirs", "/a,/a")],
         &[("log.dirs", ""), ("log.dir", "")],
         &[("node.id", "1"), ("broker.id", "2")],
@@ -530,4 +540,48 @@ fn the_settings_reference_is_current() {
         committed == reference(),
         "docs/settings.md is stale: run UPDATE=1 cargo test -p tidemark-config and commit it"
     );
+}
+
+#[test]
+fn a_listener_has_tls_settings_of_its_own_before_those_of_all() {
+    let file = map(&[
+        ("listeners", "INSIDE://:9091,OUTSIDE://:9092"),
+        ("listener.security.protocol.map", "INSIDE:SSL,OUTSIDE:SSL"),
+        ("security.inter.broker.protocol", "SSL"),
+        ("ssl.keystore.type", "PEM"),
+        ("ssl.keystore.location", "/all.pem"),
+        ("ssl.client.auth", "required"),
+        ("ssl.endpoint.identification.algorithm", ""),
+        ("listener.name.outside.ssl.client.auth", "none"),
+        (
+            "listener.name.outside.ssl.keystore.location",
+            "/outside.pem",
+        ),
+    ]);
+    let settings = BrokerSettings::resolve(fixed(&file)).unwrap();
+    assert_eq!(settings.inter_broker_listener, "INSIDE");
+    let (inside, outside) = (&settings.tls["INSIDE"], &settings.tls["OUTSIDE"]);
+    assert_eq!(inside.client_auth, ClientAuth::Required);
+    assert_eq!(outside.client_auth, ClientAuth::None);
+    assert_eq!(inside.key, Some(Pem::File("/all.pem".to_owned())));
+    assert_eq!(outside.key, Some(Pem::File("/outside.pem".to_owned())));
+    assert!(!inside.verify_host_name);
+    let text = message(Scope::Broker, "listener.name.x.ssl.client.auth", "maybe");
+    assert!(text.contains("required"), "{text}");
+    assert!(check(Scope::Broker, "listener.name.x.node.id", "1").is_err());
+}
+
+#[test]
+fn a_certificate_in_one_line_is_one_in_lines() {
+    let line = "-----BEGIN CERTIFICATE----- AAAA BBBB -----END CERTIFICATE-----\\n-----BEGIN CERTIFICATE-----\\nCC\\n-----END CERTIFICATE-----";
+    let lines = "-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nCC\n-----END CERTIFICATE-----\n";
+    let properties = map(&[
+        ("security.protocol", "SSL"),
+        ("ssl.truststore.type", "PEM"),
+        ("ssl.truststore.certificates", line),
+    ]);
+    let settings = tls::of_client(&properties).unwrap();
+    assert_eq!(settings.trusted, Some(Pem::Text(lines.to_owned())));
+    assert!(settings.verify_host_name);
+    assert!(!format!("{settings:?}").contains("AAAA"));
 }

@@ -27,6 +27,7 @@ mod replica;
 mod start;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod topics;
 mod voters;
 

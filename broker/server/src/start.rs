@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::net::{self, Acceptor};
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
 use crate::replica::{self, Replicas};
+use crate::tls::Tls;
 use crate::{RegistryError, groups, http, maintenance};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -51,6 +52,9 @@ pub enum StartError {
     /// Settings make no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] tidemark_tls::TlsError),
     /// A data directory cannot be used, or another broker uses it.
     #[error("data directory: {source}")]
     Directory {
@@ -193,13 +197,14 @@ pub async fn start_with(
         config.disk.create_dir_all(dir).map_err(failed)?;
         locks.push(config.disk.lock_dir(dir).map_err(failed)?);
     }
+    let tls = Arc::new(Tls::load(&settings)?);
     // Ports first: a broker that cannot listen must not register.
     let mut acceptors = Vec::with_capacity(settings.listeners.len());
     for listener in &settings.listeners {
-        acceptors.push(bind(listener).await?);
+        acceptors.push(bind(listener, &tls).await?);
     }
     let of_quorum = match &settings.quorum.listener {
-        Some(listener) => Some(bind(listener).await?),
+        Some(listener) => Some(bind(listener, &tls).await?),
         None => None,
     };
     let listeners = advertised(&settings, &acceptors);
@@ -248,14 +253,20 @@ pub async fn start_with(
         });
     }
     let inbox = Arc::new(Inbox::default());
-    let joined = join(&config, &settings, &inbox, of_quorum, shared).await?;
+    let joined = join(&config, &settings, &inbox, (of_quorum, &tls), shared).await?;
     let Joined {
         metadata,
         identities,
     } = joined;
     health.identified(&identities);
     let fixed = Arc::new(config.settings.clone());
-    let node = Node::new(Arc::new(metadata), settings.clone(), fixed);
+    let node = Node::new(
+        Arc::new(metadata),
+        settings.clone(),
+        fixed,
+        Arc::clone(&tls),
+    );
+    tls.start_reloading(Arc::clone(&metrics), stopped.clone());
     inbox.open(&node);
     node.start(stopped.clone());
     let epoch = register(&node, &config, &dirs, &identities, &settings, &listeners).await?;
@@ -373,7 +384,7 @@ pub(crate) fn wal_settings(settings: &BrokerSettings) -> WalSettings {
     }
 }
 
-async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
+async fn bind(listener: &Listener, tls: &Tls) -> Result<Acceptor, StartError> {
     let host = if listener.host.is_empty() {
         "0.0.0.0"
     } else {
@@ -384,7 +395,7 @@ async fn bind(listener: &Listener) -> Result<Acceptor, StartError> {
     } else {
         format!("{host}:{}", listener.port)
     };
-    net::bind(&address)
+    net::bind(&address, tls.of(&listener.name))
         .await
         .map_err(|source| StartError::Listen { address, source })
 }

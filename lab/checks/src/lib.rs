@@ -13,6 +13,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("records", &[]),
     ("config", &[]),
     ("env", &[]),
+    ("tls", &["config", "env"]),
     ("model", &["wire", "config"]),
     ("wal", &["env"]),
     ("log", &["wire", "records", "config", "model", "env", "wal"]),
@@ -22,7 +23,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
         &["wire", "records", "config", "model", "env", "log"],
     ),
     ("coordinator", &["wire", "records", "config", "model"]),
-    ("client", &["wire", "records", "model", "env"]),
+    ("client", &["wire", "records", "model", "env", "tls"]),
     (
         "server",
         &[
@@ -31,6 +32,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "model",
             "env",
+            "tls",
             "wal",
             "log",
             "replication",
@@ -54,6 +56,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "model",
             "env",
+            "tls",
             "wal",
             "log",
             "client",

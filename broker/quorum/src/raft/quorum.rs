@@ -290,7 +290,12 @@ impl Quorum {
     /// Serves a listener until the quorum is closed, in a task of its own.
     pub fn listen_until_closed(self: &Arc<Self>, listener: Listener) {
         let quorum = Arc::clone(self);
-        self.keep(spawn("raft-listen", quorum.listen(listener)));
+        self.until_closed(quorum.listen(listener));
+    }
+
+    /// Runs what accepts connections for [`Quorum::serve`] until the quorum is closed.
+    pub fn until_closed(&self, listening: impl Future<Output = ()> + Send + 'static) {
+        self.keep(spawn("raft-listen", listening));
     }
 
     /// What has been committed, as far as this node knows.

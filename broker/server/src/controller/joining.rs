@@ -6,13 +6,14 @@ use crate::ServerConfig;
 use crate::broker::new_id;
 use crate::format::{FormatError, Voters, format, read_formatted};
 use crate::net::Acceptor;
+use crate::tls::Tls;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_config::BrokerSettings;
 use tidemark_env::disk::Disk;
 use tidemark_env::task::{self, TaskError};
 use tidemark_quorum::raft::{
-    Followed, ObserverConfig, Quorum, QuorumConfig, QuorumStartError, StoreError, TcpDial,
+    Followed, ObserverConfig, Quorum, QuorumConfig, QuorumStartError, StoreError,
 };
 use tidemark_quorum::{Controller, DirectoryIdentity, IdentityError, Metadata};
 
@@ -55,7 +56,7 @@ pub(crate) async fn join(
     config: &ServerConfig,
     settings: &BrokerSettings,
     inbox: &Arc<Inbox>,
-    acceptor: Option<Acceptor>,
+    (acceptor, tls): (Option<Acceptor>, &Tls),
     shared: Option<Arc<Controller>>,
 ) -> Result<Joined, JoinError> {
     if let Some(controller) = shared {
@@ -87,9 +88,10 @@ pub(crate) async fn join(
             of.election_max_ms = of.election_min_ms * 2;
             of.heartbeat_ms = of.heartbeat_ms.min(of.election_min_ms / 3);
             let (disk, inbox) = (Arc::clone(&config.disk), Arc::clone(inbox));
-            let quorum = Quorum::start(disk, Arc::new(TcpDial), of, inbox).await?;
+            let quorum = Quorum::start(disk, tls.to_controllers(), of, inbox).await?;
             if let Some(acceptor) = acceptor {
-                quorum.listen_until_closed(acceptor.into_listener());
+                let serving = Arc::clone(&quorum);
+                quorum.until_closed(acceptor.run_with(move |stream| serving.serve(stream)));
             }
             Metadata::Voter(quorum)
         }
@@ -99,7 +101,7 @@ pub(crate) async fn join(
                 node_id: settings.node_id,
                 voters: settings.quorum.bootstrap_servers.clone(),
             };
-            Metadata::Observer(Followed::start(Arc::new(TcpDial), of))
+            Metadata::Observer(Followed::start(tls.to_controllers(), of))
         }
     };
     Ok(Joined {

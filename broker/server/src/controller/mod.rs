@@ -19,6 +19,7 @@ pub use joining::JoinError;
 pub(crate) use joining::{Joined, join};
 
 use crate::broker::Broker;
+use crate::tls::Tls;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tidemark_config::{BrokerSettings, ConfigMap};
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) settings: BrokerSettings,
     /// Settings from file and command line.
     fixed: Arc<ConfigMap>,
+    pub(crate) tls: Arc<Tls>,
     /// Sessions go by the time since then.
     origin: Instant,
     heard: Mutex<Option<Heard>>,
@@ -66,12 +68,14 @@ impl Node {
         metadata: Arc<Metadata>,
         settings: BrokerSettings,
         fixed: Arc<ConfigMap>,
+        tls: Arc<Tls>,
     ) -> Arc<Node> {
         Arc::new(Node {
             id: settings.node_id,
             metadata,
             settings,
             fixed,
+            tls,
             origin: clock::monotonic(),
             heard: Mutex::default(),
             woken: Notify::new(),

@@ -49,7 +49,8 @@ impl Peers {
                 .iter()
                 .find(|endpoint| endpoint.name == *named);
             if let Some(endpoint) = endpoint {
-                let watching = watch(Arc::downgrade(node), at, address(endpoint));
+                let tls = node.tls.to_brokers();
+                let watching = watch(Arc::downgrade(node), at, address(endpoint), tls);
                 self.watched
                     .insert(at, task::spawn("controller-peer", watching));
             }
@@ -77,13 +78,31 @@ fn address(endpoint: &Endpoint) -> String {
     }
 }
 
-async fn watch(node: Weak<Node>, (id, epoch): (BrokerId, BrokerEpoch), address: String) {
+async fn watch(
+    node: Weak<Node>,
+    (id, epoch): (BrokerId, BrokerEpoch),
+    address: String,
+    tls: Option<Arc<tidemark_tls::Client>>,
+) {
     loop {
         match net::connect(&address, CONNECT).await {
-            Ok(mut stream) => {
-                // Nothing is asked, so nothing comes but its end.
-                let mut byte = [0];
-                drop(stream.read(&mut byte).await);
+            Ok(stream) => {
+                // A listener of TLS would end a connection that does not begin it.
+                let begun = match &tls {
+                    None => Ok(stream),
+                    Some(tls) => tls.connect(stream, &address, CONNECT).await,
+                };
+                match begun {
+                    Ok(mut stream) => {
+                        // Nothing is asked, so nothing comes but its end.
+                        let mut byte = [0];
+                        drop(stream.read(&mut byte).await);
+                    }
+                    Err(error) => {
+                        tracing::debug!(broker = id, address, %error, "a broker cannot be watched");
+                        clock::sleep(PAUSE).await;
+                    }
+                }
             }
             Err(error) => {
                 let Some(node) = node.upgrade() else { return };

@@ -65,6 +65,8 @@ families! {
 
     CONNECTIONS: Gauge "tidemark_connections" [] "connections", "Client connections that are open.";
     CONNECTIONS_REFUSED: Counter "tidemark_connections_refused_total" [] "connections", "Connections closed at accept because max.connections or max.connections.per.ip was reached.";
+    HANDSHAKES_FAILED: Counter "tidemark_tls_handshakes_failed_total" [] "connections", "Connections closed because no TLS came about on them; the log says why.";
+    CERTIFICATE_EXPIRY: Gauge "tidemark_certificate_expiry_timestamp_seconds" ["listener"] "seconds", "When the certificate that a listener shows ends, in seconds since 1970.";
     BAD_REQUESTS: Counter "tidemark_bad_requests_total" [] "connections", "Connections closed because what came was not a request that this broker can serve.";
     REQUEST_DURATION: Histogram "tidemark_request_duration_seconds" ["api"] "seconds", "Time from a decoded frame to its answer; long polls and waits for other members included.";
     REQUEST_ERRORS: Counter "tidemark_request_errors_total" ["api", "error"] "errors", "Errors answered, by Kafka's name of the error; a request over many partitions may count many.";

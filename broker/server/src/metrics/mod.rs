@@ -26,8 +26,8 @@ pub(crate) use watchdog::Watchdog;
 use families::Family;
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -57,6 +57,9 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGauge,
     /// Connections closed at accept for a limit on their number.
     pub(crate) connections_refused: IntCounter,
+    /// Connections on which no TLS came about.
+    pub(crate) handshakes_failed: IntCounter,
+    certificates: IntGaugeVec,
     /// Connections closed for what came in over them.
     pub(crate) bad_requests: IntCounter,
     /// Appends refused for want of room on the disk.
@@ -93,6 +96,10 @@ impl Metrics {
         Metrics {
             connections: valid(&families::CONNECTIONS, &registry, IntGauge::with_opts),
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
+            handshakes_failed: counter(&registry, &families::HANDSHAKES_FAILED),
+            certificates: valid(&families::CERTIFICATE_EXPIRY, &registry, |opts| {
+                IntGaugeVec::new(opts, families::CERTIFICATE_EXPIRY.labels)
+            }),
             bad_requests: counter(&registry, &families::BAD_REQUESTS),
             disk_full: counter(&registry, &families::DISK_FULL),
             isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
@@ -112,6 +119,13 @@ impl Metrics {
             wal_records: counter(&registry, &families::WAL_RECORDS),
             registry,
             topics: Mutex::default(),
+        }
+    }
+
+    /// When the certificate of a listener ends, in seconds since 1970.
+    pub(crate) fn certificate_expires(&self, listener: &str, at_s: Option<i64>) {
+        if let Some(at_s) = at_s {
+            self.certificates.with_label_values(&[listener]).set(at_s);
         }
     }
 

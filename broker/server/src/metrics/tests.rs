@@ -123,6 +123,7 @@ fn full_page() -> String {
     metrics.error(ApiKey::Produce, ErrorCode::CorruptMessage);
     metrics.produce_ack(-1, Duration::from_millis(7));
     metrics.wal_group(Duration::from_micros(300), 8192, 3);
+    metrics.certificate_expires("SSL", Some(1));
     metrics.scrape(&full_snapshot(), &Partitions(vec![partition("a", 0, 10)]))
 }
 

@@ -21,7 +21,7 @@ use tidemark_env::clock;
 use tidemark_env::net::Stream;
 use tidemark_log::Piece;
 use tidemark_wire::ApiKey;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// Produce requests of one connection that may wait for durability at once.
@@ -292,6 +292,8 @@ impl Connection {
                 }
             }
         }
+        // What TLS has not handed on yet; nothing where the socket takes bytes as they are.
+        clock::timeout(patience, self.stream.flush()).await??;
         drop(answer.held);
         Ok(())
     }

@@ -18,6 +18,9 @@ pub(crate) enum FrameError {
         "a frame of {length} bytes was announced, at most {limit} are allowed (socket.request.max.bytes)"
     )]
     Length { length: i32, limit: i32 },
+    /// The first bytes of a TLS client.
+    #[error("the client speaks TLS to a listener of PLAINTEXT")]
+    Tls,
     /// An API that Kafka 4.3 does not have, or that this broker does not serve.
     #[error("API key {key} (version {version}) is not served")]
     Api { key: i16, version: i16 },
@@ -64,6 +67,12 @@ pub(super) fn length(buffer: &BytesMut, limit: i32) -> Result<Option<usize>, Fra
         return Ok(None);
     };
     let length = i32::from_be_bytes(*prefix);
+    // A handshake record of TLS; as a length it would be 369 MB.
+    if let [0x16, 3, 0..=4, _] = prefix
+        && length > limit
+    {
+        return Err(FrameError::Tls);
+    }
     match usize::try_from(length) {
         Ok(size) if length <= limit => Ok(Some(size)),
         _ => Err(FrameError::Length { length, limit }),

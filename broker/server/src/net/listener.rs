@@ -6,32 +6,77 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidemark_env::net::{self, Listener};
+use tidemark_env::net::{self, Listener, Stream};
 use tidemark_env::runtime::NetThreads;
 use tidemark_env::{clock, task};
 use tokio::sync::watch;
 
 /// Waits this long after a failed accept, so that running out of descriptors does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// TLS begins within this time, or the connection ends.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A bound socket that takes no connections yet.
 pub(crate) struct Acceptor {
     listener: Listener,
+    tls: Option<Arc<tidemark_tls::Server>>,
     /// The address that was bound, with the real port.
     pub(crate) address: SocketAddr,
 }
 
-/// Binds `address` (`host:port`).
-pub(crate) async fn bind(address: &str) -> std::io::Result<Acceptor> {
+/// Binds `address` (`host:port`), whose connections speak TLS if there is any.
+pub(crate) async fn bind(
+    address: &str,
+    tls: Option<Arc<tidemark_tls::Server>>,
+) -> std::io::Result<Acceptor> {
     let listener = net::listen(address).await?;
     let address = listener.local_addr()?;
-    Ok(Acceptor { listener, address })
+    Ok(Acceptor {
+        listener,
+        tls,
+        address,
+    })
+}
+
+/// Has who connected begin TLS, where the listener speaks it. `None` if that fails.
+async fn secure(
+    tls: Option<&tidemark_tls::Server>,
+    stream: Stream,
+    peer: SocketAddr,
+) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(stream) };
+    match tls.accept(stream, HANDSHAKE).await {
+        Ok((stream, principal)) => {
+            tracing::debug!(%peer, %principal, "a client has begun TLS");
+            Some(stream)
+        }
+        Err(error) => {
+            tracing::warn!(%peer, %error, "connection refused: no TLS came about");
+            None
+        }
+    }
 }
 
 impl Acceptor {
-    /// The socket, for somebody else to accept.
-    pub(crate) fn into_listener(self) -> Listener {
-        self.listener
+    /// Gives connections to `serve` until it is dropped, as they are begun.
+    pub(crate) async fn run_with(self, serve: impl Fn(Stream) + Send + Sync + 'static) {
+        let serve = Arc::new(serve);
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (tls, serve) = (self.tls.clone(), Arc::clone(&serve));
+                    drop(task::spawn("tls-accept", async move {
+                        if let Some(stream) = secure(tls.as_deref(), stream, peer).await {
+                            serve(stream);
+                        }
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed; trying again");
+                    clock::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
     }
 
     /// Accepts until `stop` turns true.
@@ -65,8 +110,14 @@ impl Acceptor {
                         let (broker, name, stop) =
                             (Arc::clone(&broker), Arc::clone(&name), stop.clone());
                         let index = threads.next_index();
+                        let tls = self.tls.clone();
                         drop(threads.spawn_on(index, "connection", async move {
-                            connection::serve(broker, stream, peer, name, stop).await;
+                            match secure(tls.as_deref(), stream, peer).await {
+                                Some(stream) => {
+                                    connection::serve(broker, stream, peer, name, stop).await;
+                                }
+                                None => broker.metrics.handshakes_failed.inc(),
+                            }
                             drop(slot);
                         }));
                     }

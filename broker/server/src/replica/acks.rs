@@ -62,6 +62,7 @@ async fn send(
             let options = ConnectionOptions {
                 client_id: format!("broker-{}-acks", broker.id),
                 connect_timeout: timeout,
+                tls: broker.node.tls.to_brokers(),
                 ..ConnectionOptions::default()
             };
             connection.insert(Connection::connect(&address, &options).await?)

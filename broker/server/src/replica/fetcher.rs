@@ -202,6 +202,7 @@ impl Fetcher {
         let options = ConnectionOptions {
             client_id: format!("broker-{}-fetcher", self.me.broker_id),
             connect_timeout: timeout,
+            tls: broker.node.tls.to_brokers(),
             ..ConnectionOptions::default()
         };
         let connection = Connection::connect(&address, &options).await?;

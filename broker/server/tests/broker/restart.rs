@@ -220,7 +220,8 @@ async fn settings_that_make_no_sense_are_refused_before_anything_is_touched() {
     let cases = [
         ("num.partitons", "3", "num.partitions"),
         ("num.partitions", "many", "num.partitions"),
-        ("listeners", "SSL://127.0.0.1:0", "PLAINTEXT"),
+        ("listeners", "SASL_SSL://127.0.0.1:0", "PLAINTEXT and SSL"),
+        ("listeners", "SSL://127.0.0.1:0", "ssl.keystore.location"),
         (
             "authorizer.class.name",
             "kafka.Authorizer",

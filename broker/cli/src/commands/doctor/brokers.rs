@@ -59,8 +59,8 @@ fn unreachable(address: &str, error: &ClientError) -> Finding {
         ClientError::ResponseTooLarge { .. }
         | ClientError::Closed { .. }
         | ClientError::Decode { .. } => (
-            format!("something answers, but not as a Kafka listener without TLS does: {reason}"),
-            "check that the port is the broker's PLAINTEXT listener".to_owned(),
+            format!("something answers, but not as a Kafka listener does: {reason}"),
+            "check that the port is a listener for clients; one of SSL needs --command-config FILE with security.protocol=SSL".to_owned(),
         ),
         _ => (reason, format!("nc -vz {}", address.replace(':', " "))),
     };
