@@ -78,9 +78,7 @@ def play(cluster, network, name, fault, number, work, acks="all"):
         load = client("load", "produce", boot, load_topic, "--keys", 24, "--every-ms", 5, "--acks", acks, *timeout)
         probe = client("probe", "produce", boot, probe_topic, "--every-ms", 25, *timeout)
         members = [client(m, "consume", boot, load_topic, "--group", load_topic, "--member", m) for m in ("m1", "m2")]
-        wait_until(lambda: len(probe.times("acked")) > 40 and len(load.times("acked")) > 200
-                   and all(m.times("seen") and m.times("committed") for m in members), WORKING_S,
-                   "clients of a whole cluster being at work")
+        wait_for_work(lambda: idle(probe, load, members, 0), WORKING_S, "clients of a whole cluster being at work")
 
         began = time.monotonic()
         fault.strike(scene)
@@ -92,7 +90,8 @@ def play(cluster, network, name, fault, number, work, acks="all"):
             wrong.append(str(error))
         fault.mend(scene)
         cluster.wait_whole()
-        wait_until(lambda: flowing(probe) and flowing(load), RECOVERY_S, "acknowledgements afterwards", every=0.1)
+        mended = time.monotonic()
+        wait_for_work(lambda: idle(probe, load, [], mended), RECOVERY_S, "acknowledgements afterwards")
         time.sleep(1.5)  # a broker that is back may yet take its partitions back
         ended = time.monotonic()
 
@@ -122,6 +121,31 @@ def play(cluster, network, name, fault, number, work, acks="all"):
         for one in clients:
             one.kill()
     return outcome
+
+
+def idle(probe, load, members, since):
+    """Who is not at work since then, in words; nothing when all are."""
+    acked = [event[5] for event in load.read() if event[0] == "acked" and event[1] > since]
+    found = [f"nothing of load-{p} is acknowledged" for p in range(LOAD_PARTITIONS) if p not in acked]
+    found += [f"{m.path.stem} {what} nothing" for m in members
+              for what, kind in (("sees", "seen"), ("commits", "committed")) if not m.times(kind)]
+    if not flowing(probe):
+        found.append("the probe's acknowledgements do not flow")
+    return found
+
+
+def wait_for_work(missing, seconds, what):
+    """Waits until `missing` gives nothing; else says what it gave last."""
+    last = []
+
+    def done():
+        last[:] = missing()
+        return not last
+
+    try:
+        wait_until(done, seconds, what, every=0.1)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {', '.join(last)}") from None
 
 
 def flowing(producer):

@@ -174,6 +174,9 @@ impl Fetcher {
     pub(super) async fn run(&self, broker: &Arc<Broker>) {
         let mut pause = FIRST_BACKOFF;
         loop {
+            // A place that was marked when its partition left would not wake this task when the next
+            // partition gets it. Only then the look whether one has: it may have come before.
+            drop(self.signal.take());
             if self.is_idle() {
                 self.signal.changed().await;
                 continue;

@@ -2,8 +2,8 @@
 
 use crate::common::{Connection, get, series};
 use crate::kit::{
-    batch, batches, code, create, delete_records, fetch_request, first_of, from, partitions_of,
-    produce_request, read, until, values,
+    batch, batches, code, create, delete_records, delete_topic, fetch_request, first_of, from,
+    partitions_of, produce_request, read, until, values,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -495,5 +495,37 @@ async fn a_new_topic_does_not_wait_for_the_end_of_a_parked_fetch() {
         let mut c = cluster.connect(leader).await;
         let answer = produce_with(&mut c, &name, ALL, "at once").await;
         assert_eq!(answer.error_code, 0, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_nobody_followed_for_a_while_is_followed_again() {
+    // Nothing but the followers' own zeal ends the wait below.
+    let settings = [("replica.lag.time.max.ms", "60000")];
+    let cluster = Cluster::start(&settings).await;
+    for round in 0..3 {
+        // Each broker leads one of these, and none is left to follow it in when they are gone.
+        let names: Vec<String> = (0..3).map(|n| format!("t{round}-{n}")).collect();
+        for name in &names {
+            let leader = cluster.topic(name, &[]).await;
+            let mut c = cluster.connect(leader).await;
+            let mut request = produce_request(name, ALL, vec![(0, batch(&[b"at once"]))]);
+            request.timeout_ms = 10_000;
+            let answer = first_of(c.ask(&request, 12).await);
+            assert_eq!(answer.error_code, 0, "{name}: {answer:?}");
+        }
+        let mut c = cluster.connect(0).await;
+        for name in &names {
+            assert_eq!(delete_topic(&mut c, name).await, 0);
+        }
+        until("nobody holds them", async || {
+            let mut held = 0;
+            for id in 0..3 {
+                let page = get(cluster.node(id), "/metrics/partitions").await.1;
+                held += page.matches("tidemark_partition_end_offset{").count();
+            }
+            held == 0
+        })
+        .await;
     }
 }
