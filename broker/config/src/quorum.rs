@@ -30,8 +30,8 @@ pub struct QuorumSettings {
     /// `controller.quorum.bootstrap.servers`, else the addresses of `controller.quorum.voters`:
     /// `host:port` of nodes to ask who leads.
     pub bootstrap_servers: Vec<String>,
-    /// `controller.quorum.election.timeout.ms`: without a leader for this long to twice as long, a
-    /// voter stands for election.
+    /// `controller.quorum.election.timeout.ms`: without a leader for longer than this, and before
+    /// it is twice as long, a voter stands for election.
     pub election_timeout_ms: u64,
     /// `metadata.log.dir`, else the first of `log.dirs`.
     pub log_dir: String,

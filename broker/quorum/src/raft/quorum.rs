@@ -48,10 +48,9 @@ pub struct QuorumConfig {
     pub node_id: BrokerId,
     /// A leader is heard of this often.
     pub heartbeat_ms: u64,
-    /// Without a leader for a time between this …
-    pub election_min_ms: u64,
-    /// … and this, a voter stands for election.
-    pub election_max_ms: u64,
+    /// A voter that has not heard of its leader for so long lets others stand for election, and
+    /// stands itself before it has been twice as long. Three heartbeats at least.
+    pub election_ms: u64,
     /// A snapshot is made when the log has grown by so many bytes.
     pub snapshot_after_bytes: u64,
     /// The disk is simulated: what blocks is done where it is asked for.
@@ -59,15 +58,14 @@ pub struct QuorumConfig {
 }
 
 impl QuorumConfig {
-    /// Heartbeats of 500 ms and elections after 1.5 to 3 s, for a log on a volume of its own.
+    /// Heartbeats of 500 ms and elections after 2.1 to 3 s, for a log on a volume of its own.
     pub fn new(dir: PathBuf, cluster_id: Uuid, node_id: BrokerId) -> QuorumConfig {
         QuorumConfig {
             dir,
             cluster_id,
             node_id,
             heartbeat_ms: 500,
-            election_min_ms: 1500,
-            election_max_ms: 3000,
+            election_ms: 1500,
             snapshot_after_bytes: 20 * 1024 * 1024,
             inline: tidemark_env::task::is_simulated(),
         }
@@ -151,7 +149,7 @@ impl Quorum {
         let raft = Raft::new(me, Arc::new(raft_config), links, store.clone(), machine)
             .await
             .map_err(|error| QuorumStartError::Raft(error.to_string()))?;
-        let election = Duration::from_millis(config.election_min_ms);
+        let election = Duration::from_millis(config.election_ms);
         let (watch, activity) = Watch::new(raft.clone(), election);
         let (proposer, proposals) = Proposer::new(raft.clone(), activity.clone(), folds.clone());
         let quorum = Quorum {
@@ -645,8 +643,9 @@ fn raft_config(config: &QuorumConfig) -> Result<Config, QuorumStartError> {
     let raft = Config {
         cluster_name: config.cluster_id.to_string(),
         heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.election_min_ms,
-        election_timeout_max: config.election_max_ms,
+        // openraft adds a time between these to the longer of them, which is a leader's lease.
+        election_timeout_min: config.election_ms * 2 / 5,
+        election_timeout_max: config.election_ms,
         // For each part of a snapshot, and for taking in the last one.
         install_snapshot_timeout: 60_000,
         snapshot_policy: SnapshotPolicy::Never,

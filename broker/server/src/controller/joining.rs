@@ -84,9 +84,8 @@ pub(crate) async fn join(
     let metadata = match formatted.quorum {
         Some(dir) => {
             let mut of = QuorumConfig::new(dir, cluster_id, settings.node_id);
-            of.election_min_ms = settings.quorum.election_timeout_ms;
-            of.election_max_ms = of.election_min_ms * 2;
-            of.heartbeat_ms = of.heartbeat_ms.min(of.election_min_ms / 3);
+            of.election_ms = settings.quorum.election_timeout_ms;
+            of.heartbeat_ms = of.heartbeat_ms.min(of.election_ms / 3);
             let (disk, inbox) = (Arc::clone(&config.disk), Arc::clone(inbox));
             let quorum = Quorum::start(disk, tls.to_controllers(), of, inbox).await?;
             if let Some(acceptor) = acceptor {

@@ -32,6 +32,17 @@ async fn rejoin(cluster: &Cluster, id: i32, now: VoterId) -> Result<(), QuorumEr
     Ok(())
 }
 
+/// Whether the active node counts the present directory of each node among the voters.
+fn all_vote(cluster: &Cluster, directories: &BTreeMap<i32, u8>) -> bool {
+    let voters: Option<BTreeSet<VoterId>> = cluster
+        .active()
+        .map(|active| cluster.at(active).membership().voter_ids().collect());
+    voters.is_some_and(|voters| {
+        let mut each = directories.iter();
+        each.all(|(id, directory)| voters.contains(&voter(*id, *directory)))
+    })
+}
+
 /// Faults at random under a load; what was reached comes back, and what was seen.
 async fn history(seed: u64) -> (BTreeMap<&'static str, u64>, String) {
     seeded::install(seed);
@@ -78,7 +89,11 @@ async fn history(seed: u64) -> (BTreeMap<&'static str, u64>, String) {
                 *reached.entry("one way").or_default() += 1;
             }
             5..8 => cluster.net.heal(),
-            8 if running && cluster.active().is_some_and(|active| active != node) => {
+            // One at a time: the next only when the one before votes again, or a majority is gone.
+            8 if running
+                && cluster.active().is_some_and(|active| active != node)
+                && all_vote(&cluster, &directories) =>
+            {
                 cluster.net.heal();
                 let power = (random.below(2) == 0).then(|| random.below(1 << 40));
                 cluster.kill(node, power).await;

@@ -38,8 +38,7 @@ fn three_voters_over_tcp_on_real_disks() {
             };
             format(&*disk, &path, identity, Some(&voters)).unwrap();
             let mut config = QuorumConfig::new(path, CLUSTER, id);
-            (config.heartbeat_ms, config.election_min_ms) = (100, 400);
-            config.election_max_ms = 800;
+            (config.heartbeat_ms, config.election_ms) = (100, 400);
             let handler = Arc::new(NoForwarding);
             let quorum = Quorum::start(disk.clone(), Arc::new(TcpDial), config, handler)
                 .await
