@@ -233,7 +233,12 @@ impl Fetcher {
                     Some((at, partition, plan)) if !waits(&plan) => {
                         session.want(at, (slot, &partition), plan, again.contains(&slot));
                     }
-                    _ => session.forget(slot),
+                    Some(_) => session.forget(slot),
+                    None => {
+                        // A pause that is over and of nothing would be waited for without end.
+                        paused.remove(&slot);
+                        session.forget(slot);
+                    }
                 }
             }
             if session.is_empty() {
