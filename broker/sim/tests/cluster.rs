@@ -12,7 +12,7 @@ fn seeds(count: u64, seconds: u64) -> Seeds {
     Seeds {
         from: 0,
         count,
-        brokers: 1,
+        brokers: 3,
         seconds,
         processes: 2,
     }
@@ -24,6 +24,29 @@ fn what_was_promised_to_clients_survives_every_history() {
     let count = count.and_then(|count| count.parse().ok()).unwrap_or(20);
     let (told, good) = run(Path::new(PROGRAM), &seeds(count, 60));
     println!("{told}");
+    assert!(good, "{told}");
+}
+
+/// Seeds that broke a promise once, or the harness.
+#[test]
+fn what_was_mended_stays_mended() {
+    let all = seeds(1, 60);
+    // 5, 26 and 63 never ended: a pause of what was followed no more was waited for without end.
+    // 17, 154: a broker was stopped while it started, and started on a disk that was marked.
+    for seed in [5, 17, 26, 63, 154] {
+        let report = in_a_process(Path::new(PROGRAM), seed, &all);
+        assert_eq!(report.broken, [""; 0], "seed {seed}");
+    }
+}
+
+/// A single broker is the same code with a quorum of one.
+#[test]
+fn one_broker_alone_keeps_its_promises() {
+    let alone = Seeds {
+        brokers: 1,
+        ..seeds(5, 60)
+    };
+    let (told, good) = run(Path::new(PROGRAM), &alone);
     assert!(good, "{told}");
 }
 

@@ -27,6 +27,8 @@ pub(super) const PARTITIONS: i32 = 3;
 const GROUP: &str = "shippers";
 /// Between two tries of a client.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Every broker knows of every topic within this time of everything being mended.
+const LEARN: Duration = Duration::from_secs(30);
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -550,20 +552,32 @@ async fn admin(shared: Shared, mut random: Random) {
             }
         }
     }
+    // A broker that was cut off a moment ago knows no better yet.
+    let until = clock::monotonic() + LEARN;
     loop {
-        match cluster.metadata(Topics::All).await {
-            Ok(info) => {
-                for name in there.iter().filter(|name| !info.topics.contains_key(*name)) {
-                    let text = format!("topic {name} was created and is not there");
-                    shared.record.broken(text);
-                }
-                for name in gone.iter().filter(|name| info.topics.contains_key(*name)) {
-                    let text = format!("topic {name} was deleted and is there");
-                    shared.record.broken(text);
-                }
-                return;
+        let info = match cluster.metadata(Topics::All).await {
+            Ok(info) => info,
+            Err(_) => {
+                cluster = shared.cluster().await;
+                continue;
             }
-            Err(_) => cluster = shared.cluster().await,
+        };
+        let has = |name: &&String| info.topics.contains_key(*name);
+        let lost = there.iter().filter(|name| !has(name));
+        let lost = lost.map(|name| format!("topic {name} was created and is not there"));
+        let left = gone.iter().filter(has);
+        let left = left.map(|name| format!("topic {name} was deleted and is there"));
+        let wrong: Vec<String> = lost.chain(left).collect();
+        if wrong.is_empty() {
+            return;
         }
+        if clock::monotonic() > until {
+            wrong
+                .into_iter()
+                .for_each(|what| shared.record.broken(what));
+            return;
+        }
+        clock::sleep(PAUSE).await;
+        cluster = shared.cluster().await;
     }
 }

@@ -155,6 +155,10 @@ impl Machine {
 
     /// Starts the broker's process.
     pub(super) fn start(&self) {
+        // Whoever starts it again has seen to its disk.
+        let mark = Path::new(DATA).join("tidemark-failed");
+        drop(self.host.disk().remove(&mark));
+        drop(self.host.disk().sync_dir(Path::new(DATA)));
         self.host.start();
         let (stop, stopped) = watch::channel(false);
         let config = ServerConfig {
@@ -232,9 +236,6 @@ impl Machine {
             self.ended(&why);
             // What its page cache made of the files is not known.
             self.end(Death::Power, AGAIN).await;
-            let mark = Path::new(DATA).join("tidemark-failed");
-            drop(self.host.disk().remove(&mark));
-            drop(self.host.disk().sync_dir(Path::new(DATA)));
         } else if due {
             self.start();
         }
@@ -278,9 +279,14 @@ async fn serve(
     mut stopped: watch::Receiver<bool>,
     record: Record,
 ) -> Result<(), String> {
-    let server = tidemark_server::start(config)
-        .await
-        .map_err(|error| format!("it did not start: {error}"))?;
+    let server = tokio::select! {
+        biased;
+        started = tidemark_server::start(config) => {
+            started.map_err(|error| format!("it did not start: {error}"))?
+        }
+        // A process that starts is ended by the signal.
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+    };
     if let Some(reason) = server.marked_failed() {
         return Err(reason.to_owned());
     }

@@ -43,7 +43,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            brokers: 1,
+            brokers: 3,
             seconds: 60,
             lines: false,
         }
