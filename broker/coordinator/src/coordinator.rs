@@ -13,6 +13,7 @@ use crate::group::{Group, GroupState};
 use crate::records::{CoordinatorRecord, LogRecord, ReplayError};
 use crate::request::{Request, Token};
 use crate::response::Response;
+use crate::standing::GroupStanding;
 use crate::timers::{Timer, TimerKey, Timers};
 use crate::{describe, join, offsets, sync};
 
@@ -355,6 +356,19 @@ impl GroupCoordinator {
             *counts.entry(group.state.name()).or_default() += 1;
         }
         counts
+    }
+
+    /// Shows every group as it stands, in order of their names.
+    pub fn visit_groups(&self, visitor: &mut dyn FnMut(GroupStanding<'_>)) {
+        for (id, group) in &self.groups {
+            visitor(GroupStanding {
+                id,
+                state: group.state.name(),
+                members: group.members.len(),
+                generation_id: group.generation_id,
+                offsets: &group.offsets,
+            });
+        }
     }
 
     /// How many offsets are stored.

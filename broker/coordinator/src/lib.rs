@@ -22,6 +22,7 @@ mod partition;
 mod records;
 mod request;
 mod response;
+mod standing;
 mod subscription;
 mod sync;
 mod timers;
@@ -44,3 +45,4 @@ pub use response::{
     OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, Response, SyncGroupResponse,
     TopicErrors,
 };
+pub use standing::GroupStanding;

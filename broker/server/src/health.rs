@@ -4,8 +4,8 @@ use crate::broker::{Broker, Lifecycle};
 use crate::controller::life::Life;
 use crate::http::Health;
 use crate::metrics::{
-    DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource, ProcessSample, Snapshot,
-    Watchdog,
+    ControllerSample, DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource,
+    ProcessSample, Snapshot, Watchdog,
 };
 use crate::net::Budget;
 use crate::start::Advertised;
@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::runtime::NetThreads;
+use tidemark_model::NO_LEADER;
 use tidemark_quorum::DirectoryIdentity;
 
 /// Offline partitions named in `/state` at most.
@@ -86,6 +87,19 @@ impl BrokerHealth {
 
     fn fenced(&self) -> bool {
         self.life.get().is_some_and(|life| life.told().fenced)
+    }
+
+    fn controller(&self, broker: &Broker) -> ControllerSample {
+        let image = broker.image();
+        let heard = self.life.get().and_then(|life| life.told().heard);
+        let leaderless = image.unsettled_partitions();
+        ControllerSample {
+            active: broker.controller.is_active(),
+            contact_age: heard.unwrap_or(self.began).elapsed(),
+            fenced: self.fenced(),
+            fenced_brokers: bytes(image.brokers().filter(|b| b.fenced).count()),
+            leaderless: bytes(leaderless.filter(|(_, p)| p.leader == NO_LEADER).count()),
+        }
     }
 
     fn recovery(broker: &Broker) -> (usize, usize) {
@@ -235,6 +249,7 @@ impl Health for BrokerHealth {
         let mut snapshot = Snapshot {
             uptime: self.began.elapsed(),
             ready: self.ready().is_ok(),
+            directory_failed: self.failed.get().is_some(),
             process: ProcessSample::take(),
             net_threads: self
                 .watchdog
@@ -273,6 +288,8 @@ impl Health for BrokerHealth {
                 .into_iter()
                 .map(|(state, count)| (state, bytes(count)))
                 .collect();
+            snapshot.lags = broker.groups.samples(broker);
+            snapshot.controller = self.controller(broker);
             snapshot.fetch_sessions = bytes(broker.fetch_session_count());
             snapshot.disks = disks(broker);
         }

@@ -7,6 +7,7 @@
 //! A coordinator is a pure state machine. This appends its records to its partition, tells it when
 //! they are committed, lets its deadlines pass, and carries its answers to who waits for them.
 
+pub(crate) mod lag;
 mod log;
 mod shard;
 #[cfg(test)]
@@ -120,7 +121,13 @@ impl Groups {
 
     /// Groups by state, over all coordinators.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
-        let mut counts = BTreeMap::new();
+        let states = [
+            "Empty",
+            "PreparingRebalance",
+            "CompletingRebalance",
+            "Stable",
+        ];
+        let mut counts = BTreeMap::from(states.map(|state| (state, 0)));
         for shard in self.shards() {
             for (state, count) in shard.group_counts() {
                 *counts.entry(state).or_default() += count;

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidemark_coordinator::{GroupConfig, GroupCoordinator, LogRecord, Request, Response, Token};
+use tidemark_coordinator::{
+    GroupConfig, GroupCoordinator, GroupStanding, LogRecord, Request, Response, Token,
+};
 use tidemark_env::{clock, task};
 use tidemark_model::{Image, LeaderEpoch};
 use tidemark_quorum::Metadata;
@@ -84,6 +86,10 @@ impl Shard {
 
     pub(super) fn group_counts(&self) -> BTreeMap<&'static str, usize> {
         self.lock().coordinator.group_counts()
+    }
+
+    pub(super) fn visit_groups(&self, visitor: &mut dyn FnMut(GroupStanding<'_>)) {
+        self.lock().coordinator.visit_groups(visitor);
     }
 
     /// Hands a request to the coordinator and waits for its answer.

@@ -199,3 +199,32 @@ impl Two {
         self.commit(offset).await
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_what_lies_between_the_committed_offset_and_the_high_watermark() {
+    let two = two().await;
+    assert_eq!(two.commit(0).await, ErrorCode::None);
+    let image = two.broker.image();
+    let id = image.topic(CONSUMER_OFFSETS).expect("it exists").id;
+    let partition = two.broker.partitions.get(id, 0).expect("it is held here");
+    let end = partition.bounds().expect("it is open").high_watermark;
+    let sample = || {
+        let samples = two.broker.groups.samples(&two.broker);
+        samples
+            .into_iter()
+            .find(|s| s.group == "g")
+            .expect("listed")
+    };
+    let behind = sample();
+    assert!(end > 0);
+    assert_eq!(behind.lag_records, end.unsigned_abs());
+    assert_eq!((behind.committed, behind.unknown_partitions), (0, 0));
+    // The batch was written just now, by this process's clock.
+    assert!(u128::from(behind.lag_ms) < PATIENCE.as_millis());
+
+    // This commit is a record too.
+    assert_eq!(two.commit(end + 1).await, ErrorCode::None);
+    let caught_up = sample();
+    assert_eq!((caught_up.lag_records, caught_up.lag_ms), (0, 0));
+    assert_eq!(caught_up.committed, end + 1);
+}

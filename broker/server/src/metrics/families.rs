@@ -94,7 +94,23 @@ families! {
     ISR_EXPANDS: Counter "tidemark_isr_expands_total" [] "changes", "Times that a partition led here had more replicas in sync than before.";
     FAILED_FETCHES: Counter "tidemark_failed_follower_fetches_total" [] "fetches", "Fetches of followers on this broker that failed, as a whole or for a partition.";
 
+    UNCLEAN_ELECTIONS: Counter "tidemark_unclean_elections_total" [] "elections", "Times that this broker was made leader though it may lack records that were acknowledged.";
+    TRUNCATED_RECORDS: Counter "tidemark_truncated_records_total" [] "records", "Records that this broker cut off as a follower, because its leader has others or none there.";
+
+    ACTIVE_CONTROLLER: Gauge "tidemark_active_controller" [] "0 or 1", "Whether this node is the active controller: one node of the cluster is.";
+    CONTROLLER_CONTACT: Gauge "tidemark_controller_contact_age_seconds" [] "seconds", "Time since this broker last heard of an active controller; from its start, before the first time.";
+    FENCED: Gauge "tidemark_fenced" [] "0 or 1", "Whether the controller does not count on this broker, as far as this broker knows.";
+    FENCED_BROKERS: Gauge "tidemark_fenced_brokers" [] "brokers", "Registered brokers of the cluster that the controller does not count on: down, or cut off.";
+    LEADERLESS: Gauge "tidemark_leaderless_partitions" [] "partitions", "Partitions of the cluster without a leader, wherever they are placed.";
+
     GROUPS: Gauge "tidemark_groups" ["state"] "groups", "Consumer groups that this broker coordinates.";
+    GROUP_LAG: Gauge "tidemark_group_lag_records" ["group"] "records", "Records up to the high watermark that the group has not committed, over all partitions that it has offsets of and this broker replicas of.";
+    GROUP_LAG_SECONDS: Gauge "tidemark_group_lag_seconds" ["group"] "seconds", "Age of the oldest batch that the group has not committed, by the batch's timestamp; 0 without lag.";
+    GROUP_UNKNOWN: Gauge "tidemark_group_lag_unknown_partitions" ["group"] "partitions", "Partitions that the group has offsets of and this broker no replica: their lag is in no figure.";
+    GROUP_COMMITTED: Gauge "tidemark_group_committed_offset_sum" ["group"] "offset", "Sum of the group's committed offsets: while it stands still, nothing is done.";
+    GROUP_MEMBERS: Gauge "tidemark_group_members" ["group"] "members", "Members of the group.";
+    GROUP_STATE: Gauge "tidemark_group_state" ["group", "state"] "1", "Always 1; the label is the group's state, as Kafka names it.";
+    GROUP_REBALANCES: Counter "tidemark_group_rebalances_total" ["group"] "rebalances", "Rebalances that the group has completed since it was made: its generation, which goes on when another broker coordinates it.";
 
     WAL_FSYNC_DURATION: Histogram "tidemark_wal_fsync_duration_seconds" [] "seconds", "Time that one durable write of a group to a write-ahead log took; the count is the number of groups.";
     WAL_WRITTEN_BYTES: Counter "tidemark_wal_written_bytes_total" [] "bytes", "Bytes written to write-ahead logs, heads and padding included.";
@@ -107,6 +123,8 @@ families! {
     DISK_CAPACITY: Gauge "tidemark_disk_capacity_bytes" ["directory"] "bytes", "Size of the directory's file system.";
     DISK_FREE: Gauge "tidemark_disk_free_bytes" ["directory"] "bytes", "Bytes of the directory's file system that can still be written.";
     DISK_ONLINE: Gauge "tidemark_disk_online" ["directory"] "0 or 1", "0 when the directory failed and its partitions are offline.";
+
+    DIRECTORY_FAILED: Gauge "tidemark_data_directory_failed" [] "0 or 1", "1 while this process serves nothing because a data directory is marked as failed; /readyz says which.";
 
     MEMORY_USED: Gauge "tidemark_memory_used_bytes" ["budget"] "bytes", "Bytes taken from a memory budget.";
     MEMORY_LIMIT: Gauge "tidemark_memory_limit_bytes" ["budget"] "bytes", "Size of a memory budget; what does not fit waits.";

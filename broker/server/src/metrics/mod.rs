@@ -18,8 +18,8 @@ mod tests;
 
 pub(crate) use process::ProcessSample;
 pub(crate) use snapshot::{
-    DiskSample, MemorySample, PartitionSample, PartitionSource, SHOWN_PARTITIONS, Snapshot,
-    Standing,
+    ControllerSample, DiskSample, GroupSample, MemorySample, PartitionSample, PartitionSource,
+    SHOWN_PARTITIONS, Snapshot, Standing,
 };
 pub(crate) use watchdog::Watchdog;
 
@@ -47,6 +47,29 @@ const DISK_SECONDS: [f64; 16] = [
     2.0, 10.0,
 ];
 
+/// What is shown at zero before it happens: a rate has no value without the zero before.
+const WATCHED: &[(ApiKey, &[ErrorCode])] = &[
+    (
+        ApiKey::Produce,
+        &[
+            ErrorCode::CorruptMessage,
+            ErrorCode::KafkaStorageError,
+            ErrorCode::NotEnoughReplicas,
+            ErrorCode::NotEnoughReplicasAfterAppend,
+            ErrorCode::NotLeaderOrFollower,
+            ErrorCode::RequestTimedOut,
+        ],
+    ),
+    (
+        ApiKey::Fetch,
+        &[
+            ErrorCode::KafkaStorageError,
+            ErrorCode::NotLeaderOrFollower,
+            ErrorCode::OffsetOutOfRange,
+        ],
+    ),
+];
+
 /// The errors of one API, by their code.
 type Errors = Box<[OnceLock<IntCounter>]>;
 
@@ -68,6 +91,10 @@ pub(crate) struct Metrics {
     pub(crate) isr_shrinks: IntCounter,
     /// ISRs of partitions led here that became larger.
     pub(crate) isr_expands: IntCounter,
+    /// Elections that made this broker lead with less than was acknowledged.
+    pub(crate) unclean_elections: IntCounter,
+    /// Records that were cut off because the leader has others.
+    pub(crate) truncated_records: IntCounter,
     /// Fetches of followers that brought nothing on.
     pub(crate) failed_fetches: IntCounter,
     requests: HistogramVec,
@@ -93,6 +120,16 @@ impl Metrics {
             .max()
             .unwrap_or(0);
         let acks = histograms(&registry, &families::PRODUCE_ACK_DURATION, &DISK_SECONDS);
+        let requests = histograms(&registry, &families::REQUEST_DURATION, &REQUEST_SECONDS);
+        let errors: IntCounterVec = valid(&families::REQUEST_ERRORS, &registry, |opts| {
+            IntCounterVec::new(opts, families::REQUEST_ERRORS.labels)
+        });
+        for (api, watched) in WATCHED {
+            drop(requests.with_label_values(&[api.name()]));
+            for error in *watched {
+                drop(errors.with_label_values(&[api.name(), error.name()]));
+            }
+        }
         Metrics {
             connections: valid(&families::CONNECTIONS, &registry, IntGauge::with_opts),
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
@@ -104,12 +141,12 @@ impl Metrics {
             disk_full: counter(&registry, &families::DISK_FULL),
             isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
             isr_expands: counter(&registry, &families::ISR_EXPANDS),
+            unclean_elections: counter(&registry, &families::UNCLEAN_ELECTIONS),
+            truncated_records: counter(&registry, &families::TRUNCATED_RECORDS),
             failed_fetches: counter(&registry, &families::FAILED_FETCHES),
-            requests: histograms(&registry, &families::REQUEST_DURATION, &REQUEST_SECONDS),
+            requests,
             by_api: (0..apis).map(|_| OnceLock::new()).collect(),
-            errors: valid(&families::REQUEST_ERRORS, &registry, |opts| {
-                IntCounterVec::new(opts, families::REQUEST_ERRORS.labels)
-            }),
+            errors,
             errors_by_api: (0..apis).map(|_| OnceLock::new()).collect(),
             ack_one: acks.with_label_values(&["1"]),
             ack_all: acks.with_label_values(&["all"]),

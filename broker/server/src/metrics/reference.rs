@@ -15,15 +15,18 @@ pub(super) fn reference() -> String {
     );
     table(&mut out, false);
     out.push_str(&format!(
-        "\nA series appears once there is something to tell: an API is first listed after its first request, \
-         an error after it was first answered.\n\n\
+        "\nProduce and Fetch, and the errors of theirs that tell of trouble, are there from the start. Others appear \
+         once there is something to tell: an API after its first request, an error after it was first answered.\n\n\
          Labels are bounded. Topics: the {topics} largest by bytes have series of their own, the rest is \
          `topic=\"other\"` (a topic of that very name is counted there too). A topic that becomes one of the \
-         largest gets a series with its full count; `other` never goes back for it, so rates stay true.\n\n\
+         largest gets a series with its full count; `other` never goes back for it, so rates stay true. Groups: \
+         of those that a broker coordinates, the {groups} with the most lag, the rest is `group=\"other\"`, without \
+         an age or a state.\n\n\
          ## `/metrics/partitions`\n\n\
          Scrape it where partitions are to be told apart, and less often. At most {partitions} partitions are \
          listed; a comment at the end says how many were not.\n\n",
         topics = super::topics::SHOWN_TOPICS,
+        groups = crate::groups::lag::SHOWN_GROUPS,
         partitions = super::snapshot::SHOWN_PARTITIONS,
     ));
     table(&mut out, true);

@@ -18,11 +18,16 @@ pub(crate) struct Snapshot {
     pub(crate) uptime: Duration,
     /// Whether `/readyz` answers 200.
     pub(crate) ready: bool,
+    /// Whether nothing is served because a data directory is marked as failed.
+    pub(crate) directory_failed: bool,
     /// Partitions still to be recovered.
     pub(crate) recovery_left: u64,
     pub(crate) memory: Vec<MemorySample>,
     /// How many groups are in each state, by Kafka's name of the state.
     pub(crate) groups: Vec<(&'static str, u64)>,
+    /// Those with the most lag, and all others together.
+    pub(crate) lags: Vec<GroupSample>,
+    pub(crate) controller: ControllerSample,
     pub(crate) fetch_sessions: u64,
     pub(crate) disks: Vec<DiskSample>,
     pub(crate) net_threads: Vec<NetThreadSample>,
@@ -52,6 +57,47 @@ pub(crate) struct DiskSample {
     pub(crate) wal_queued_bytes: u64,
     /// Bytes of the write-ahead log that a start after a crash has to read.
     pub(crate) wal_held_bytes: u64,
+}
+
+/// A group that is coordinated here.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct GroupSample {
+    pub(crate) group: String,
+    /// Kafka's name of it; empty for many together.
+    pub(crate) state: &'static str,
+    pub(crate) members: u64,
+    pub(crate) rebalances: u64,
+    /// Sum of the committed offsets.
+    pub(crate) committed: i64,
+    /// Records that are to be consumed, as far as is known here.
+    pub(crate) lag_records: u64,
+    /// Age of the oldest of them, in milliseconds.
+    pub(crate) lag_ms: u64,
+    /// Partitions whose lag is not known here.
+    pub(crate) unknown_partitions: u64,
+}
+
+impl GroupSample {
+    /// Counts one more group. Ages do not add up.
+    pub(crate) fn add(&mut self, more: &GroupSample) {
+        self.members += more.members;
+        self.rebalances += more.rebalances;
+        self.committed = self.committed.saturating_add(more.committed);
+        self.lag_records += more.lag_records;
+        self.unknown_partitions += more.unknown_partitions;
+    }
+}
+
+/// What this broker knows of the controller, and of the cluster from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct ControllerSample {
+    pub(crate) active: bool,
+    /// Since an active controller was last heard of.
+    pub(crate) contact_age: Duration,
+    /// Whether this broker is fenced.
+    pub(crate) fenced: bool,
+    pub(crate) fenced_brokers: u64,
+    pub(crate) leaderless: u64,
 }
 
 /// How a partition stands with its replicas; nothing where this broker does not lead it.
@@ -124,10 +170,20 @@ pub(super) fn write(
     text.single(&f::UPTIME, &snapshot.uptime.as_secs_f64());
     text.single(&f::READY, &u8::from(snapshot.ready));
     text.single(&f::RECOVERY_LEFT, &snapshot.recovery_left);
+    let failed = u8::from(snapshot.directory_failed);
+    text.single(&f::DIRECTORY_FAILED, &failed);
     text.single(&f::FETCH_SESSIONS, &snapshot.fetch_sessions);
     rows(&mut text, &f::GROUPS, &snapshot.groups, |row| {
         (&row.0, &row.1)
     });
+    groups(&mut text, &snapshot.lags);
+    let controller = &snapshot.controller;
+    text.single(&f::ACTIVE_CONTROLLER, &u8::from(controller.active));
+    let age = controller.contact_age.as_secs_f64();
+    text.single(&f::CONTROLLER_CONTACT, &age);
+    text.single(&f::FENCED, &u8::from(controller.fenced));
+    text.single(&f::FENCED_BROKERS, &controller.fenced_brokers);
+    text.single(&f::LEADERLESS, &controller.leaderless);
     rows(&mut text, &f::MEMORY_USED, &snapshot.memory, |m| {
         (&m.budget, &m.used_bytes)
     });
@@ -190,6 +246,29 @@ fn rows<T>(
         let (label, value) = of(sample);
         text.sample(family, &[label], value);
     }
+}
+
+fn groups(text: &mut Text, groups: &[GroupSample]) {
+    rows(text, &f::GROUP_LAG, groups, |g| (&g.group, &g.lag_records));
+    text.begin(&f::GROUP_LAG_SECONDS);
+    for group in groups.iter().filter(|g| !g.state.is_empty()) {
+        let age = Duration::from_millis(group.lag_ms).as_secs_f64();
+        text.sample(&f::GROUP_LAG_SECONDS, &[&group.group], &age);
+    }
+    rows(text, &f::GROUP_UNKNOWN, groups, |g| {
+        (&g.group, &g.unknown_partitions)
+    });
+    rows(text, &f::GROUP_COMMITTED, groups, |g| {
+        (&g.group, &g.committed)
+    });
+    rows(text, &f::GROUP_MEMBERS, groups, |g| (&g.group, &g.members));
+    text.begin(&f::GROUP_STATE);
+    for group in groups.iter().filter(|g| !g.state.is_empty()) {
+        text.sample(&f::GROUP_STATE, &[&group.group, &group.state], &1);
+    }
+    rows(text, &f::GROUP_REBALANCES, groups, |g| {
+        (&g.group, &g.rebalances)
+    });
 }
 
 fn process(text: &mut Text, process: &ProcessSample) {

@@ -43,6 +43,19 @@ fn partition(topic: &'static str, index: i32, size_bytes: u64) -> PartitionSampl
     }
 }
 
+fn group(name: &str, lag_records: u64) -> GroupSample {
+    GroupSample {
+        group: name.to_owned(),
+        state: "Stable",
+        members: 2,
+        rebalances: 4,
+        committed: 100,
+        lag_records,
+        lag_ms: 2500,
+        unknown_partitions: 1,
+    }
+}
+
 fn full_snapshot() -> Snapshot {
     let memory = MemorySample {
         budget: "requests",
@@ -65,12 +78,28 @@ fn full_snapshot() -> Snapshot {
         longest_delay: Duration::from_millis(250),
         tick_age: Duration::from_millis(50),
     };
+    // As the lags of many come.
+    let mut other = GroupSample {
+        group: "other".to_owned(),
+        ..GroupSample::default()
+    };
+    other.add(&group("b", 3));
+    other.add(&group("c", 2));
     Snapshot {
         uptime: Duration::from_millis(1500),
         ready: true,
+        directory_failed: true,
         recovery_left: 9,
         memory: vec![memory],
         groups: vec![("Stable", 3), ("Empty", 1)],
+        lags: vec![group("a", 7), other],
+        controller: ControllerSample {
+            active: true,
+            contact_age: Duration::from_millis(1500),
+            fenced: false,
+            fenced_brokers: 1,
+            leaderless: 2,
+        },
         fetch_sessions: 6,
         disks: vec![disk],
         net_threads: vec![thread],
@@ -203,6 +232,36 @@ fn names_follow_prometheus_conventions() {
 }
 
 #[test]
+fn groups_have_their_lag_and_others_together_no_age() {
+    let page = samples(&full_page());
+    let of = |name: &str, group: &str| {
+        page.get(&format!("tidemark_group_{name}{{group=\"{group}\"}}"))
+            .copied()
+    };
+    assert_eq!(of("lag_records", "a"), Some(7.0));
+    assert_eq!(of("lag_seconds", "a"), Some(2.5));
+    assert_eq!(of("lag_records", "other"), Some(5.0));
+    assert_eq!(of("members", "other"), Some(4.0));
+    assert_eq!(of("lag_seconds", "other"), None);
+    assert!(page.contains_key("tidemark_group_state{group=\"a\",state=\"Stable\"}"));
+}
+
+#[test]
+fn what_tells_of_trouble_is_there_at_zero() {
+    let page = Metrics::new().scrape(&Snapshot::default(), &Partitions(Vec::new()));
+    let page = samples(&page);
+    for series in [
+        "tidemark_request_errors_total{api=\"Produce\",error=\"NOT_ENOUGH_REPLICAS\"}",
+        "tidemark_request_duration_seconds_count{api=\"Fetch\"}",
+        "tidemark_unclean_elections_total",
+        "tidemark_truncated_records_total",
+        "tidemark_leaderless_partitions",
+    ] {
+        assert_eq!(page.get(series), Some(&0.0), "{series}");
+    }
+}
+
+#[test]
 fn requests_and_errors_are_counted_by_api() {
     let metrics = Metrics::new();
     metrics.request(ApiKey::Fetch, Duration::from_millis(3));
@@ -256,7 +315,10 @@ fn every_api_and_error_has_its_series() {
         count("tidemark_request_duration_seconds_count"),
         ApiKey::ALL.len()
     );
-    assert_eq!(count("tidemark_request_errors_total"), codes.len() - 1);
+    assert_eq!(
+        count("tidemark_request_errors_total{api=\"Fetch\""),
+        codes.len() - 1
+    );
 }
 
 #[test]

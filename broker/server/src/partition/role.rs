@@ -213,6 +213,8 @@ impl Partition {
         let mut state = self.lock();
         state.log.as_ref()?;
         let before = led_isr(&state.replica);
+        let unclean = view.unclean_epoch;
+        let unclean_before = state.replica.view().map(|view| view.unclean_epoch);
         self.step(&mut state, Event::Image(view));
         if let (Some((epoch, before)), Some((now, after))) = (before, led_isr(&state.replica))
             && epoch == now
@@ -222,6 +224,11 @@ impl Partition {
                 Ordering::Equal => {}
                 Ordering::Greater => self.replicas.metrics.isr_expands.inc(),
             }
+        }
+        if unclean_before.is_some_and(|before| unclean > before)
+            && led_isr(&state.replica).is_some_and(|(epoch, _)| epoch == unclean)
+        {
+            self.replicas.metrics.unclean_elections.inc();
         }
         if state.replica.role() != RoleName::Follower {
             state.unfollow();
@@ -344,16 +351,19 @@ impl Partition {
         let failed = |failure: Failure| LogError::Failed {
             reason: failure.to_string(),
         };
-        let pending = loop {
+        let (pending, end) = loop {
             let touched = self.lock().touched;
             self.dir.wal.when_durable(touched).await.map_err(failed)?;
             let partition = Arc::clone(self);
             let written = task::blocking(move || partition.write_behind()).await;
             written.map_err(|error| LogError::Io(std::io::Error::other(error)))??;
-            let begun = self.with_log(|log, _| begin_cut(log, action));
+            let begun = self.with_log(|log, _| {
+                let end = log.end_offset();
+                begin_cut(log, action).map(|pending| (pending, end))
+            });
             match begun {
                 Err(Closed) => return Ok(None),
-                Ok(Ok(pending)) => break pending,
+                Ok(Ok(begun)) => break begun,
                 Ok(Err(LogError::Unsettled)) => clock::sleep(SETTLE_RETRY).await,
                 Ok(Err(error)) => return Err(error),
             }
@@ -369,7 +379,12 @@ impl Partition {
         });
         let finished = finished.await;
         let finished = finished.map_err(|error| LogError::Io(std::io::Error::other(error)))?;
-        finished.transpose()
+        let finished = finished.transpose()?;
+        if let Some(Event::Truncated { end_offset, .. }) = &finished {
+            let cut = u64::try_from(end.saturating_sub(*end_offset)).unwrap_or(0);
+            self.replicas.metrics.truncated_records.inc_by(cut);
+        }
+        Ok(finished)
     }
 
     /// What became of a batch for a producer that waits with these acks.

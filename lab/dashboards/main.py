@@ -1,0 +1,297 @@
+"""Dashboards and alerts against a real Prometheus that scrapes a real, loaded cluster.
+
+1. promtool has its say on the rules (rules.py), and the dashboards are those of their table.
+2. Three brokers under load: each query of each panel has a value, each series that rules, their
+   tests or dashboards name is scraped, and no alert fires.
+3. Faults, one after the other: the named panels move and the named alerts fire. Afterwards all are quiet.
+
+Windows and waits of the rules are shortened here, and thresholds where a lab cannot reach them.
+"""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import yaml
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+import rules
+from cluster import IDS, SMALL, Node, Prometheus, end
+from labkit.paths import CACHE, REPO, TIDEMARK, wait_until
+
+DASHBOARDS = REPO / "dashboards"
+WINDOWS = {"5m": "6s", "10m": "8s", "15m": "15s", "1h": "15s"}
+# What would take hours, or more load than a test should make.
+THRESHOLDS = {"GroupLagTime": ("300", "4"), "FollowerLagging": ("10000", "50"), "GroupRebalancing": ("10", "3"),
+              "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5")}
+# Fires only when a device fails, which promtool's cases stand for.
+NOT_HERE = {"DiskFailed"}
+
+
+def shortened():
+    """The rules, with windows and waits of seconds."""
+
+    groups = copy.deepcopy(yaml.safe_load(rules.RULES.read_text()))
+    for rule in (rule for group in groups["groups"] for rule in group["rules"]):
+        old, new = THRESHOLDS.get(rule.get("alert"), ("", ""))
+        assert old in rule["expr"], f"{rule['alert']} has no {old}"
+        rule["expr"] = rule["expr"].replace(old, new, 1) if old else rule["expr"]
+        rule["expr"] = re.sub(r"\[(\w+)\]", lambda m: f"[{WINDOWS[m[1]]}]", rule["expr"])
+        if "for" in rule:
+            rule["for"] = "1s"
+    return groups
+
+
+def panels():
+    """Each query of each panel, by dashboard and title, as Grafana would ask it."""
+    asked = {}
+    for path in sorted((DASHBOARDS / "grafana").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel["targets"]:
+                expr = re.sub(r"\$(cluster|instance|topic|group)", ".*", target["expr"])
+                expr = expr.replace("$__rate_interval", "6s").replace("[1h]", "[15s]").replace("[15m]", "[15s]")
+                assert "$" not in expr and "vector(" not in expr, expr
+                asked.setdefault((path.stem, panel["title"]), []).append(expr)
+    return asked
+
+
+def series_named():
+    """Series that rules, their tests and dashboards rest on, without what Prometheus adds to a histogram."""
+    texts = [rules.RULES.read_text(), Path(rules.__file__).read_text(), *(p.read_text() for p in (DASHBOARDS / "grafana").glob("*.json"))]
+    return set(re.findall(r"\btidemark_[a-z_]+", "\n".join(texts)))
+
+
+class Load:
+    """Producers and a group that go on whatever happens."""
+
+    def __init__(self, bootstrap):
+        self.bootstrap, self.over, self.hot = bootstrap, threading.Event(), threading.Event()
+        self.stuck = threading.Event()
+        for work in (lambda: self.produce("all"), lambda: self.produce("1"), self.read, self.read_stuck):
+            threading.Thread(target=work, daemon=True).start()
+
+    def produce(self, acks):
+        producer = Producer({"bootstrap.servers": self.bootstrap, "acks": acks, "linger.ms": 5, "log_level": 0,
+                             "message.timeout.ms": 5000, "queue.buffering.max.messages": 20_000})
+        while not self.over.is_set():
+            for topic in ("load", "strict", "single", "unclean"):
+                try:
+                    producer.produce(topic, os.urandom(300))
+                    if self.hot.is_set() and topic == "load":
+                        for _ in range(20):
+                            producer.produce("load", os.urandom(1000), partition=0)
+                except (BufferError, KafkaException):
+                    pass
+            producer.poll(0)
+            self.over.wait(0.02)
+
+    def consumer(self, group):
+        return Consumer({"bootstrap.servers": self.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
+                         "auto.commit.interval.ms": 500, "session.timeout.ms": 6000, "log_level": 0})
+
+    def read(self):
+        consumer = self.consumer("readers")
+        consumer.subscribe(["load"])
+        while not self.over.is_set():
+            consumer.poll(0.2)
+        consumer.close()
+
+    def read_stuck(self):
+        """A group that reads, and from some time on only says that it is there."""
+        consumer = self.consumer("sleepers")
+        consumer.subscribe(["strict"])
+        while not self.over.is_set():
+            consumer.poll(0.2)
+            if self.stuck.is_set():
+                consumer.pause(consumer.assignment())
+        consumer.close()
+
+    def rebalance(self):
+        """Members that come and go."""
+        for _ in range(4):
+            consumer = self.consumer("readers")
+            consumer.subscribe(["load"])
+            wait_until(lambda: consumer.poll(0.2) is not None or consumer.assignment(), 20, "a member's assignment")
+            consumer.close()
+
+
+class Lab:
+    def __init__(self, work):
+        self.work, self.nodes, self.prometheus, self.load = work, {n: Node(n, work) for n in IDS}, None, None
+        self.fired, self.moved = set(), {}
+
+    def start(self):
+        nodes = list(self.nodes.values())
+        self.nodes[SMALL].mount()
+        for node in nodes:
+            node.format(nodes)
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            node.wait_ready()
+        self.bootstrap = ",".join(f"127.0.0.1:{n.port}" for n in nodes)
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        spread = [[1, 2, 3], [2, 3, 1], [1, 3, 2], [2, 1, 3]]
+        self.create("load", spread)
+        self.create("strict", [[1, 2, 3]], {"min.insync.replicas": "3"})
+        self.create("single", [[SMALL]], {"min.insync.replicas": "1"})
+        self.create("unclean", [[2, 3]], {"min.insync.replicas": "1"})
+        self.load = Load(self.bootstrap)
+        self.prometheus = Prometheus(self.work, nodes, shortened())
+
+    def create(self, topic, assignment, config=None):
+        made = self.admin.create_topics([NewTopic(topic, num_partitions=len(assignment), replica_assignment=assignment,
+                                                  config=config or {})], request_timeout=15)
+        made[topic].result(20)
+
+    def end(self):
+        if self.load:
+            self.load.over.set()
+        if self.prometheus:
+            end(self.prometheus.process)
+        for node in self.nodes.values():
+            if node.process:
+                node.process.kill()
+                node.process.wait(30)
+            node.unmount()
+
+    def value(self, panel):
+        """The largest value that a panel shows."""
+        return max((v for e in self.asked[panel] for v in self.prometheus.query(e).values()), default=None)
+
+    def rest(self):
+        self.asked = panels()
+        for panel, exprs in self.asked.items():
+            for expr in exprs:
+                wait_until(lambda: self.prometheus.query(expr), 40, f"a value in {panel[0]}: {panel[1]}\n{expr}", every=0.5)
+        names = self.prometheus.names()
+        missing = series_named() - names
+        assert not missing, f"named and never scraped: {sorted(missing)}"
+        wait_until(lambda: not self.prometheus.firing(), 30, "all alerts being quiet", every=0.5)
+        say(f"{len(self.asked)} panels have values, {len(series_named())} series are scraped, no alert fires")
+
+    def fault(self, name, inject, moves, fires, seconds=45):
+        """Injects a fault; the panels must show more (or less, with a `-`), and the alerts fire."""
+        began = time.monotonic()
+        panels = [(p.lstrip("-").partition(": ")[::2], p.startswith("-")) for p in moves]
+        before = {p: self.value(p) for p, _ in panels}
+        low = {p: (min if down else max) for p, down in panels}
+        inject()
+
+        def shown():
+            for panel, down in panels:
+                now = [v for e in self.asked[panel] for v in self.prometheus.query(e).values()]
+                was = before[panel] if before[panel] is not None else 0
+                if panel not in done and now and (min(now) < was if down else max(now) > was):
+                    done[panel] = low[panel](now)
+            firing = self.prometheus.firing()
+            for alert in set(fires) & set(firing) - self.fired_now:
+                text = firing[alert]["annotations"]["description"]
+                assert "<" not in text and "{{" not in text and "%!" not in text, text
+                self.fired_now.add(alert)
+            return len(done) == len(panels) and self.fired_now == set(fires)
+
+        done, self.fired_now = {}, set()
+        try:
+            wait_until(shown, seconds, "fault", every=0.5)
+        except AssertionError:
+            still = [p for p, _ in panels if p not in done]
+            quiet = set(fires) - self.fired_now
+            raise AssertionError(f"{name}: panels that did not move: {still}, alerts that did not fire: {quiet}") from None
+        self.fired |= self.fired_now
+        values = ", ".join(f"{p[1]} {before[p] or 0:.3g} -> {v:.3g}" for p, v in done.items())
+        say(f"{name}: {', '.join(fires)}; {values} ({time.monotonic() - began:.0f} s)")
+
+    def faults(self):
+        one, two, small = (self.nodes[n] for n in IDS)
+        self.fault("a group that stops reading", self.load.stuck.set,
+                   ["3am: Group lag", "groups: Lag in time", "groups: Lag"], ["GroupStuck", "GroupLagTime"])
+        self.fault("one busy partition", self.load.hot.set, ["3am: Hottest partitions", "topic: Received by partition"], ["PartitionHot"])
+        self.load.hot.clear()
+        self.fault("members that come and go", self.load.rebalance,
+                   ["groups: Rebalances in a quarter of an hour"], ["GroupRebalancing"])
+
+        def slow():
+            small.stop()
+            small.start("disk.flush.delay.us=300000")
+            small.wait_ready()
+        self.fault("a slow disk", slow, ["3am: Durable write, 99 of 100", "3am: Acknowledgement, 99 of 100"],
+                   ["FsyncSlow", "AckLatency"])
+        small.stop()
+        damaged = damage(small.dir / "logs" / "load-1")
+        self.fault("a damaged log", lambda: (small.start(), small.wait_ready()), ["topic: Replicas offline"], ["LogFailed"])
+        assert damaged
+
+        def fill():
+            for _ in small.fill():
+                time.sleep(0.2)
+        self.fault("a full disk", fill, ["3am: Full or failed disks", "-3am: Disk free in four hours", "-3am: Disk free"],
+                   ["DiskReadOnly", "DiskFullSoon"])
+        small.empty()
+        self.fault("a broker that is killed", small.kill,
+                   ["3am: Partitions without a leader", "3am: Under min ISR", "3am: Under-replicated", "3am: Fenced brokers",
+                    "3am: Slowest follower", "3am: Errors to producers"],
+                   ["BrokerDown", "BrokerFenced", "PartitionsOffline", "UnderMinIsr", "UnderReplicated", "AtMinIsr",
+                    "FollowerLagging", "ProduceErrors"])
+
+        def lose_quorum():
+            two.kill()
+            one.stop()
+            one.start()
+        self.fault("a quorum that is lost", lose_quorum,
+                   ["-3am: Active controllers", "-3am: Brokers ready", "broker: Controller last heard of"],
+                   ["QuorumNoLeader", "BrokerNotReady"])
+        small.start()
+        one.wait_ready()
+        small.wait_ready()
+
+        def unclean():
+            done = subprocess.run([TIDEMARK, "-b", f"127.0.0.1:{one.port}", "cluster", "elect", "--unclean", "unclean:0",
+                                   "--accept-data-loss"], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stdout + done.stderr
+        self.fault("an unclean election", unclean, ["broker: Replication gone wrong"], ["UncleanElection"])
+        two.start()
+        two.wait_ready()
+        unseen = set(rules.alerts()) - self.fired - NOT_HERE
+        assert not unseen, f"alerts that no fault here fires: {unseen}"
+
+
+def damage(partition):
+    """Shortens a log of a stopped broker below what its checkpoint says."""
+    log = next(p for p in sorted(partition.glob("*.log")) if p.stat().st_size)
+    os.truncate(log, log.stat().st_size // 2)
+    return log
+
+
+def say(text):
+    print(f"lab/dashboards: {text}", flush=True)
+
+
+def main():
+    subprocess.run([DASHBOARDS / "generate", "--check"], check=True)
+    say(f"promtool: {rules.check(CACHE / 'prometheus/usr/bin/promtool')} cases of {len(rules.alerts())} alerts")
+    work = Path(tempfile.mkdtemp(prefix="dashboards-", dir=os.environ.get("LAB_RUN_DIR")))
+    lab = Lab(work)
+    try:
+        lab.start()
+        lab.rest()
+        lab.faults()
+    except BaseException:
+        say(f"kept: {work}")
+        raise
+    finally:
+        lab.end()
+    subprocess.run(["rm", "-rf", work], check=True)
+    say("all alerts fired and all panels moved")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

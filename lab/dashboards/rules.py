@@ -1,0 +1,142 @@
+"""promtool's word on dashboards/alerts.yaml: each rule fires on what it is for, and is quiet on what it is not.
+
+Series are in promtool's notation (start+step x repeats), a value a minute. `BOTH` of a case are
+the series that fire and the series that do not; one of the latter is what a restart looks like.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+RULES = Path(__file__).resolve().parents[2] / "dashboards" / "alerts.yaml"
+RUNBOOKS = RULES.parents[1] / "docs" / "runbooks"
+A, B = 'job="tidemark",instance="a"', 'job="tidemark",instance="b"'
+DISK = 'job="tidemark",instance="a",directory="/data"'
+
+
+def one(name, values, labels=A):
+    return {f"{name}{{{labels}}}": values}
+
+
+def histogram(name, labels, fast, slow):
+    """Counts of what took at most 0.05 s and 0.2 s and of the rest, growing by so many a minute."""
+    comma = f"{labels}," if labels else ""
+    return {f'{name}_bucket{{{comma}le="{le}"}}': f"0+{step}x60"
+            for le, step in (("0.05", fast), ("0.2", fast + slow / 2), ("1", fast + slow), ("+Inf", fast + slow))}
+
+
+def hot(*steps):
+    return {f'tidemark_partition_received_bytes_total{{{A},topic="t",partition="{at}"}}': f"0+{step}x60"
+            for at, step in enumerate(steps)}
+
+
+def group(lag, members, committed):
+    labels = f'{A},group="g"'
+    return {**one("tidemark_group_lag_records", lag, labels), **one("tidemark_group_members", members, labels),
+            **one("tidemark_group_committed_offset_sum", committed, labels)}
+
+
+def disk(free, capacity="100000000000"):
+    return {**one("tidemark_disk_free_bytes", free, DISK), **one("tidemark_disk_capacity_bytes", f"{capacity}x60", DISK)}
+
+
+UP = "0x60"
+# For two minutes something is amiss: a restart.
+RESTART = "0x9 3x2 0x49"
+ERRORS = f'{A},api="Produce",error="NOT_ENOUGH_REPLICAS"'
+
+# By alert: what fires at its minute, and what never does within the hour.
+CASES = {
+    "PartitionsOffline": (one("tidemark_leaderless_partitions", "0x5 2x55"), [one("tidemark_leaderless_partitions", "0x9 2x0 0x50")]),
+    "LogFailed": (one("tidemark_partitions_offline", "0x5 1x55"), [one("tidemark_partitions_offline", UP)]),
+    "UnderMinIsr": (one("tidemark_under_min_isr_partitions", "0x5 4x55"),
+                    [one("tidemark_under_min_isr_partitions", "0x9 4x0 0x50")]),
+    "UnderReplicated": (one("tidemark_under_replicated_partitions", "0x5 4x55"),
+                        [one("tidemark_under_replicated_partitions", RESTART)]),
+    "AtMinIsr": (one("tidemark_at_min_isr_partitions", "0x5 4x55"), [one("tidemark_at_min_isr_partitions", RESTART)]),
+    "QuorumNoLeader": ({**one("tidemark_active_controller", "1x5 0x55"), **one("tidemark_active_controller", UP, B)},
+                       # It moves, and one of the two is down for a while.
+                       [{**one("tidemark_active_controller", "1x9 0x51"),
+                         **one("tidemark_active_controller", "0x9 1x51", B)},
+                        {**one("tidemark_active_controller", "1x60"),
+                         **one("tidemark_active_controller", "0x9 _x9 0x40", B)}]),
+    "BrokerDown": (one("up", "1x5 0x55"), [one("up", "1x9 0x1 1x50"), one("up", "0x60", 'job="other",instance="a"')]),
+    "BrokerFenced": (one("tidemark_fenced_brokers", "0x5 1x55"), [one("tidemark_fenced_brokers", RESTART)]),
+    "BrokerNotReady": (one("tidemark_ready", "1x5 0x55"), [one("tidemark_ready", "1x9 0x3 1x47")]),
+    "DiskFailed": (one("tidemark_disk_online", "1x5 0x55", DISK), [{**one("tidemark_disk_online", "1x60", DISK),
+                                                                 **one("tidemark_data_directory_failed", UP)}]),
+    "DiskReadOnly": (one("tidemark_disk_read_only", "0x5 1x55", DISK), [one("tidemark_disk_read_only", UP, DISK)]),
+    # It loses 300 MB a minute; then: as fast with much left, little left but nothing lost.
+    "DiskFullSoon": (disk("30000000000-300000000x60"),
+                     [disk("90000000000-300000000x60"), disk("10000000000x60")]),
+    "AckLatency": (histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 90, 60),
+                   [histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 1000, 2),
+                    histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="1"', 90, 60)]),
+    "FsyncSlow": (histogram("tidemark_wal_fsync_duration_seconds", A, 90, 60),
+                  [histogram("tidemark_wal_fsync_duration_seconds", A, 1000, 2)]),
+    "FollowerLagging": (one("tidemark_follower_lag_max_records", "0x5 50000x55"),
+                        [one("tidemark_follower_lag_max_records", "0x9 50000x5 0x45"),
+                         one("tidemark_follower_lag_max_records", "900x60")]),
+    "UncleanElection": (one("tidemark_unclean_elections_total", "0x20 1x40"),
+                        [one("tidemark_unclean_elections_total", "2x60")]),
+    "ProduceErrors": (one("tidemark_request_errors_total", "0+600x60", ERRORS),
+                      [one("tidemark_request_errors_total", "0x9 0+300x1 600x48", ERRORS),
+                       one("tidemark_request_errors_total", "0+600x60", f'{A},api="Fetch",error="NOT_LEADER_OR_FOLLOWER"')]),
+    "GroupLagTime": (one("tidemark_group_lag_seconds", "0+60x60", f'{A},group="g"'),
+                     [one("tidemark_group_lag_seconds", "0+60x8 0x51", f'{A},group="g"')]),
+    # Then: it works; it has nothing to do; it has no members.
+    "GroupStuck": (group("10+10x60", "2x60", "100x60"),
+                   [group("10+10x60", "2x60", "100+5x60"), group(UP, "2x60", "100x60"), group("10x60", UP, "100x60")]),
+    "GroupRebalancing": (one("tidemark_group_rebalances_total", "0+2x60", f'{A},group="g"'),
+                         [one("tidemark_group_rebalances_total", "0x9 0+1x5 6x45", f'{A},group="g"')]),
+    # Then: all alike; little; the only one of its topic.
+    "PartitionHot": (hot(600_000_000, 6_000_000, 6_000_000),
+                     [hot(600_000_000, 600_000_000, 600_000_000), hot(600_000, 6_000, 6_000), hot(600_000_000)]),
+}
+
+
+def rules():
+    return [rule for g in yaml.safe_load(RULES.read_text())["groups"] for rule in g["rules"]]
+
+
+def alerts():
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def check(promtool):
+    """Raises unless every rule has its cases and its page, and promtool agrees."""
+    assert set(CASES) == set(alerts()), f"without a case or a rule: {set(CASES) ^ set(alerts())}"
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert pages == set(alerts()), f"without a runbook or a rule: {pages ^ set(alerts())}"
+    index = (RUNBOOKS / "README.md").read_text()
+    for name, rule in alerts().items():
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md", name
+        assert f"({name}.md)" in index, f"{name} is not in the index of runbooks"
+        assert "{{ " in rule["annotations"]["description"], f"{name} tells no value"
+    tests = []
+    for name, (fires, quiets) in CASES.items():
+        expr = f'count(ALERTS{{alertname="{name}",alertstate="firing"}})'
+
+        def case(series, when, samples):
+            listed = [{"series": s, "values": v} for s, v in series.items()]
+            asked = [{"expr": expr, "eval_time": at, "exp_samples": samples} for at in when]
+            return {"interval": "1m", "name": name, "input_series": listed, "promql_expr_test": asked}
+
+        tests.append(case(fires, ["35m"], [{"labels": "{}", "value": 1}]))
+        tests += [case(quiet, [f"{at}m" for at in range(1, 60)], []) for quiet in quiets]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tests.yaml"
+        path.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+        done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(re.sub(r"\n\s*\n", "\n", done.stdout + done.stderr)[:6000])
+    return len(tests)
+
+
+if __name__ == "__main__":
+    print(check(sys.argv[1]), "cases")
