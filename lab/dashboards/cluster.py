@@ -71,10 +71,10 @@ class Node:
         subprocess.run([TIDEMARK, "format", "--cluster-id", CLUSTER_ID, "--config", self.config,
                         "--initial-voters", voters], check=True, capture_output=True)
 
-    def start(self, *settings):
+    def start(self, *settings, words=()):
         self.began_at = self.log.stat().st_size if self.log.exists() else 0
         more = [word for setting in settings for word in ("--set", setting)]
-        self.process = spawn([TIDEMARK, "broker", "--config", self.config, *more], self.log)
+        self.process = spawn([TIDEMARK, "broker", "--config", self.config, *more, *words], self.log)
 
     def wait_ready(self, seconds=60):
         def is_ready():

@@ -243,10 +243,11 @@ class Lab:
         self.fault("a damaged log", lambda: (small.start(), small.wait_ready()), ["topic: Replicas offline > 0"], ["LogFailed"])
         # As the runbook says.
         small.stop()
-        os.rename(small.dir / "logs" / "load-1", small.dir / "aside")
-        small.start()
+        small.start(words=["--cut-corrupt-logs"])
         small.wait_ready()
-        self.calm("topic", "Replicas offline", 0)
+        mended = f'tidemark_partitions_offline{{instance="127.0.0.1:{small.http_port}"}} == 0'
+        wait_until(lambda: self.prometheus.query(mended), 30, "the damaged log being served again", every=0.5)
+        self.calm("3am", "Slowest follower", 20)
 
         def fill():
             self.load.hot.set()
@@ -259,6 +260,7 @@ class Lab:
         small.empty()
         self.calm("3am", "Full or failed disks", 0)
         self.calm("3am", "Slowest follower", 20)
+        self.calm("3am", "Errors to producers", 0.1)
         self.fault("a broker that is killed", small.kill,
                    ["3am: Partitions without a leader > 0", "3am: Under min ISR > 0", "3am: Fenced brokers > 0",
                     "3am: Brokers ready < 1", "3am: Slowest follower > 50", "3am: Errors to producers > 0.1"],

@@ -23,6 +23,9 @@ const LOOKED_AT: usize = 2_000;
 /// A batch's header.
 const HEADER_BYTES: usize = 61;
 
+/// Committed: topic, partition, offset.
+type Committed = (String, i32, i64);
+
 /// What a group has yet to consume of one partition.
 struct Behind {
     partition: Arc<Partition>,
@@ -36,7 +39,7 @@ impl Groups {
         let image = broker.image();
         let mut all: Vec<(GroupSample, Vec<Behind>)> = Vec::new();
         for shard in self.shards() {
-            let mut committed: Vec<(GroupSample, Vec<(String, i32, i64)>)> = Vec::new();
+            let mut committed: Vec<(GroupSample, Vec<Committed>)> = Vec::new();
             shard.visit_groups(&mut |group| {
                 let offsets = group.offsets().map(|(t, p, o)| (t.to_owned(), p, o));
                 let sample = GroupSample {
@@ -89,7 +92,7 @@ fn measure(
     broker: &Broker,
     image: &Image,
     sample: &mut GroupSample,
-    offsets: &[(String, i32, i64)],
+    offsets: &[Committed],
 ) -> Vec<Behind> {
     let mut behind = Vec::new();
     for (topic, index, offset) in offsets {
