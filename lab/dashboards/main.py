@@ -126,7 +126,7 @@ class Load:
 class Lab:
     def __init__(self, work):
         self.work, self.nodes, self.prometheus, self.load = work, {n: Node(n, work) for n in IDS}, None, None
-        self.fired, self.moved = set(), {}
+        self.fired = set()
 
     def start(self):
         nodes = list(self.nodes.values())
@@ -163,9 +163,13 @@ class Lab:
                 node.process.wait(30)
             node.unmount()
 
-    def value(self, panel):
+    def value(self, *panel):
         """The largest value that a panel shows."""
         return max((v for e in self.asked[panel] for v in self.prometheus.query(e).values()), default=None)
+
+    def calm(self, dashboard, title, most):
+        """Waits until a panel shows no more than `most` again."""
+        wait_until(lambda: self.value(dashboard, title) <= most, 30, f"{title} being at most {most}", every=0.5)
 
     def rest(self):
         self.asked = panels()
@@ -173,72 +177,93 @@ class Lab:
             for expr in exprs:
                 wait_until(lambda: self.prometheus.query(expr), 40, f"a value in {panel[0]}: {panel[1]}\n{expr}", every=0.5)
         names = self.prometheus.names()
-        missing = series_named() - names
+        missing = {name for name in series_named() if not {name, f"{name}_bucket"} & names}
         assert not missing, f"named and never scraped: {sorted(missing)}"
         wait_until(lambda: not self.prometheus.firing(), 30, "all alerts being quiet", every=0.5)
         say(f"{len(self.asked)} panels have values, {len(series_named())} series are scraped, no alert fires")
 
     def fault(self, name, inject, moves, fires, seconds=45):
-        """Injects a fault; the panels must show more (or less, with a `-`), and the alerts fire."""
+        """Injects a fault; each panel, named as in `3am: Under min ISR > 0`, must come to show such a value, which it
+        does not show yet, and the alerts must fire."""
         began = time.monotonic()
-        panels = [(p.lstrip("-").partition(": ")[::2], p.startswith("-")) for p in moves]
-        before = {p: self.value(p) for p, _ in panels}
-        low = {p: (min if down else max) for p, down in panels}
+        moves = [re.fullmatch(r"(\w+): (.+) ([<>]) (\S+)", move).groups() for move in moves]
+        shown, fired = {}, set()
+
+        def values():
+            """What each panel shows, by its title: the extreme of its values, if it is where it is to be."""
+            for dashboard, title, side, bound in moves:
+                least = side == "<"
+                now = [v for e in self.asked[dashboard, title] for v in self.prometheus.query(e).values()]
+                extreme = (min if least else max)(now, default=float(bound))
+                yield title, extreme, extreme < float(bound) if least else extreme > float(bound)
+
+        before = {}
+        for title, extreme, there in values():
+            assert not there, f"{name}: {title} shows {extreme} before"
+            before[title] = extreme
         inject()
 
-        def shown():
-            for panel, down in panels:
-                now = [v for e in self.asked[panel] for v in self.prometheus.query(e).values()]
-                was = before[panel] if before[panel] is not None else 0
-                if panel not in done and now and (min(now) < was if down else max(now) > was):
-                    done[panel] = low[panel](now)
+        def seen():
+            shown.update({title: extreme for title, extreme, there in values() if there and title not in shown})
             firing = self.prometheus.firing()
-            for alert in set(fires) & set(firing) - self.fired_now:
+            for alert in set(fires) & set(firing) - fired:
                 text = firing[alert]["annotations"]["description"]
-                assert "<" not in text and "{{" not in text and "%!" not in text, text
-                self.fired_now.add(alert)
-            return len(done) == len(panels) and self.fired_now == set(fires)
+                assert not re.search(r"<|{{|%!", text), text
+                fired.add(alert)
+            return len(shown) == len(moves) and fired == set(fires)
 
-        done, self.fired_now = {}, set()
         try:
-            wait_until(shown, seconds, "fault", every=0.5)
-        except AssertionError:
-            still = [p for p, _ in panels if p not in done]
-            quiet = set(fires) - self.fired_now
-            raise AssertionError(f"{name}: panels that did not move: {still}, alerts that did not fire: {quiet}") from None
-        self.fired |= self.fired_now
-        values = ", ".join(f"{p[1]} {before[p] or 0:.3g} -> {v:.3g}" for p, v in done.items())
-        say(f"{name}: {', '.join(fires)}; {values} ({time.monotonic() - began:.0f} s)")
+            wait_until(seen, seconds, "a fault", every=0.5)
+        except AssertionError as error:
+            still, quiet = before.keys() - shown.keys(), set(fires) - fired
+            raise AssertionError(f"{name}: panels that do not show it: {still or 'none'}, "
+                                 f"alerts that do not fire: {quiet or 'none'}\n{error}") from None
+        self.fired |= fired
+        told = ", ".join(f"{title} {before[title]:.3g} -> {extreme:.3g}" for title, extreme in shown.items())
+        say(f"{name}: {', '.join(fires)}; {told} ({time.monotonic() - began:.0f} s)")
 
     def faults(self):
         one, two, small = (self.nodes[n] for n in IDS)
         self.fault("a group that stops reading", self.load.stuck.set,
-                   ["3am: Group lag", "groups: Lag in time", "groups: Lag"], ["GroupStuck", "GroupLagTime"])
-        self.fault("one busy partition", self.load.hot.set, ["3am: Hottest partitions", "topic: Received by partition"], ["PartitionHot"])
+                   ["3am: Group lag > 4", "groups: Lag in time > 4", "groups: Lag > 100"], ["GroupStuck", "GroupLagTime"])
+        self.fault("one busy partition", self.load.hot.set,
+                   ["3am: Hottest partitions > 1e5", "topic: Received by partition > 1e5"], ["PartitionHot"])
         self.load.hot.clear()
         self.fault("members that come and go", self.load.rebalance,
-                   ["groups: Rebalances in a quarter of an hour"], ["GroupRebalancing"])
+                   ["groups: Rebalances in a quarter of an hour > 3"], ["GroupRebalancing"])
 
         def slow():
             small.stop()
             small.start("disk.flush.delay.us=300000")
             small.wait_ready()
-        self.fault("a slow disk", slow, ["3am: Durable write, 99 of 100", "3am: Acknowledgement, 99 of 100"],
+        self.fault("a slow disk", slow, ["3am: Durable write, 99 of 100 > 0.3", "3am: Acknowledgement, 99 of 100 > 0.3"],
                    ["FsyncSlow", "AckLatency"])
         small.stop()
-        damaged = damage(small.dir / "logs" / "load-1")
-        self.fault("a damaged log", lambda: (small.start(), small.wait_ready()), ["topic: Replicas offline"], ["LogFailed"])
-        assert damaged
+        damage(small.dir / "logs" / "load-1")
+        self.fault("a damaged log", lambda: (small.start(), small.wait_ready()), ["topic: Replicas offline > 0"], ["LogFailed"])
+        # As the runbook says.
+        small.stop()
+        small.start(words=["--cut-corrupt-logs"])
+        small.wait_ready()
+        mended = f'tidemark_partitions_offline{{instance="127.0.0.1:{small.http_port}"}} == 0'
+        wait_until(lambda: self.prometheus.query(mended), 30, "the damaged log being served again", every=0.5)
+        self.calm("3am", "Slowest follower", 20)
 
         def fill():
+            self.load.hot.set()
             for _ in small.fill():
                 time.sleep(0.2)
-        self.fault("a full disk", fill, ["3am: Full or failed disks", "-3am: Disk free in four hours", "-3am: Disk free"],
+        self.fault("a full disk", fill,
+                   ["3am: Full or failed disks > 0", "3am: Disk free in four hours < -3e11", "3am: Disk free < 1e8"],
                    ["DiskReadOnly", "DiskFullSoon"])
+        self.load.hot.clear()
         small.empty()
+        self.calm("3am", "Full or failed disks", 0)
+        self.calm("3am", "Slowest follower", 20)
+        self.calm("3am", "Errors to producers", 0.1)
         self.fault("a broker that is killed", small.kill,
-                   ["3am: Partitions without a leader", "3am: Under min ISR", "3am: Under-replicated", "3am: Fenced brokers",
-                    "3am: Slowest follower", "3am: Errors to producers"],
+                   ["3am: Partitions without a leader > 0", "3am: Under min ISR > 0", "3am: Fenced brokers > 0",
+                    "3am: Brokers ready < 1", "3am: Slowest follower > 50", "3am: Errors to producers > 0.1"],
                    ["BrokerDown", "BrokerFenced", "PartitionsOffline", "UnderMinIsr", "UnderReplicated", "AtMinIsr",
                     "FollowerLagging", "ProduceErrors"])
 
@@ -247,7 +272,7 @@ class Lab:
             one.stop()
             one.start()
         self.fault("a quorum that is lost", lose_quorum,
-                   ["-3am: Active controllers", "-3am: Brokers ready", "broker: Controller last heard of"],
+                   ["3am: Active controllers < 1", "3am: Brokers ready < 1", "broker: Controller last heard of > 5"],
                    ["QuorumNoLeader", "BrokerNotReady"])
         small.start()
         one.wait_ready()
@@ -257,7 +282,7 @@ class Lab:
             done = subprocess.run([TIDEMARK, "-b", f"127.0.0.1:{one.port}", "cluster", "elect", "--unclean", "unclean:0",
                                    "--accept-data-loss"], capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout + done.stderr
-        self.fault("an unclean election", unclean, ["broker: Replication gone wrong"], ["UncleanElection"])
+        self.fault("an unclean election", unclean, ["broker: Replication gone wrong > 0"], ["UncleanElection"])
         two.start()
         two.wait_ready()
         unseen = set(rules.alerts()) - self.fired - NOT_HERE
@@ -271,12 +296,34 @@ def damage(partition):
     return log
 
 
+# Enums stand as their values in JSON.
+TYPES = """import type { Dashboard } from "@grafana/schema";
+type Json<T> = T extends string ? `${T}` : T extends (infer U)[] ? Json<U>[]
+  : T extends object ? { [K in keyof T]: Json<T[K]> } : T;
+"""
+
+
+def check_types():
+    """Has TypeScript hold each dashboard against Grafana's own type of one."""
+    grafana = CACHE / "grafana"
+    dashboards = sorted((DASHBOARDS / "grafana").glob("*.json"))
+    source = grafana / "check.ts"
+    source.write_text(TYPES + "".join(f"export const d{at}: Json<Dashboard> = {path.read_text()};\n"
+                                      for at, path in enumerate(dashboards)))
+    done = subprocess.run(["npx", "tsc", "--noEmit", "--strict", "--skipLibCheck", "--module", "esnext",
+                           "--moduleResolution", "bundler", "--target", "es2022", source.name],
+                          cwd=grafana, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[:3000] + done.stderr
+    return len(dashboards)
+
+
 def say(text):
     print(f"lab/dashboards: {text}", flush=True)
 
 
 def main():
     subprocess.run([DASHBOARDS / "generate", "--check"], check=True)
+    say(f"{check_types()} dashboards are of Grafana's type")
     say(f"promtool: {rules.check(CACHE / 'prometheus/usr/bin/promtool')} cases of {len(rules.alerts())} alerts")
     work = Path(tempfile.mkdtemp(prefix="dashboards-", dir=os.environ.get("LAB_RUN_DIR")))
     lab = Lab(work)

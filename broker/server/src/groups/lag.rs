@@ -23,14 +23,14 @@ const LOOKED_AT: usize = 2_000;
 /// A batch's header.
 const HEADER_BYTES: usize = 61;
 
+/// Committed: topic, partition, offset.
+type Committed = (String, i32, i64);
+
 /// What a group has yet to consume of one partition.
 struct Behind {
     partition: Arc<Partition>,
     from: i64,
 }
-
-/// Topic, partition and committed offset.
-type Committed = (String, i32, i64);
 
 impl Groups {
     /// The groups that lag the most, in order of their names, and all others together. Reads from
