@@ -129,8 +129,7 @@ def idle(probe, load, members, since):
     found = [f"nothing of load-{p} is acknowledged" for p in range(LOAD_PARTITIONS) if p not in acked]
     found += [f"{m.path.stem} {what} nothing" for m in members
               for what, kind in (("sees", "seen"), ("commits", "committed")) if not m.times(kind)]
-    if not flowing(probe):
-        found.append("the probe's acknowledgements do not flow")
+    found += [f"acknowledgements of the {what} do not flow" for what, p in (("probe", probe), ("load", load)) if not flowing(p)]
     return found
 
 
