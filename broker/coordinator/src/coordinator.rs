@@ -349,13 +349,16 @@ impl GroupCoordinator {
         self.lifecycle == Lifecycle::Active
     }
 
-    /// How many groups there are, by state as Kafka writes it.
-    pub fn group_counts(&self) -> BTreeMap<&'static str, usize> {
-        let mut counts = BTreeMap::new();
+    /// No groups of any state, by its name as Kafka writes it: for [`Self::count_groups`].
+    pub fn no_groups() -> BTreeMap<&'static str, usize> {
+        BTreeMap::from(GroupState::ALL.map(|state| (state.name(), 0)))
+    }
+
+    /// Adds up how many groups there are of each state.
+    pub fn count_groups(&self, counts: &mut BTreeMap<&'static str, usize>) {
         for group in self.groups.values() {
             *counts.entry(group.state.name()).or_default() += 1;
         }
-        counts
     }
 
     /// Shows every group as it stands, in order of their names.

@@ -35,6 +35,13 @@ pub(crate) enum GroupState {
 }
 
 impl GroupState {
+    pub(crate) const ALL: [GroupState; 4] = [
+        Self::Empty,
+        Self::PreparingRebalance,
+        Self::CompletingRebalance,
+        Self::Stable,
+    ];
+
     /// The state as Kafka writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tidemark_env::clock;
 use tidemark_log::Piece;
 use tidemark_model::Image;
-use tidemark_records::{BatchHeader, TimestampType};
+use tidemark_records::{BATCH_OVERHEAD_BYTES, BatchHeader, TimestampType};
 
 /// Groups with series of their own: those with the most lag.
 pub(crate) const SHOWN_GROUPS: usize = 200;
@@ -20,8 +20,6 @@ pub(crate) const SHOWN_GROUPS: usize = 200;
 pub(crate) const OTHER: &str = "other";
 /// Batches that are looked at in one scrape, to tell the age of what was not consumed.
 const LOOKED_AT: usize = 2_000;
-/// A batch's header.
-const HEADER_BYTES: usize = 61;
 
 /// Committed: topic, partition, offset.
 type Committed = (String, i32, i64);
@@ -123,7 +121,7 @@ impl Behind {
         let header = match found.pieces.first()? {
             Piece::Memory(bytes) => BatchHeader::parse(bytes).ok()?,
             Piece::File(range) => {
-                let len = range.len.min(HEADER_BYTES);
+                let len = range.len.min(BATCH_OVERHEAD_BYTES);
                 let bytes = range.file.read_bytes_at(range.position, len).ok()?;
                 BatchHeader::parse(&bytes).ok()?
             }

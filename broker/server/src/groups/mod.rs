@@ -25,7 +25,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tidemark_config::BrokerSettings;
 use tidemark_coordinator::{
-    GroupConfig, ListGroups, ListGroupsResponse, Request, Response, Token, partition_for,
+    GroupConfig, GroupCoordinator, ListGroups, ListGroupsResponse, Request, Response, Token,
+    partition_for,
 };
 use tidemark_env::{clock, task};
 use tidemark_model::{
@@ -121,17 +122,9 @@ impl Groups {
 
     /// Groups by state, over all coordinators.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
-        let states = [
-            "Empty",
-            "PreparingRebalance",
-            "CompletingRebalance",
-            "Stable",
-        ];
-        let mut counts = BTreeMap::from(states.map(|state| (state, 0)));
+        let mut counts = GroupCoordinator::no_groups();
         for shard in self.shards() {
-            for (state, count) in shard.group_counts() {
-                *counts.entry(state).or_default() += count;
-            }
+            shard.count_groups(&mut counts);
         }
         counts
     }

@@ -84,8 +84,8 @@ impl Shard {
         self.resigned.load(Ordering::Acquire)
     }
 
-    pub(super) fn group_counts(&self) -> BTreeMap<&'static str, usize> {
-        self.lock().coordinator.group_counts()
+    pub(super) fn count_groups(&self, counts: &mut BTreeMap<&'static str, usize>) {
+        self.lock().coordinator.count_groups(counts);
     }
 
     pub(super) fn visit_groups(&self, visitor: &mut dyn FnMut(GroupStanding<'_>)) {
