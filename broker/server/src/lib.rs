@@ -18,6 +18,7 @@ mod handlers;
 mod health;
 mod http;
 mod import;
+mod listeners;
 mod lost_quorum;
 mod maintenance;
 mod metrics;
@@ -39,7 +40,8 @@ pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
     import_partitions,
 };
+pub use listeners::Advertised;
 pub use lost_quorum::{QuorumDirectory, force_quorum, inspect_quorum};
 pub use partition::RegistryError;
-pub use start::{Advertised, RunningServer, ServerConfig, StartError, start, start_with};
+pub use start::{RunningServer, ServerConfig, StartError, start, start_with};
 pub use tidemark_quorum::raft::StoreError as QuorumStoreError;

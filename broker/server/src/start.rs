@@ -4,8 +4,8 @@ use crate::broker::{Broker, Lifecycle, new_id};
 use crate::controller::life::{self, Life};
 use crate::controller::{Inbox, JoinError, Joined, Node, join};
 use crate::health::BrokerHealth;
+use crate::listeners::{Advertised, advertised, bind};
 use crate::metrics::Metrics;
-use crate::net::{self, Acceptor};
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
 use crate::replica::{self, Replicas};
 use crate::tls::Tls;
@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, Listener};
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap};
+use tidemark_env::clock;
 use tidemark_env::disk::{DirLock, Disk};
 use tidemark_env::runtime::NetThreads;
 use tidemark_env::task::{self, TaskError};
-use tidemark_env::{clock, net as sockets};
 use tidemark_log::OnCorruption;
 use tidemark_model::{BrokerEpoch, Endpoint};
 use tidemark_quorum::decide::{Join, Registration};
@@ -91,17 +91,6 @@ pub enum StartError {
     /// A start-up task ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
-}
-
-/// Where a listener can be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advertised {
-    /// The listener's name.
-    pub name: String,
-    /// What is bound, with the real port.
-    pub bound: SocketAddr,
-    /// What clients are told, `host:port`.
-    pub advertised: String,
 }
 
 /// A running broker. Dropping it without [`RunningServer::shutdown`] leaves logs to be recovered.
@@ -382,53 +371,6 @@ pub(crate) fn wal_settings(settings: &BrokerSettings) -> WalSettings {
         max_bytes: unsigned(settings.wal_max_bytes),
         memory_bytes: usize::try_from(settings.wal_memory_bytes).unwrap_or(0),
     }
-}
-
-async fn bind(listener: &Listener, tls: &Tls) -> Result<Acceptor, StartError> {
-    let host = if listener.host.is_empty() {
-        "0.0.0.0"
-    } else {
-        &listener.host
-    };
-    let address = if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]:{}", listener.port)
-    } else {
-        format!("{host}:{}", listener.port)
-    };
-    net::bind(&address, tls.of(&listener.name))
-        .await
-        .map_err(|source| StartError::Listen { address, source })
-}
-
-/// What clients are told of each listener: `advertised.listeners`, or where it is bound.
-fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertised> {
-    let of_listener = |(listener, acceptor): (&Listener, &Acceptor)| {
-        let told = settings
-            .advertised_listeners
-            .iter()
-            .find(|told| told.name == listener.name)
-            .unwrap_or(listener);
-        let host = match told.host.as_str() {
-            "" | "0.0.0.0" | "::" => sockets::host_name(),
-            host => host.to_string(),
-        };
-        let port = if told.port == 0 {
-            acceptor.address.port()
-        } else {
-            told.port
-        };
-        Advertised {
-            name: listener.name.clone(),
-            bound: acceptor.address,
-            advertised: format!("{host}:{port}"),
-        }
-    };
-    settings
-        .listeners
-        .iter()
-        .zip(acceptors)
-        .map(of_listener)
-        .collect()
 }
 
 /// Registers this process, and waits until the metadata here say so.

@@ -8,6 +8,7 @@
 //! **Invariant:** the replica hears of everything that the log does, in its order, under the lock.
 
 mod acks;
+mod cut;
 mod log_dir;
 mod opening;
 mod policy;

@@ -1,14 +1,13 @@
 //! What a partition's replica is told, and what is done of what it says.
 
-use super::{Acks, Bounds, Closed, Partition, State, Wants, bounds_of, mark, release_to, wait_for};
+use super::{Acks, Bounds, Partition, State, Wants, bounds_of, mark, release_to, wait_for};
 use crate::metrics::Standing;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
 use tidemark_env::{clock, task};
-use tidemark_log::{AppendError, Appended, Log, LogError, PendingCut, ReadError, ReadPlan};
+use tidemark_log::{AppendError, Appended, Log, ReadError, ReadPlan};
 use tidemark_model::LeaderEpoch;
 use tidemark_replication::{
     AckState, Action, ConsumerFetch, DurableReport, EpochEnd, EpochStart, Epochs, Event,
@@ -18,8 +17,6 @@ use tidemark_replication::{
 use tidemark_wal::{Failure, Lsn, Member};
 use tidemark_wire::ErrorCode;
 
-/// A log that is to be cut is looked at again after this while its files are being written.
-const SETTLE_RETRY: Duration = Duration::from_millis(5);
 /// Stands in [`State::waiting`] for whoever waits for the leader to serve.
 const UNTIL_SERVING: i64 = -1;
 
@@ -73,7 +70,7 @@ pub(crate) fn named(epoch: i32) -> Option<LeaderEpoch> {
     (epoch >= 0).then_some(epoch)
 }
 
-fn generation(log: &Log) -> i64 {
+pub(super) fn generation(log: &Log) -> i64 {
     i64::try_from(log.generation()).unwrap_or(i64::MAX)
 }
 
@@ -322,69 +319,6 @@ impl Partition {
             self.step(state, event);
         }
         Ok(())
-    }
-
-    /// Cuts the log as the replica asked: when all that was appended is in the files, the
-    /// write-ahead log hears of it, and then the files change.
-    async fn cut(self: Arc<Self>, action: Action) {
-        let cut = match self.try_cut(&action).await {
-            Ok(Some(event)) => event,
-            // Closed meanwhile.
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(topic = %self.topic, partition = self.index, %error, "the log cannot be cut as its leader says");
-                Event::LogFailed
-            }
-        };
-        let mut state = self.lock();
-        if state.log.is_some() {
-            // Where that was to be may lie above the end now; the leader will say it again.
-            state.raise_to = 0;
-            self.step(&mut state, cut);
-            if let Some((fetcher, slot)) = &state.following {
-                fetcher.signal.mark(*slot);
-            }
-        }
-    }
-
-    async fn try_cut(self: &Arc<Self>, action: &Action) -> Result<Option<Event>, LogError> {
-        let failed = |failure: Failure| LogError::Failed {
-            reason: failure.to_string(),
-        };
-        let (pending, end) = loop {
-            let touched = self.lock().touched;
-            self.dir.wal.when_durable(touched).await.map_err(failed)?;
-            let partition = Arc::clone(self);
-            let written = task::blocking(move || partition.write_behind()).await;
-            written.map_err(|error| LogError::Io(std::io::Error::other(error)))??;
-            let begun = self.with_log(|log, _| {
-                let end = log.end_offset();
-                begin_cut(log, action).map(|pending| (pending, end))
-            });
-            match begun {
-                Err(Closed) => return Ok(None),
-                Ok(Ok(begun)) => break begun,
-                Ok(Err(LogError::Unsettled)) => clock::sleep(SETTLE_RETRY).await,
-                Ok(Err(error)) => return Err(error),
-            }
-        };
-        if let Some(lsn) = pending.lsn {
-            self.dir.wal.when_durable(lsn).await.map_err(failed)?;
-        }
-        let partition = Arc::clone(self);
-        let finished = task::blocking(move || {
-            let mut state = partition.lock();
-            let log = state.log.as_mut()?;
-            Some(finish_cut(log, pending))
-        });
-        let finished = finished.await;
-        let finished = finished.map_err(|error| LogError::Io(std::io::Error::other(error)))?;
-        let finished = finished.transpose()?;
-        if let Some(Event::Truncated { end_offset, .. }) = &finished {
-            let cut = u64::try_from(end.saturating_sub(*end_offset)).unwrap_or(0);
-            self.replicas.metrics.truncated_records.inc_by(cut);
-        }
-        Ok(finished)
     }
 
     /// What became of a batch for a producer that waits with these acks.
@@ -636,28 +570,6 @@ fn ack_state(state: &State, acks: i16, appended: &Appended) -> AckState {
         },
         other => other,
     }
-}
-
-fn begin_cut(log: &mut Log, action: &Action) -> Result<PendingCut, LogError> {
-    match action {
-        Action::Reset { to } => log.begin_reset(*to),
-        Action::Truncate { to } => log.begin_truncate(*to),
-        _ => Err(LogError::Unsettled),
-    }
-}
-
-fn finish_cut(log: &mut Log, pending: PendingCut) -> Result<Event, LogError> {
-    let end_offset = log.finish_cut(pending, clock::now_ms())?;
-    let generation = generation(log);
-    if log.epochs().entries().is_empty() && log.log_start_offset() == end_offset {
-        let offset = end_offset;
-        return Ok(Event::Reset { offset, generation });
-    }
-    Ok(Event::Truncated {
-        end_offset,
-        durable_end: log.durable_offset(),
-        generation,
-    })
 }
 
 impl Member for Partition {
