@@ -1,10 +1,12 @@
 //! What every command gets: the cluster to speak to and the place to write to.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_client::{Cluster, ClusterInfo, ClusterOptions, ConnectionOptions, TopicInfo, Topics};
 
+use crate::commands::broker::read_client_settings;
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::suggest::closest;
@@ -21,6 +23,24 @@ pub struct Context {
     pub tls: Option<Arc<tidemark_tls::Client>>,
     /// Where answers go.
     pub out: Out,
+}
+
+/// How a client is to speak to brokers, by a file of Kafka's names: `None` for PLAINTEXT. Other
+/// settings in it are those of other clients, and mean nothing here.
+pub fn read_client_tls(file: &Path) -> Result<Option<Arc<tidemark_tls::Client>>, Failure> {
+    let settings = read_client_settings(file)?;
+    let wrong = |reason: String| Failure::usage(format!("{}: {reason}", file.display()));
+    match settings.get("security.protocol").map(String::as_str) {
+        None | Some("PLAINTEXT") => Ok(None),
+        Some("SSL") => {
+            let of_client = tidemark_config::tls::of_client(&settings);
+            let client = tidemark_tls::Client::load(of_client.map_err(|e| wrong(e.to_string()))?);
+            Ok(Some(Arc::new(client.map_err(|e| wrong(e.to_string()))?)))
+        }
+        Some(other) => Err(wrong(format!(
+            "security.protocol={other} is not spoken: PLAINTEXT and SSL are"
+        ))),
+    }
 }
 
 impl Context {

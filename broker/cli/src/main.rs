@@ -52,7 +52,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::finding(format!("no threads to be had: {error}")))?;
     let tls = match &arguments.command_config {
-        Some(file) => commands::broker::read_client_tls(file)?,
+        Some(file) => context::read_client_tls(file)?,
         None => None,
     };
     let mut context = Context {

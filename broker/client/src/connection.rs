@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tidemark_env::net::Stream;
 use tidemark_env::task::Task;
-use tidemark_env::{clock, net, task};
+use tidemark_env::{clock, task};
 use tidemark_wire::messages::{
     ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
 };
@@ -179,17 +179,13 @@ impl Connection {
     /// # Errors
     /// `Unreachable`, or what went wrong in the first exchange.
     pub async fn connect(address: &str, options: &ConnectionOptions) -> Result<Self, ClientError> {
-        let unreachable = |reason: String| ClientError::Unreachable {
-            address: address.to_owned(),
-            reason,
-        };
-        let mut stream = net::connect(address, options.connect_timeout)
+        let tls = options.tls.as_deref();
+        let stream = tidemark_tls::connect(address, tls, options.connect_timeout)
             .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        if let Some(tls) = &options.tls {
-            let connected = tls.connect(stream, address, options.connect_timeout).await;
-            stream = connected.map_err(|error| unreachable(error.to_string()))?;
-        }
+            .map_err(|error| ClientError::Unreachable {
+                address: address.to_owned(),
+                reason: error.to_string(),
+            })?;
         Self::over(stream, address, options).await
     }
 

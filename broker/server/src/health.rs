@@ -3,12 +3,12 @@
 use crate::broker::{Broker, Lifecycle};
 use crate::controller::life::Life;
 use crate::http::Health;
+use crate::listeners::Advertised;
 use crate::metrics::{
     ControllerSample, DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource,
     ProcessSample, Snapshot, Watchdog,
 };
 use crate::net::Budget;
-use crate::start::Advertised;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

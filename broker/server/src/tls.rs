@@ -1,12 +1,11 @@
 //! TLS of this node: what each of its listeners shows, and how it reaches other nodes.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_config::{BrokerSettings, TlsSettings};
-use tidemark_env::{clock, net, task};
+use tidemark_config::BrokerSettings;
+use tidemark_env::{clock, task};
 use tidemark_quorum::raft::{Dial, Dialled};
 use tidemark_tls::{Client, Server, TlsError};
 use tokio::sync::watch;
@@ -37,7 +36,7 @@ impl Tls {
         let mut listeners = BTreeMap::new();
         for listener in own {
             if let Some(of) = settings.tls.get(&listener.name) {
-                let server = Server::load(TlsSettings::clone(of))?;
+                let server = Server::load(of.clone())?;
                 listeners.insert(listener.name.clone(), Arc::new(server));
             }
         }
@@ -118,15 +117,6 @@ struct Dialler(Option<Arc<Client>>);
 
 impl Dial for Dialler {
     fn dial<'a>(&'a self, address: &'a str, timeout: Duration) -> Dialled<'a> {
-        Box::pin(async move {
-            let stream = net::connect(address, timeout).await?;
-            match &self.0 {
-                None => Ok(stream),
-                Some(tls) => tls
-                    .connect(stream, address, timeout)
-                    .await
-                    .map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error)),
-            }
-        })
+        Box::pin(tidemark_tls::connect(address, self.0.as_deref(), timeout))
     }
 }

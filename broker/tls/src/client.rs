@@ -1,5 +1,6 @@
 //! The end that connects.
 
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rustls::{
 };
 use tidemark_config::TlsSettings;
 use tidemark_env::clock;
-use tidemark_env::net::Stream;
+use tidemark_env::net::{self, Stream};
 use tokio_rustls::TlsConnector;
 
 use crate::material::{CHAIN, TRUST, Texts, provider, versions, wrong};
@@ -77,6 +78,26 @@ impl Client {
             Ok(Err(error)) => Err(explain::as_client(&error, host)),
             Err(_) => Err(TlsError::TimedOut(patience.as_millis())),
         }
+    }
+}
+
+/// Connects to `address` (`host:port`), and speaks TLS there if there is any. `patience` is for
+/// the connection, and again for the handshake.
+///
+/// # Errors
+/// Those of [`net::connect`]; `ConnectionAborted` with a [`TlsError`] in it.
+pub async fn connect(
+    address: &str,
+    tls: Option<&Client>,
+    patience: Duration,
+) -> io::Result<Stream> {
+    let stream = net::connect(address, patience).await?;
+    match tls {
+        None => Ok(stream),
+        Some(tls) => tls
+            .connect(stream, address, patience)
+            .await
+            .map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error)),
     }
 }
 

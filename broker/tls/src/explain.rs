@@ -12,16 +12,13 @@ pub(crate) fn as_server(error: &io::Error) -> TlsError {
         Some(Error::NoCertificatesPresented) => {
             "the client shows no certificate, and ssl.client.auth=required".to_owned()
         }
-        Some(Error::InvalidCertificate(reason)) => certificate("client", reason),
-        Some(Error::AlertReceived(alert)) => alerted("client", *alert),
         Some(Error::InvalidMessage(_)) => {
             "what came is not TLS: the client speaks PLAINTEXT to a listener of SSL".to_owned()
         }
         Some(Error::PeerIncompatible(reason)) => {
             format!("the client has no version or cipher in common with this broker: {reason:?}")
         }
-        Some(other) => other.to_string(),
-        None => lost("client", error),
+        _ => by_either("client", error),
     };
     TlsError::Handshake(words)
 }
@@ -34,16 +31,13 @@ pub(crate) fn as_client(error: &io::Error, host: &str) -> TlsError {
         )) => format!(
             "the broker's certificate is not for {host}: it needs that name among its subject alternative names, or the client another address"
         ),
-        Some(Error::InvalidCertificate(reason)) => certificate("broker", reason),
-        Some(Error::AlertReceived(alert)) => alerted("broker", *alert),
         Some(Error::InvalidMessage(_)) => {
             "what came is not TLS: the listener speaks PLAINTEXT".to_owned()
         }
         Some(Error::PeerIncompatible(reason)) => {
             format!("the broker has no version or cipher in common with this client: {reason:?}")
         }
-        Some(other) => other.to_string(),
-        None => lost("broker", error),
+        _ => by_either("broker", error),
     };
     TlsError::Handshake(words)
 }
@@ -55,6 +49,16 @@ pub(crate) fn material(error: &Error) -> String {
             "the private key is not the certificate's; the certificate of this host comes first in the chain".to_owned()
         }
         other => other.to_string(),
+    }
+}
+
+/// What is said of `who`, whichever end that is.
+fn by_either(who: &str, error: &io::Error) -> String {
+    match tls(error) {
+        Some(Error::InvalidCertificate(reason)) => certificate(who, reason),
+        Some(Error::AlertReceived(alert)) => alerted(who, *alert),
+        Some(other) => other.to_string(),
+        None => lost(who, error),
     }
 }
 

@@ -13,7 +13,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
+pub use client::{Client, connect};
 pub use principal::Principal;
 pub use server::Server;
 

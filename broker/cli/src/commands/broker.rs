@@ -1,7 +1,6 @@
 //! `tidemark broker`: a broker in the foreground.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Deserialize;
 use tidemark_config::ConfigMap;
@@ -96,35 +95,21 @@ fn parse_properties(path: &str, text: &str) -> Result<ConfigMap, Failure> {
 
 /// The settings in a configuration file: YAML, or Java properties where its name says so.
 pub fn read_settings(file: &Path) -> Result<ConfigMap, Failure> {
-    let path = file.display().to_string();
-    let text = crate::input::read_text(file).map_err(|error| Failure::file(&path, &error))?;
-    match file.extension() {
-        Some(extension) if extension == "properties" => parse_properties(&path, &text),
-        _ => parse(&path, &text),
-    }
+    read(file, |extension| extension != "properties")
 }
 
-/// How a client is to speak to brokers, by a file of Kafka's names: `None` for PLAINTEXT. Other
-/// settings in it are those of other clients, and mean nothing here.
-pub fn read_client_tls(file: &Path) -> Result<Option<Arc<tidemark_tls::Client>>, Failure> {
+/// The settings in a client's file: Java properties, or YAML where its name says so.
+pub fn read_client_settings(file: &Path) -> Result<ConfigMap, Failure> {
+    read(file, |extension| matches!(extension, "yaml" | "yml"))
+}
+
+fn read(file: &Path, is_yaml: impl Fn(&str) -> bool) -> Result<ConfigMap, Failure> {
     let path = file.display().to_string();
     let text = crate::input::read_text(file).map_err(|error| Failure::file(&path, &error))?;
-    let settings = match file.extension() {
-        Some(extension) if extension == "yaml" || extension == "yml" => parse(&path, &text)?,
-        _ => parse_properties(&path, &text)?,
-    };
-    match settings.get("security.protocol").map(String::as_str) {
-        None | Some("PLAINTEXT") => Ok(None),
-        Some("SSL") => {
-            let of_client = tidemark_config::tls::of_client(&settings);
-            let of_client = of_client.map_err(|e| Failure::usage(format!("{path}: {e}")))?;
-            let client = tidemark_tls::Client::load(of_client);
-            let client = client.map_err(|e| Failure::usage(format!("{path}: {e}")))?;
-            Ok(Some(Arc::new(client)))
-        }
-        Some(other) => Err(Failure::usage(format!(
-            "{path}: security.protocol={other} is not spoken: PLAINTEXT and SSL are"
-        ))),
+    let extension = file.extension().and_then(|e| e.to_str());
+    match is_yaml(extension.unwrap_or_default()) {
+        true => parse(&path, &text),
+        false => parse_properties(&path, &text),
     }
 }
 

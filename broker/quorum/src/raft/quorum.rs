@@ -12,7 +12,7 @@ use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use tidemark_env::clock;
 use tidemark_env::disk::Disk;
-use tidemark_env::net::{Listener, Stream};
+use tidemark_env::net::Stream;
 use tidemark_env::task::{Task, spawn};
 use tidemark_model::{BrokerId, Image};
 use tidemark_wire::Uuid;
@@ -269,26 +269,6 @@ impl Quorum {
         self.keep(spawn("raft-connection", async move {
             server.serve(stream).await;
         }));
-    }
-
-    /// Serves a listener until the quorum is closed.
-    pub async fn listen(self: Arc<Self>, listener: Listener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => self.serve(stream),
-                Err(error) => {
-                    // Out of descriptors, mostly: it passes.
-                    tracing::warn!(%error, "the quorum listener could not accept");
-                    clock::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    /// Serves a listener until the quorum is closed, in a task of its own.
-    pub fn listen_until_closed(self: &Arc<Self>, listener: Listener) {
-        let quorum = Arc::clone(self);
-        self.until_closed(quorum.listen(listener));
     }
 
     /// Runs what accepts connections for [`Quorum::serve`] until the quorum is closed.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tidemark_env::clock;
 use tidemark_env::task::{self, Task};
-use tidemark_env::{clock, net};
 use tidemark_model::{BrokerEpoch, BrokerId, Endpoint, Image};
 use tokio::io::AsyncReadExt;
 
@@ -85,24 +85,12 @@ async fn watch(
     tls: Option<Arc<tidemark_tls::Client>>,
 ) {
     loop {
-        match net::connect(&address, CONNECT).await {
-            Ok(stream) => {
-                // A listener of TLS would end a connection that does not begin it.
-                let begun = match &tls {
-                    None => Ok(stream),
-                    Some(tls) => tls.connect(stream, &address, CONNECT).await,
-                };
-                match begun {
-                    Ok(mut stream) => {
-                        // Nothing is asked, so nothing comes but its end.
-                        let mut byte = [0];
-                        drop(stream.read(&mut byte).await);
-                    }
-                    Err(error) => {
-                        tracing::debug!(broker = id, address, %error, "a broker cannot be watched");
-                        clock::sleep(PAUSE).await;
-                    }
-                }
+        // A listener of TLS would end a connection that does not begin it.
+        match tidemark_tls::connect(&address, tls.as_deref(), CONNECT).await {
+            Ok(mut stream) => {
+                // Nothing is asked, so nothing comes but its end.
+                let mut byte = [0];
+                drop(stream.read(&mut byte).await);
             }
             Err(error) => {
                 let Some(node) = node.upgrade() else { return };

@@ -62,15 +62,25 @@ impl Acceptor {
     pub(crate) async fn run_with(self, serve: impl Fn(Stream) + Send + Sync + 'static) {
         let serve = Arc::new(serve);
         loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let (tls, serve) = (self.tls.clone(), Arc::clone(&serve));
-                    drop(task::spawn("tls-accept", async move {
-                        if let Some(stream) = secure(tls.as_deref(), stream, peer).await {
-                            serve(stream);
-                        }
-                    }));
+            let (stream, peer) = self.next().await;
+            let Some(tls) = self.tls.clone() else {
+                serve(stream);
+                continue;
+            };
+            let serve = Arc::clone(&serve);
+            drop(task::spawn("tls-accept", async move {
+                if let Some(stream) = secure(Some(&tls), stream, peer).await {
+                    serve(stream);
                 }
+            }));
+        }
+    }
+
+    /// The next connection, however often that fails before.
+    async fn next(&self) -> (Stream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accept failed; trying again");
                     clock::sleep(ACCEPT_RETRY).await;
@@ -91,41 +101,32 @@ impl Acceptor {
         drop(task::spawn("accept", async move {
             let mut stopped = stop.clone();
             loop {
-                let accepted = tokio::select! {
-                    accepted = self.listener.accept() => accepted,
+                let (stream, peer) = tokio::select! {
+                    accepted = self.next() => accepted,
                     _ = stopped.wait_for(|stop| *stop) => return,
                 };
-                match accepted {
-                    Ok((stream, peer)) => {
-                        let settings = broker.settings();
-                        let Some(slot) = open.enter(
-                            peer.ip(),
-                            settings.max_connections,
-                            settings.max_connections_per_ip,
-                        ) else {
-                            broker.metrics.connections_refused.inc();
-                            tracing::warn!(%peer, "connection refused: max.connections or max.connections.per.ip is reached");
-                            continue;
-                        };
-                        let (broker, name, stop) =
-                            (Arc::clone(&broker), Arc::clone(&name), stop.clone());
-                        let index = threads.next_index();
-                        let tls = self.tls.clone();
-                        drop(threads.spawn_on(index, "connection", async move {
-                            match secure(tls.as_deref(), stream, peer).await {
-                                Some(stream) => {
-                                    connection::serve(broker, stream, peer, name, stop).await;
-                                }
-                                None => broker.metrics.handshakes_failed.inc(),
-                            }
-                            drop(slot);
-                        }));
+                let settings = broker.settings();
+                let Some(slot) = open.enter(
+                    peer.ip(),
+                    settings.max_connections,
+                    settings.max_connections_per_ip,
+                ) else {
+                    broker.metrics.connections_refused.inc();
+                    tracing::warn!(%peer, "connection refused: max.connections or max.connections.per.ip is reached");
+                    continue;
+                };
+                let (broker, name, stop) = (Arc::clone(&broker), Arc::clone(&name), stop.clone());
+                let index = threads.next_index();
+                let tls = self.tls.clone();
+                drop(threads.spawn_on(index, "connection", async move {
+                    match secure(tls.as_deref(), stream, peer).await {
+                        Some(stream) => {
+                            connection::serve(broker, stream, peer, name, stop).await;
+                        }
+                        None => broker.metrics.handshakes_failed.inc(),
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
-                        clock::sleep(ACCEPT_RETRY).await;
-                    }
-                }
+                    drop(slot);
+                }));
             }
         }));
     }

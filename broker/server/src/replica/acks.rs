@@ -2,12 +2,12 @@
 //! parked on the other one.
 
 use super::fetcher::Fetcher;
-use super::{address_of, lock};
+use super::lock;
 use crate::broker::Broker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_client::{ClientError, Connection, ConnectionOptions};
+use tidemark_client::{ClientError, Connection};
 use tidemark_env::clock;
 use tidemark_model::TopicPartition;
 use tidemark_replication::DurableReport;
@@ -56,16 +56,8 @@ async fn send(
     let open = match connection {
         Some(open) if !open.is_closed() => open,
         _ => {
-            let address = address_of(broker, fetcher.leader).ok_or_else(|| {
-                ClientError::Invalid(format!("no address of broker {}", fetcher.leader))
-            })?;
-            let options = ConnectionOptions {
-                client_id: format!("broker-{}-acks", broker.id),
-                connect_timeout: timeout,
-                tls: broker.node.tls.to_brokers(),
-                ..ConnectionOptions::default()
-            };
-            connection.insert(Connection::connect(&address, &options).await?)
+            let opened = fetcher.connect(broker, "acks").await?;
+            connection.insert(opened)
         }
     };
     let answer = open.send_at(request, VERSION, timeout).await?;

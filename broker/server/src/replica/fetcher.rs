@@ -159,6 +159,23 @@ impl Fetcher {
         Duration::from_millis(u64::try_from(ms).unwrap_or(0))
     }
 
+    /// A connection to the leader, whose client id ends with what it is for.
+    pub(super) async fn connect(
+        &self,
+        broker: &Broker,
+        purpose: &str,
+    ) -> Result<Connection, ClientError> {
+        let address = address_of(broker, self.leader)
+            .ok_or_else(|| ClientError::Invalid(format!("no address of broker {}", self.leader)))?;
+        let options = ConnectionOptions {
+            client_id: format!("broker-{}-{purpose}", self.me.broker_id),
+            connect_timeout: self.timeout(broker),
+            tls: broker.node.tls.to_brokers(),
+            ..ConnectionOptions::default()
+        };
+        Connection::connect(&address, &options).await
+    }
+
     fn limits(&self, broker: &Broker) -> Limits {
         let settings = broker.settings();
         Limits {
@@ -200,15 +217,7 @@ impl Fetcher {
     /// Fetches over one connection until it fails or nothing is left to follow.
     async fn follow(&self, broker: &Arc<Broker>, pause: &mut Duration) -> Result<(), ClientError> {
         let timeout = self.timeout(broker);
-        let address = address_of(broker, self.leader)
-            .ok_or_else(|| ClientError::Invalid(format!("no address of broker {}", self.leader)))?;
-        let options = ConnectionOptions {
-            client_id: format!("broker-{}-fetcher", self.me.broker_id),
-            connect_timeout: timeout,
-            tls: broker.node.tls.to_brokers(),
-            ..ConnectionOptions::default()
-        };
-        let connection = Connection::connect(&address, &options).await?;
+        let connection = self.connect(broker, "fetcher").await?;
         let version = connection.version_of::<FetchRequest>(i16::MAX)?;
         let mut session = Session::default();
         let mut paused: BTreeMap<Slot, Paused> = BTreeMap::new();

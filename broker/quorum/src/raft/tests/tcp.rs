@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tidemark_env::clock;
 use tidemark_env::disk::FileDisk;
-use tidemark_env::task::spawn;
 
 use super::super::*;
 use super::cluster::{CLUSTER, is_set, put};
@@ -43,28 +42,33 @@ fn three_voters_over_tcp_on_real_disks() {
             let quorum = Quorum::start(disk.clone(), Arc::new(TcpDial), config, handler)
                 .await
                 .unwrap();
-            let listening = spawn("listen", quorum.clone().listen(listener));
-            quorums.push((quorum, listening));
+            let serving = quorum.clone();
+            quorum.until_closed(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.expect("a connection");
+                    serving.serve(stream);
+                }
+            });
+            quorums.push(quorum);
         }
         let deadline = clock::monotonic() + Duration::from_secs(30);
         let mut name = 0;
         // Whoever leads takes it.
         while name < 20 {
             assert!(clock::monotonic() < deadline, "no controller in time");
-            for (quorum, _) in &quorums {
+            for quorum in &quorums {
                 if put(quorum, &format!("k{name}")).await.is_ok() {
                     name += 1;
                 }
             }
             clock::sleep(Duration::from_millis(5)).await;
         }
-        for (quorum, _) in &quorums {
+        for quorum in &quorums {
             let mut folds = quorum.watch();
             let all = folds.wait_for(|fold| is_set(&fold.image, "k19"));
             drop(clock::timeout(Duration::from_secs(10), all).await.unwrap());
         }
-        for (quorum, listening) in quorums {
-            listening.abort();
+        for quorum in quorums {
             quorum.close().await;
         }
     });
