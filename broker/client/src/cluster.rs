@@ -123,6 +123,25 @@ pub struct ClusterInfo {
     pub topic_errors: BTreeMap<String, ErrorCode>,
 }
 
+impl TopicInfo {
+    /// Takes leaders of a later epoch from an earlier answer (KIP-320): a deposed leader that was
+    /// not told yet names itself, and would say of what was written since that it is out of range.
+    fn keep_newer(&mut self, known: &TopicInfo) {
+        // Without ids, an earlier epoch may be that of a new topic of the same name.
+        if self.id != known.id || self.id == Uuid::ZERO {
+            return;
+        }
+        for (index, partition) in &mut self.partitions {
+            match known.partitions.get(index) {
+                Some(known) if known.leader_epoch > partition.leader_epoch => {
+                    partition.clone_from(known);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 impl ClusterInfo {
     fn new(response: MetadataResponse) -> Self {
         let mut info = Self {
@@ -337,15 +356,21 @@ impl Cluster {
                 Err(error) => return Err(error),
             };
             ClientError::check(response.error_code, None, || "metadata".to_owned())?;
-            let fresh = ClusterInfo::new(response);
-            self.remember(&fresh);
+            let mut fresh = ClusterInfo::new(response);
+            self.remember(&mut fresh);
             return Ok(fresh);
         }
     }
 
-    fn remember(&self, fresh: &ClusterInfo) {
+    /// Remembers an answer, after putting right what a broker that is cut off does not know yet.
+    fn remember(&self, fresh: &mut ClusterInfo) {
         let mut info = lock(&self.0.info);
         let known = Arc::make_mut(&mut info);
+        for (name, topic) in &mut fresh.topics {
+            if let Some(known) = known.topics.get(name) {
+                topic.keep_newer(known);
+            }
+        }
         known.cluster_id.clone_from(&fresh.cluster_id);
         known.controller = fresh.controller;
         known.brokers.clone_from(&fresh.brokers);
@@ -609,5 +634,35 @@ mod tests {
         assert!(parse_bootstrap(" , ").is_err());
         assert!(parse_bootstrap("a:port").is_err());
         assert!(parse_bootstrap("a:99999").is_err());
+    }
+
+    #[test]
+    fn a_deposed_leader_that_was_not_told_does_not_lead_again() {
+        let topic = |id, leader, leader_epoch| TopicInfo {
+            name: "t".to_owned(),
+            id: Uuid([id; 16]),
+            internal: false,
+            partitions: BTreeMap::from([(
+                0,
+                PartitionInfo {
+                    partition: 0,
+                    leader: Some(leader),
+                    leader_epoch,
+                    replicas: vec![1, 2],
+                    isr: vec![leader],
+                    offline: Vec::new(),
+                },
+            )]),
+        };
+        let after = |known: TopicInfo, mut fresh: TopicInfo| {
+            fresh.keep_newer(&known);
+            fresh.partitions[&0].leader
+        };
+        assert_eq!(after(topic(1, 2, 5), topic(1, 1, 4)), Some(2));
+        assert_eq!(after(topic(1, 2, 5), topic(1, 1, 5)), Some(1));
+        assert_eq!(after(topic(1, 2, 5), topic(1, 1, 6)), Some(1));
+        // Another topic of this name, or one whose id is not told.
+        assert_eq!(after(topic(1, 2, 5), topic(2, 1, 0)), Some(1));
+        assert_eq!(after(topic(0, 2, 5), topic(0, 1, 0)), Some(1));
     }
 }
