@@ -258,8 +258,6 @@ pub async fn start_with(
     tls.start_reloading(Arc::clone(&metrics), stopped.clone());
     inbox.open(&node);
     node.start(stopped.clone());
-    let epoch = register(&node, &config, &dirs, &identities, &settings, &listeners).await?;
-    let life = Life::start(&node, epoch, failed.clone(), stopped.clone());
     let (watched, failing_log) = (Arc::clone(&node.metadata), failed.clone());
     let mut watching = stopped.clone();
     drop(task::spawn("metadata-failure", async move {
@@ -270,6 +268,9 @@ pub async fn start_with(
             _ = watching.wait_for(|stop| *stop) => {}
         }
     }));
+    let registering = register(&node, &config, &dirs, &identities, &settings, &listeners);
+    let epoch = unless_failed(&failing, registering).await??;
+    let life = Life::start(&node, epoch, failed.clone(), stopped.clone());
     let image = node.metadata.image();
     // The metadata may hold settings that the file does not.
     let partitions = Arc::new(Registry::new(RegistryArgs {
@@ -313,14 +314,7 @@ pub async fn start_with(
             .try_for_each(|dir| write_epoch(&*disk, dir, epoch))
     })
     .await??;
-    let mut over = failing.clone();
-    let over = over.wait_for(Option::is_some);
-    tokio::select! {
-        () = life.lead(&broker) => {}
-        Ok(reason) = over => {
-            return Err(StartError::Refused(reason.clone().unwrap_or_default()));
-        }
-    }
+    unless_failed(&failing, life.lead(&broker)).await?;
     let unfenced = node.metadata.image().index();
     partitions.applied(unfenced).await;
     groups::start_timers(&broker, stopped.clone());
@@ -357,6 +351,20 @@ pub async fn start_with(
     })
 }
 
+/// What `work` gives, unless a disk or the metadata log fails first: nobody would ever answer it.
+async fn unless_failed<T>(
+    failing: &watch::Receiver<Option<String>>,
+    work: impl Future<Output = T>,
+) -> Result<T, StartError> {
+    let mut failing = failing.clone();
+    tokio::select! {
+        done = work => Ok(done),
+        Ok(reason) = failing.wait_for(Option::is_some) => {
+            Err(StartError::Refused(reason.clone().unwrap_or_default()))
+        }
+    }
+}
+
 /// The first data directory that is marked as failed, and why.
 fn marked<'a>(disk: &dyn Disk, dirs: &'a [PathBuf]) -> Option<(&'a PathBuf, String)> {
     dirs.iter()
@@ -391,7 +399,8 @@ async fn register(
             name: listener.name.clone(),
             host: host.to_string(),
             port: port.parse().unwrap_or(0),
-            security_protocol: 0,
+            // Kafka's numbers: PLAINTEXT is 0, SSL is 1.
+            security_protocol: i16::from(settings.tls.contains_key(&listener.name)),
         }
     };
     let (disk, own) = (Arc::clone(&config.disk), identities.to_vec());

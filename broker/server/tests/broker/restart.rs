@@ -6,6 +6,7 @@ use crate::groups::{commit, committed};
 use crate::kit::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, FileDisk, MemDisk, OpenMode};
 use tidemark_server::{RunningServer, StartError};
 use tidemark_wire::messages::*;
@@ -298,6 +299,36 @@ async fn a_disk_that_fails_ends_the_service_and_marks_its_directory() {
     assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
     drop(server);
     a_marked_directory_is_not_served(disk).await;
+}
+
+#[tokio::test]
+async fn a_broker_whose_metadata_log_fails_while_it_starts_does_not_wait_for_ever() {
+    let disk = MemDisk::new();
+    let data = PathBuf::from("/data");
+    let disk: Arc<MemDisk> = Arc::new(disk);
+    try_start(disk.clone(), &data, &[])
+        .await
+        .unwrap()
+        .shutdown()
+        .await;
+    let mut refused = 0;
+    for after in 0..8 {
+        disk.inject(Fault {
+            op: FaultOp::Write,
+            path_contains: ".raft".into(),
+            after,
+            times: 1,
+            error: FaultError::Enospc,
+        });
+        let starting = try_start(disk.clone(), &data, &[]);
+        let started = tidemark_env::clock::timeout(Duration::from_secs(20), starting).await;
+        match started.expect("a start ends, one way or the other") {
+            Ok(server) => server.shutdown().await,
+            Err(_) => refused += 1,
+        }
+        disk.clear_faults();
+    }
+    assert!(refused > 0, "the fault was not met");
 }
 
 async fn a_marked_directory_is_not_served(disk: MemDisk) {
