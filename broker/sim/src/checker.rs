@@ -64,6 +64,10 @@ pub enum Event {
     },
     /// A group was told that it will go on from an offset.
     Committed {
+        /// Who had asked ([`Event::Asks`]) before the commit was sent.
+        by: u32,
+        /// The coordinator that said so.
+        coordinator: i32,
         /// The group.
         group: String,
         /// Where.
@@ -71,7 +75,7 @@ pub enum Event {
         /// The next offset to be read.
         next: i64,
     },
-    /// Somebody begins to ask where a group goes on from.
+    /// Somebody begins to ask where a group goes on from, or to have it told.
     Asks {
         /// Who, one question at a time.
         by: u32,
@@ -80,6 +84,9 @@ pub enum Event {
     GoesOn {
         /// Who had asked.
         by: u32,
+        /// The coordinator that answered; `None` at the end, when there is no other than the right
+        /// one.
+        coordinator: Option<i32>,
         /// The group.
         group: String,
         /// Where.
@@ -122,6 +129,26 @@ struct Write {
     after: Option<i64>,
 }
 
+/// The highest offset that each group was told to go on from.
+type Highest = BTreeMap<(String, Place), i64>;
+
+/// A coordinator that was deposed and was not told yet, as nobody reaches it who would, answers
+/// from what it had: only what it knows for sure is held against it. Nobody becomes a member
+/// there, so no member goes on from less.
+#[derive(Debug, Clone, Default)]
+struct Commits {
+    all: Highest,
+    /// What each coordinator knows: whoever has taken a commit was the right one then, and knows
+    /// what was committed anywhere before that was sent.
+    known: BTreeMap<i32, Highest>,
+}
+
+fn raise(highest: &mut Highest, group: &str, at: &Place, next: i64) {
+    let key = (group.to_owned(), at.clone());
+    let highest = highest.entry(key).or_insert(next);
+    *highest = next.max(*highest);
+}
+
 #[derive(Default)]
 struct Checker {
     writes: BTreeMap<u64, Write>,
@@ -136,10 +163,9 @@ struct Checker {
     /// Pairs of offsets that readers got one after the other.
     steps: BTreeSet<(Place, i64, i64)>,
     groups: BTreeMap<String, BTreeSet<(Place, i64)>>,
-    /// The highest offset that a group was told to go on from.
-    commits: BTreeMap<(String, Place), i64>,
+    commits: Commits,
     /// The same at the moment when somebody asked.
-    asked: BTreeMap<u32, BTreeMap<(String, Place), i64>>,
+    asked: BTreeMap<u32, Commits>,
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
     anomalies: Vec<Anomaly>,
 }
@@ -206,21 +232,36 @@ impl Checker {
                     read.insert((from.clone(), *offset));
                 }
             }
-            Event::Committed { group, at, next } => {
-                let key = (group.clone(), at.clone());
-                let highest = self.commits.entry(key).or_insert(*next);
-                *highest = *next.max(highest);
+            Event::Committed {
+                by,
+                coordinator,
+                group,
+                at,
+                next,
+            } => {
+                raise(&mut self.commits.all, group, at, *next);
+                let known = self.commits.known.entry(*coordinator).or_default();
+                raise(known, group, at, *next);
+                let before = self.asked.get(by).map(|asked| &asked.all);
+                for ((group, at), next) in before.into_iter().flatten() {
+                    raise(known, group, at, *next);
+                }
             }
             Event::Asks { by } => {
                 self.asked.insert(*by, self.commits.clone());
             }
             Event::GoesOn {
                 by,
+                coordinator,
                 group,
                 at,
                 next,
             } => {
-                let known = self.asked.get(by);
+                let asked = self.asked.get(by);
+                let known = asked.and_then(|asked| match coordinator {
+                    Some(coordinator) => asked.known.get(coordinator),
+                    None => Some(&asked.all),
+                });
                 let committed = known.and_then(|known| known.get(&(group.clone(), at.clone())));
                 let committed = committed.copied();
                 if committed > *next {

@@ -6,10 +6,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tidemark_env::{clock, task};
+use tidemark_env::{clock, sim, task};
 use tidemark_sim::history::{self, Options};
 use tidemark_sim::{cluster, seeds, told};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::prelude::*;
 
 /// Runs seeded histories with faults and checks what is promised.
@@ -71,6 +73,18 @@ struct Cluster {
     log: Option<String>,
 }
 
+/// In front of a line of a log: which host, and simulated seconds.
+struct Place;
+
+impl FormatTime for Place {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        match sim::place() {
+            Some((host, since)) => write!(w, "{:9.3} {host:<9}", since.as_secs_f64()),
+            None => write!(w, "{:9} {:<9}", "", "-"),
+        }
+    }
+}
+
 /// Real seconds that a seed may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -121,7 +135,7 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
     let printing = args.log.as_ref().map(|filter| {
         tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
-            .without_time()
+            .with_timer(Place)
             .with_ansi(false)
             .with_filter(EnvFilter::new(filter))
     });

@@ -92,6 +92,13 @@ pub struct World {
     trace: Mutex<Trace>,
 }
 
+/// Where and when the caller is, for logs: the name of its simulated host, and how long the world
+/// has been.
+pub fn place() -> Option<(String, Duration)> {
+    let host = host::current()?;
+    Some((host.name.clone(), host.world.elapsed()))
+}
+
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("World")

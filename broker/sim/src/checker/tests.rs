@@ -169,18 +169,23 @@ fn a_group_reads_everything() {
 
 #[test]
 fn what_a_group_committed_stays_committed() {
-    let committed = |next| Event::Committed {
-        group: "g".to_owned(),
-        at: at(),
-        next,
-    };
-    let asks = Event::Asks { by: 1 };
-    let goes_on = |next| Event::GoesOn {
+    let committed_by = |coordinator, next| Event::Committed {
         by: 1,
+        coordinator,
         group: "g".to_owned(),
         at: at(),
         next,
     };
+    let committed = |next| committed_by(0, next);
+    let asks = Event::Asks { by: 1 };
+    let told_by = |coordinator, next| Event::GoesOn {
+        by: 1,
+        coordinator,
+        group: "g".to_owned(),
+        at: at(),
+        next,
+    };
+    let goes_on = |next| told_by(None, next);
     let with = |first: &[Event], next| {
         let mut history = first.to_vec();
         history.extend([asks.clone(), goes_on(next)]);
@@ -196,4 +201,27 @@ fn what_a_group_committed_stays_committed() {
     // The answer may be older than what was committed meanwhile.
     let meanwhile = [committed(5), asks.clone(), committed(7), goes_on(Some(5))];
     assert_eq!(rules(&meanwhile), [""; 0]);
+
+    // A coordinator that was deposed answers from what it had, and never from less...
+    let deposed = |next| {
+        let (first, then) = (committed_by(0, 5), committed_by(1, 7));
+        rules(&[first, then, asks.clone(), told_by(Some(0), next)])
+    };
+    assert_eq!(deposed(Some(5)), [""; 0]);
+    assert_eq!(deposed(Some(4)), ["lost commit"]);
+    // ...and whoever takes a commit knows all that was committed before that was sent.
+    let again = [
+        committed_by(0, 7),
+        asks.clone(),
+        Event::Committed {
+            by: 1,
+            coordinator: 1,
+            group: "g".to_owned(),
+            at: ("another".to_owned(), 0),
+            next: 1,
+        },
+        asks.clone(),
+        told_by(Some(1), Some(5)),
+    ];
+    assert_eq!(rules(&again), ["lost commit"]);
 }

@@ -1,4 +1,5 @@
-//! What lies on the disks at the end, when every broker was stopped cleanly.
+//! What lies on the disks at the end, when every replica was in sync and every broker was stopped
+//! cleanly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -61,7 +62,7 @@ fn differences(all: &[Records]) -> Vec<String> {
     broken.into_iter().collect()
 }
 
-/// What was found by a reader is on a disk, and no disk has something else in its place.
+/// What was found by a reader is on the disk of every replica.
 fn missing(all: &[Records], history: &[Event]) -> Vec<String> {
     let mut broken = Vec::new();
     for event in history {
@@ -75,8 +76,12 @@ fn missing(all: &[Records], history: &[Event]) -> Vec<String> {
             .collect();
         for (offset, value) in records {
             let held: Vec<_> = logs.iter().filter_map(|(_, log)| log.get(offset)).collect();
-            if held.is_empty() {
-                broken.push(format!("offset {offset} of {name} is on no disk"));
+            if held.is_empty() || held.len() < logs.len() {
+                broken.push(format!(
+                    "offset {offset} of {name} is on the disks of {} of {} replicas",
+                    held.len(),
+                    logs.len()
+                ));
             } else if held.iter().any(|held| held.value != *value) {
                 broken.push(format!(
                     "offset {offset} of {name} is {value} for readers, and on disks {held:?}"

@@ -19,14 +19,14 @@ use tidemark_env::task::Task;
 use tokio::sync::watch;
 
 use super::machine::Machine;
-use super::{Record, raw};
+use super::{Record, in_sync, raw};
 use crate::checker::{Event, Place};
 
 pub(super) const TOPIC: &str = "orders";
 pub(super) const PARTITIONS: i32 = 3;
 const GROUP: &str = "shippers";
 /// Between two tries of a client.
-const PAUSE: Duration = Duration::from_millis(300);
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
 /// Every broker knows of every topic within this time of everything being mended.
 const LEARN: Duration = Duration::from_secs(30);
 /// How long a poll waits.
@@ -54,6 +54,7 @@ pub(super) struct Load {
     over: watch::Sender<bool>,
     writers: Mutex<Vec<Task<()>>>,
     readers: Mutex<Vec<Task<()>>>,
+    brokers: i32,
     at_the_end: Arc<Host>,
 }
 
@@ -101,7 +102,9 @@ pub(super) fn start(
         readers.push(host(1 + by as usize).spawn("reader", reading));
     }
     for by in 0..2 {
-        readers.push(host(by).spawn("member", read_in_group(shared.clone(), chance())));
+        let asks = u32::try_from(by).unwrap_or(0) + 1;
+        let reading = read_in_group(shared.clone(), asks, chance());
+        readers.push(host(by).spawn("member", reading));
     }
     readers.push(host(1).spawn("offsets", watch_offsets(shared.clone())));
     Load {
@@ -110,6 +113,7 @@ pub(super) fn start(
         over,
         writers: Mutex::new(writers),
         readers: Mutex::new(readers),
+        brokers: i32::try_from(machines.len()).unwrap_or(0),
         at_the_end: Arc::clone(host(0)),
     }
 }
@@ -129,7 +133,8 @@ impl Load {
         what.clone_into(&mut lock(&self.shared.waits_for));
     }
 
-    /// Writes nothing more, and reads all that is there, until everybody has.
+    /// Writes nothing more, and reads all that is there, until everybody has and every replica is
+    /// in sync.
     pub(super) async fn end(&self) {
         self.stop.send_replace(true);
         self.wait_for("writers");
@@ -147,6 +152,9 @@ impl Load {
             }
         }
         self.ended(found.map(drop));
+        self.wait_for("replicas to be in sync");
+        let in_sync = in_sync::wait(self.shared.clone(), self.brokers);
+        self.ended(self.at_the_end.spawn("in sync", in_sync).await);
         self.over.send_replace(true);
         self.wait_for("readers");
         let readers = std::mem::take(&mut *lock(&self.readers));
@@ -356,7 +364,7 @@ async fn read(shared: Shared, by: u32, mut random: Random) {
 }
 
 /// Reads as a member of a group, which commits what it has read.
-async fn read_in_group(shared: Shared, mut random: Random) {
+async fn read_in_group(shared: Shared, by: u32, mut random: Random) {
     shared.ready().await;
     while !shared.over() {
         let cluster = shared.cluster().await;
@@ -369,7 +377,7 @@ async fn read_in_group(shared: Shared, mut random: Random) {
             }),
             ..consumer_config()
         };
-        let mut consumer = Consumer::new(cluster, config);
+        let mut consumer = Consumer::new(cluster.clone(), config);
         if let Err(error) = consumer.subscribe(vec![TOPIC.to_owned()]) {
             return shared.record.broken(error.to_string());
         }
@@ -394,14 +402,18 @@ async fn read_in_group(shared: Shared, mut random: Random) {
             }
             if random.one_in(3) {
                 let progress = consumer.progress();
+                shared.record.event(Event::Asks { by });
                 match consumer.commit().await {
                     Ok(()) => {
                         shared.record.saw("commit");
+                        let coordinator = coordinator(&cluster).await;
                         for (partition, progress) in progress {
                             let Some(next) = progress.position else {
                                 continue;
                             };
                             shared.record.event(Event::Committed {
+                                by,
+                                coordinator,
                                 group: GROUP.to_owned(),
                                 at: place(partition.partition),
                                 next,
@@ -416,15 +428,26 @@ async fn read_in_group(shared: Shared, mut random: Random) {
     }
 }
 
+/// The coordinator of the last answer.
+async fn coordinator(cluster: &Cluster) -> i32 {
+    cluster.group_coordinator(GROUP).await.unwrap_or(-1)
+}
+
 /// Looks where the group goes on; says whether there was an answer.
-async fn offsets(shared: &Shared, cluster: &Cluster, by: u32) -> bool {
+async fn offsets(shared: &Shared, cluster: &Cluster, is_last: bool) -> bool {
+    let by = 0;
     shared.record.event(Event::Asks { by });
     match cluster.group_offsets(GROUP).await {
         Ok(offsets) => {
+            let coordinator = match is_last {
+                true => None,
+                false => Some(coordinator(cluster).await),
+            };
             for partition in 0..PARTITIONS {
                 let committed = offsets.get(&TopicPartition::new(TOPIC, partition));
                 shared.record.event(Event::GoesOn {
                     by,
+                    coordinator,
                     group: GROUP.to_owned(),
                     at: place(partition),
                     next: committed.map(|committed| committed.offset),
@@ -445,7 +468,7 @@ async fn watch_offsets(shared: Shared) {
     let mut cluster = shared.cluster().await;
     loop {
         let over = shared.over();
-        let answered = offsets(&shared, &cluster, 0).await;
+        let answered = offsets(&shared, &cluster, over).await;
         if over && answered {
             return;
         }

@@ -43,8 +43,11 @@ struct State {
     start_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
-    /// The disk has no room: one that ends or does not start for it is right.
+    /// The disk has no room.
     full: bool,
+    /// It had none at some time since the process began: one that ends or does not start for it
+    /// is right.
+    was_full: bool,
     seeds: u64,
 }
 
@@ -98,6 +101,7 @@ impl Machine {
                 start_at: None,
                 failing: false,
                 full: false,
+                was_full: false,
                 seeds: index as u64,
             }),
         };
@@ -176,6 +180,7 @@ impl Machine {
         state.stop = stop;
         state.stopping = false;
         state.start_at = None;
+        state.was_full = state.full;
     }
 
     /// Asks it to stop, as its service manager would; it is started again afterwards.
@@ -209,7 +214,9 @@ impl Machine {
         let used = disk.space(Path::new(DATA));
         let used = used.map_or(0, |space| space.total_bytes - space.free_bytes);
         disk.set_capacity(room.map(|room| used + room));
-        self.lock().full = room.is_some();
+        let mut state = self.lock();
+        state.full = room.is_some();
+        state.was_full |= state.full;
     }
 
     /// Notices that it ended, and starts it when that is due.
@@ -243,7 +250,7 @@ impl Machine {
 
     fn ended(&self, why: &str) {
         let state = self.lock();
-        let full = state.full && why.contains("os error 28");
+        let full = state.was_full && why.contains("os error 28");
         if state.failing || full {
             self.record.saw("broker ended for its disk");
         } else {

@@ -5,6 +5,7 @@
 
 mod disks;
 mod faults;
+mod in_sync;
 mod load;
 mod machine;
 mod raw;
@@ -101,6 +102,7 @@ impl Record {
 
     /// Adds to the history.
     pub(crate) fn event(&self, event: Event) {
+        tracing::trace!("{event:?}");
         self.lock().history.push(event);
     }
 
