@@ -1,5 +1,6 @@
 //! Cutting a log as its leader says: records off its end, or all of it.
 
+use super::log_dir::is_full;
 use super::role::generation;
 use super::{Closed, Partition};
 use std::sync::Arc;
@@ -11,18 +12,31 @@ use tidemark_wal::Failure;
 
 /// A log that is to be cut is looked at again after this while its files are being written.
 const SETTLE_RETRY: Duration = Duration::from_millis(5);
+/// And after this while there is no room for them.
+const FULL_RETRY: Duration = Duration::from_millis(200);
 
 impl Partition {
     /// Cuts the log as the replica asked: when all that was appended is in the files, the
     /// write-ahead log hears of it, and then the files change.
     pub(super) async fn cut(self: Arc<Self>, action: Action) {
-        let cut = match self.try_cut(&action).await {
-            Ok(Some(event)) => event,
-            // Closed meanwhile.
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(topic = %self.topic, partition = self.index, %error, "the log cannot be cut as its leader says");
-                Event::LogFailed
+        let cut = loop {
+            match self.try_cut(&action).await {
+                Ok(Some(event)) => break event,
+                // Closed meanwhile.
+                Ok(None) => return,
+                // Nothing has begun: what waits to be written has no room yet.
+                Err(LogError::Io(error)) if is_full(&error) && self.failure().is_none() => {
+                    clock::sleep(FULL_RETRY).await;
+                }
+                Err(error) => {
+                    tracing::error!(topic = %self.topic, partition = self.index, %error, "the log cannot be cut as its leader says");
+                    let (partition, reason) = (Arc::clone(&self), error.to_string());
+                    let failing = task::blocking(move || partition.dir.log_failed(&error));
+                    if failing.await.is_err() {
+                        self.disk_failed(&reason);
+                    }
+                    return;
+                }
             }
         };
         let mut state = self.lock();

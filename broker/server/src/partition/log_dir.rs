@@ -20,7 +20,7 @@ use tidemark_env::clock::Instant;
 use tidemark_env::disk::{Disk, OpenMode, write_file_atomic};
 use tidemark_env::{clock, random, task};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
-use tidemark_log::{CheckpointPart, OpenError, RecoveredDir, sync_parts};
+use tidemark_log::{CheckpointPart, LogError, OpenError, RecoveredDir, sync_parts};
 use tidemark_model::TopicId;
 use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
 use tokio::sync::watch;
@@ -386,6 +386,10 @@ impl LogDir {
         let mut parts = Vec::with_capacity(open.len());
         let mut from = Vec::with_capacity(open.len());
         for partition in open {
+            // One log that is out of use for an error of its files is out until the next start.
+            if let Some(reason) = partition.failure() {
+                return Err(io::Error::other(reason));
+            }
             if let Ok(part) = partition.with_log(|log, _| log.checkpoint_part(cut)) {
                 parts.push(part);
                 from.push(partition);
@@ -468,14 +472,39 @@ impl LogDir {
             dir = %self.path.display(), reason,
             "the data directory's disk failed: nothing more is taken in. Replace the disk"
         );
-        self.wal.fail(reason.to_owned());
-        for partition in lock(&self.logs).open.values() {
-            partition.disk_failed(reason);
-        }
+        self.take_nothing_more(reason);
         let mark = write_file_atomic(&*self.disk, &self.path.join(FAILED_MARK), reason.as_bytes());
         if let Err(error) = mark {
             tracing::error!(dir = %self.path.display(), %error, "the directory cannot be marked as failed");
         }
+        self.end(reason);
+    }
+
+    /// A log's files could not be changed: they are not what the write-ahead log says, until the
+    /// next start has put that right. A disk that was only full is not given up for it.
+    pub(crate) fn log_failed(&self, error: &LogError) {
+        let reason = error.to_string();
+        match error {
+            LogError::Io(error) if is_full(error) => {
+                // Or the thread would give the disk up for what it sees.
+                self.stopping.store(true, Ordering::Release);
+                self.take_nothing_more(&reason);
+                self.end(&reason);
+            }
+            _ => self.fail(&reason),
+        }
+    }
+
+    fn take_nothing_more(&self, reason: &str) {
+        self.wal.fail(reason.to_owned());
+        let open: Vec<_> = lock(&self.logs).open.values().cloned().collect();
+        for partition in open {
+            partition.disk_failed(reason);
+        }
+    }
+
+    /// Whoever runs the broker is told.
+    fn end(&self, reason: &str) {
         self.failed
             .send_replace(Some(format!("{}: {reason}", self.path.display())));
     }
@@ -531,7 +560,7 @@ impl LogDir {
 }
 
 /// Whether the disk or a quota is used up.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
