@@ -34,7 +34,7 @@ pub const STATES: &[&str] = &[
 ];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;
-const LEAST_ACKNOWLEDGED: u64 = 1000;
+const LEAST_ACKNOWLEDGED: u64 = 500;
 /// The share of seeds is looked at from so many on.
 const ENOUGH: u64 = 40;
 

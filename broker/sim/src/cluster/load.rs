@@ -1,6 +1,6 @@
 //! What clients do: they write, read, read in groups, make and delete topics.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl Load {
     }
 
     fn wait_for(&self, what: &str) {
-        what.clone_into(&mut lock(&self.shared.waits_for));
+        self.shared.wait_for(what);
     }
 
     /// Writes nothing more, and reads all that is there, until everybody has and every replica is
@@ -142,25 +142,39 @@ impl Load {
         for writer in writers {
             self.ended(writer.await);
         }
-        self.wait_for("the last reader");
-        let finding = self.at_the_end.spawn("finder", find(self.shared.clone()));
-        let found = finding.await;
-        self.wait_for("the group");
-        if let Ok(found) = &found {
-            while !found.is_subset(&lock(&self.shared.grouped)) {
-                clock::sleep(PAUSE).await;
-            }
-        }
-        self.ended(found.map(drop));
-        self.wait_for("replicas to be in sync");
         let in_sync = in_sync::wait(self.shared.clone(), self.brokers);
         self.ended(self.at_the_end.spawn("in sync", in_sync).await);
+        self.wait_for("the group");
+        let there = self.find().await;
+        let there = there.iter().flat_map(|(partition, records)| {
+            let offsets = records.iter().map(|(offset, _)| *offset);
+            offsets.map(|offset| (*partition, offset))
+        });
+        let there: BTreeSet<(i32, i64)> = there.collect();
+        while !there.is_subset(&lock(&self.shared.grouped)) {
+            clock::sleep(PAUSE).await;
+        }
         self.over.send_replace(true);
         self.wait_for("readers");
         let readers = std::mem::take(&mut *lock(&self.readers));
         for reader in readers {
             self.ended(reader.await);
         }
+        // After the last of them: what nobody knew of may have been committed until then.
+        self.wait_for("the last reader");
+        for (partition, records) in self.find().await {
+            let at = place(partition);
+            self.shared.record.event(Event::Found { at, records });
+        }
+    }
+
+    async fn find(&self) -> Found {
+        let finding = self.at_the_end.spawn("finder", find(self.shared.clone()));
+        let found = finding.await;
+        found.unwrap_or_else(|error| {
+            self.ended(Err(error));
+            Found::default()
+        })
     }
 
     fn ended(&self, result: Result<(), tidemark_env::task::TaskError>) {
@@ -194,6 +208,11 @@ impl Shared {
         while !self.ready.load(Ordering::Relaxed) {
             clock::sleep(PAUSE).await;
         }
+    }
+
+    /// Says what the end of the history waits for.
+    pub(super) fn wait_for(&self, what: &str) {
+        what.clone_into(&mut lock(&self.waits_for));
     }
 
     pub(super) fn stopped(&self) -> bool {
@@ -479,37 +498,33 @@ async fn watch_offsets(shared: Shared) {
     }
 }
 
-/// Reads all that there is at the end.
-async fn find(shared: Shared) -> BTreeSet<(i32, i64)> {
-    let mut found = BTreeSet::new();
+/// Offsets and values by partition.
+type Found = BTreeMap<i32, Vec<(i64, u64)>>;
+
+/// Reads all that there is.
+async fn find(shared: Shared) -> Found {
     loop {
         let cluster = shared.cluster().await;
         let mut consumer = Consumer::new(cluster, consumer_config());
         consumer.assign(from_the_beginning());
-        let mut logs: Vec<Vec<(i64, u64)>> = vec![Vec::new(); PARTITIONS as usize];
+        let mut found: Found = (0..PARTITIONS).map(|index| (index, Vec::new())).collect();
         loop {
             let Ok(records) = consumer.poll(POLL).await else {
                 break;
             };
             for (partition, mut records) in by_partition(&records) {
-                logs[usize::try_from(partition).unwrap_or(0)].append(&mut records);
+                found.entry(partition).or_default().append(&mut records);
             }
             let progress = consumer.progress();
-            let done = progress.len() == logs.len()
+            let done = progress.len() == found.len()
                 && progress.values().all(|progress| {
                     progress.high_watermark.is_some()
                         && progress.position.unwrap_or(0) >= progress.high_watermark.unwrap_or(0)
                 });
-            if !done || !records.is_empty() {
-                continue;
+            if done && records.is_empty() {
+                drop(consumer.close().await);
+                return found;
             }
-            for (partition, records) in (0..).zip(logs) {
-                found.extend(records.iter().map(|(offset, _)| (partition, *offset)));
-                let at = place(partition);
-                shared.record.event(Event::Found { at, records });
-            }
-            drop(consumer.close().await);
-            return found;
         }
         clock::sleep(PAUSE).await;
     }
