@@ -38,6 +38,19 @@ pub fn fence_brokers(
     records
 }
 
+/// Whether a broker may step back that takes no more records, as its disk is full: somebody gains
+/// by it, and all of what several brokers hold has another in sync who is up. What it alone holds
+/// has no leader then, until there is room again.
+pub fn may_step_back(image: &Image, broker_id: BrokerId) -> bool {
+    let is_another = |id: &BrokerId| *id != broker_id && is_active(image, *id);
+    let mut shared = image
+        .partitions_on(broker_id)
+        .filter(|(_, state)| state.replicas.len() > 1)
+        .map(|(_, state)| state.isr.iter().any(is_another))
+        .peekable();
+    shared.peek().is_some() && shared.all(|another| another)
+}
+
 /// Decides that a broker may lead from now on: what waited for it has a leader again.
 pub(super) fn unfence_broker(
     image: &Image,

@@ -32,7 +32,7 @@ pub use configs::{
 };
 pub use elections::{ElectionResults, ElectionType, elect_leaders, rebalance_leaders};
 pub use features::{FeatureUpdate, UpgradeType, update_features};
-pub use fencing::fence_brokers;
+pub use fencing::{fence_brokers, may_step_back};
 pub use leases::{Disruption, DisruptionRefused, begin_disruption, end_disruption, sweep_leases};
 pub use partitions::{MorePartitions, create_partitions};
 pub use reassign::{

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tidemark_model::{BrokerEpoch, BrokerId, Image};
 
 use super::brokers::check_epoch;
-use super::fencing::{begin_shutdown, unfence_broker};
+use super::fencing::{begin_shutdown, may_step_back, unfence_broker};
 use super::{Context, Decision, Refusal, fence_brokers};
 
 /// A broker's heartbeat.
@@ -18,7 +18,8 @@ pub struct Heartbeat {
     pub broker_epoch: BrokerEpoch,
     /// Index of the image that it acts on.
     pub image_index: u64,
-    /// Whether it is not ready to lead, or not any more.
+    /// Whether it is not ready to lead, or takes no more records: then it is fenced as long as
+    /// others can lead in its place.
     pub want_fence: bool,
     /// Whether it would like to stop.
     pub want_shutdown: bool,
@@ -183,8 +184,11 @@ impl Sessions {
                 answer.is_fenced = false;
             }
         } else if beat.want_fence && !beat.want_shutdown {
-            records = fence_brokers(image, context, &[broker.id]);
-            answer.is_fenced = true;
+            // Two that step back at once may have counted on one another.
+            if may_step_back(image, broker.id) {
+                records = fence_brokers(image, context, &[broker.id]);
+                answer.is_fenced = true;
+            }
         } else if broker.shutting_down {
             // At this image at the latest it leads nothing.
             let left_at = *session.shutdown_index.get_or_insert(image.index());

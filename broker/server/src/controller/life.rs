@@ -9,7 +9,7 @@ use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
 use tidemark_model::BrokerEpoch;
 use tidemark_quorum::Metadata;
-use tidemark_quorum::decide::Join;
+use tidemark_quorum::decide::{self, Join};
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::broker_registration_request::{Feature, Listener};
 use tidemark_wire::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
@@ -147,9 +147,18 @@ impl Life {
                 // A controller of tests has no sessions, and fences when it is told to.
                 return std::future::pending().await;
             }
-            let want = *wants.borrow_and_update();
+            let mut want = *wants.borrow_and_update();
             let index = match self.broker.get().and_then(Weak::upgrade) {
-                Some(broker) => broker.applied_index(),
+                Some(broker) => {
+                    // Others have room for what producers send; with room again it leads again.
+                    if want == Want::Lead
+                        && broker.partitions.log_dirs().iter().any(|dir| dir.is_full())
+                        && decide::may_step_back(&broker.image(), node.id)
+                    {
+                        want = Want::Fence;
+                    }
+                    broker.applied_index()
+                }
                 None => node.metadata.image().index(),
             };
             let request = BrokerHeartbeatRequest {

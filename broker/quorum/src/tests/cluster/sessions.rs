@@ -162,6 +162,30 @@ fn one_that_is_fenced_may_stop_at_once_and_may_ask_to_be_fenced() {
 }
 
 #[test]
+fn who_takes_no_records_steps_back_as_long_as_others_can_lead() {
+    let mut cluster = Cluster::of(3);
+    let alone = cluster.topic("alone", &[&[0]]);
+    let step_back = |cluster: &mut Cluster, id| {
+        let fence = Heartbeat {
+            want_fence: true,
+            ..cluster.heartbeat(id)
+        };
+        cluster.send(fence).unwrap().is_fenced
+    };
+    assert!(!step_back(&mut cluster, 0), "nobody would gain by it");
+    let shared = cluster.topic("shared", &[&[0, 1]]);
+    assert!(step_back(&mut cluster, 0));
+    assert_eq!(cluster.brief(shared), (1, vec![1], vec![0]));
+    assert_eq!(cluster.brief(alone).0, -1);
+    // Two that are full count on one another.
+    assert!(!step_back(&mut cluster, 1));
+    assert_eq!(cluster.brief(shared).0, 1);
+    // There is room again.
+    assert!(!cluster.beat(0).is_fenced);
+    assert_eq!(cluster.brief(alone).0, 0);
+}
+
+#[test]
 fn heartbeats_of_old_epochs_are_refused() {
     let mut cluster = Cluster::of(1);
     let old = cluster.heartbeat(0);
