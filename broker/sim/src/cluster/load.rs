@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemark_client::admin::{NewTopic, OffsetSpec};
+use tidemark_client::admin::OffsetSpec;
 use tidemark_client::consumer::{
     Consumer, ConsumerConfig, ConsumerRecord, GroupConfig, OffsetReset, Start,
 };
 use tidemark_client::producer::{Producer, ProducerConfig, ProducerRecord, Receipt};
-use tidemark_client::{Cluster, ClusterOptions, ConnectionOptions, TopicPartition, Topics};
+use tidemark_client::{Cluster, ClusterOptions, ConnectionOptions, TopicPartition};
 use tidemark_env::clock;
 use tidemark_env::random::Random;
 use tidemark_env::sim::Host;
@@ -19,7 +19,7 @@ use tidemark_env::task::Task;
 use tokio::sync::watch;
 
 use super::machine::Machine;
-use super::{Record, in_sync, raw};
+use super::{Record, admin, in_sync, raw};
 use crate::checker::{Event, Place};
 
 pub(super) const TOPIC: &str = "orders";
@@ -27,8 +27,6 @@ pub(super) const PARTITIONS: i32 = 3;
 const GROUP: &str = "shippers";
 /// Between two tries of a client.
 pub(super) const PAUSE: Duration = Duration::from_millis(300);
-/// Every broker knows of every topic within this time of everything being mended.
-const LEARN: Duration = Duration::from_secs(30);
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -36,9 +34,9 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Shared {
     bootstrap: String,
-    replicas: i16,
+    pub(super) replicas: i16,
     pub(super) record: Record,
-    ready: Arc<AtomicBool>,
+    pub(super) ready: Arc<AtomicBool>,
     /// Nothing new is written.
     stop: watch::Receiver<bool>,
     /// Everything was read.
@@ -90,8 +88,12 @@ pub(super) fn start(
     let mut readers = Vec::new();
     let mut chance = || Random::at(random.number());
     let host = |index: usize| &clients[index % clients.len()];
-    let admin = admin(shared.clone(), chance());
+    let admin = admin::topics(shared.clone(), chance());
     writers.push(host(2).spawn("admin", admin));
+    if machines.len() > 1 {
+        let moving = admin::replicas(shared.clone(), machines.len(), chance());
+        writers.push(host(0).spawn("mover", moving));
+    }
     for by in 0..3 {
         let writing = write(shared.clone(), by, chance());
         writers.push(host(by as usize).spawn("writer", writing));
@@ -527,95 +529,5 @@ async fn find(shared: Shared) -> Found {
             }
         }
         clock::sleep(PAUSE).await;
-    }
-}
-
-/// Makes the topic of all others, then makes and deletes topics of its own.
-async fn admin(shared: Shared, mut random: Random) {
-    let mut cluster = shared.cluster().await;
-    let topic = |name: &str, partitions| NewTopic {
-        name: name.to_owned(),
-        partitions: Some(partitions),
-        replicas: Some(shared.replicas),
-        ..NewTopic::default()
-    };
-    while let Err(error) = cluster.create_topic(&topic(TOPIC, PARTITIONS), false).await {
-        shared.failed("create", &error);
-        if error.code() == Some(tidemark_wire::ErrorCode::TopicAlreadyExists) {
-            break;
-        }
-        clock::sleep(PAUSE).await;
-    }
-    shared.ready.store(true, Ordering::Relaxed);
-    // What certainly is there, and what certainly is not.
-    let (mut there, mut gone) = (BTreeSet::new(), BTreeSet::new());
-    let mut count = 0;
-    while !shared.stopped() {
-        clock::sleep(Duration::from_millis(random.below(4000))).await;
-        let one = there.iter().nth(random.index(there.len())).cloned();
-        match (random.below(4), one) {
-            (0, Some(name)) => {
-                there.remove(&name);
-                match cluster.delete_topics(std::slice::from_ref(&name)).await {
-                    Ok(results) if results.iter().all(|(_, result)| result.is_ok()) => {
-                        shared.record.saw("topic deleted");
-                        gone.insert(name);
-                    }
-                    Ok(_) => shared.record.saw("delete refused"),
-                    Err(error) => shared.failed("delete", &error),
-                }
-            }
-            (1, Some(name)) => {
-                let more = i32::try_from(2 + random.below(4)).unwrap_or(2);
-                match cluster.create_partitions(&name, more, false).await {
-                    Ok(()) => shared.record.saw("partitions added"),
-                    Err(error) => shared.failed("add partitions", &error),
-                }
-            }
-            _ => {
-                count += 1;
-                let name = format!("extra-{count}");
-                match cluster.create_topic(&topic(&name, 1), false).await {
-                    Ok(_) => {
-                        shared.record.saw("topic created");
-                        there.insert(name);
-                    }
-                    Err(error) => {
-                        shared.failed("create", &error);
-                        if error.is_unreachable() {
-                            cluster = shared.cluster().await;
-                        }
-                    }
-                }
-            }
-        }
-    }
-    // A broker that was cut off a moment ago knows no better yet.
-    let until = clock::monotonic() + LEARN;
-    loop {
-        let info = match cluster.metadata(Topics::All).await {
-            Ok(info) => info,
-            Err(_) => {
-                cluster = shared.cluster().await;
-                continue;
-            }
-        };
-        let has = |name: &&String| info.topics.contains_key(*name);
-        let lost = there.iter().filter(|name| !has(name));
-        let lost = lost.map(|name| format!("topic {name} was created and is not there"));
-        let left = gone.iter().filter(has);
-        let left = left.map(|name| format!("topic {name} was deleted and is there"));
-        let wrong: Vec<String> = lost.chain(left).collect();
-        if wrong.is_empty() {
-            return;
-        }
-        if clock::monotonic() > until {
-            wrong
-                .into_iter()
-                .for_each(|what| shared.record.broken(what));
-            return;
-        }
-        clock::sleep(PAUSE).await;
-        cluster = shared.cluster().await;
     }
 }

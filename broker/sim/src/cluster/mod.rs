@@ -3,6 +3,7 @@
 //! [`run`] starts brokers, lets clients use them while hosts crash, pause and are cut off, mends
 //! everything, and holds what the clients saw against what was promised ([`crate::checker`]).
 
+mod admin;
 mod disks;
 mod faults;
 mod in_sync;
