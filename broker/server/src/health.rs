@@ -72,10 +72,12 @@ impl BrokerHealth {
         drop(self.failed.set(reason));
     }
 
-    /// The broker is there, and opens its logs.
-    pub(crate) fn started(&self, broker: &Arc<Broker>, life: &Arc<Life>) {
+    /// The broker is there, and opens its logs; without `life` it is a controller alone.
+    pub(crate) fn started(&self, broker: &Arc<Broker>, life: Option<&Arc<Life>>) {
+        if let Some(life) = life {
+            drop(self.life.set(Arc::clone(life)));
+        }
         drop(self.broker.set(Arc::clone(broker)));
-        drop(self.life.set(Arc::clone(life)));
     }
 
     /// Watches the net threads from now on.
@@ -178,6 +180,11 @@ impl Health for BrokerHealth {
             Lifecycle::Stopping => Err("stopping".into()),
             Lifecycle::Running if self.fenced() => {
                 Err("fenced: the controller does not count on this broker".into())
+            }
+            Lifecycle::Running
+                if self.life.get().is_none() && broker.controller.controller_id().is_none() =>
+            {
+                Err("no controller is active as far as this one knows".into())
             }
             // Partitions whose logs are damaged have no leader, and the others are served: /state,
             // /metrics and the metadata tell of them.

@@ -24,6 +24,7 @@ mod maintenance;
 mod metrics;
 mod net;
 mod partition;
+mod register;
 mod replica;
 mod start;
 #[cfg(test)]

@@ -35,33 +35,29 @@ pub(crate) async fn bind(listener: &Listener, tls: &Tls) -> Result<Acceptor, Sta
         .map_err(|source| StartError::Listen { address, source })
 }
 
-/// What clients are told of each listener: `advertised.listeners`, or where it is bound.
-pub(crate) fn advertised(settings: &BrokerSettings, acceptors: &[Acceptor]) -> Vec<Advertised> {
-    let of_listener = |(listener, acceptor): (&Listener, &Acceptor)| {
-        let told = settings
-            .advertised_listeners
-            .iter()
-            .find(|told| told.name == listener.name)
-            .unwrap_or(listener);
-        let host = match told.host.as_str() {
-            "" | "0.0.0.0" | "::" => sockets::host_name(),
-            host => host.to_string(),
-        };
-        let port = if told.port == 0 {
-            acceptor.address.port()
-        } else {
-            told.port
-        };
-        Advertised {
-            name: listener.name.clone(),
-            bound: acceptor.address,
-            advertised: format!("{host}:{port}"),
-        }
-    };
-    settings
-        .listeners
+/// What others are told of a listener: `advertised.listeners`, or where it is bound.
+pub(crate) fn advertised(
+    settings: &BrokerSettings,
+    listener: &Listener,
+    acceptor: &Acceptor,
+) -> Advertised {
+    let told = settings
+        .advertised_listeners
         .iter()
-        .zip(acceptors)
-        .map(of_listener)
-        .collect()
+        .find(|told| told.name == listener.name)
+        .unwrap_or(listener);
+    let host = match told.host.as_str() {
+        "" | "0.0.0.0" | "::" => sockets::host_name(),
+        host => host.to_string(),
+    };
+    let port = if told.port == 0 {
+        acceptor.address.port()
+    } else {
+        told.port
+    };
+    Advertised {
+        name: listener.name.clone(),
+        bound: acceptor.address,
+        advertised: format!("{host}:{port}"),
+    }
 }

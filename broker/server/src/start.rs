@@ -1,12 +1,13 @@
 //! Start and stop of a broker.
 
-use crate::broker::{Broker, Lifecycle, new_id};
-use crate::controller::life::{self, Life};
+use crate::broker::{Broker, Lifecycle};
+use crate::controller::life::Life;
 use crate::controller::{Inbox, JoinError, Joined, Node, join};
 use crate::health::BrokerHealth;
 use crate::listeners::{Advertised, advertised, bind};
 use crate::metrics::Metrics;
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
+use crate::register::register;
 use crate::replica::{self, Replicas};
 use crate::tls::Tls;
 use crate::{RegistryError, groups, http, maintenance};
@@ -22,9 +23,8 @@ use tidemark_env::disk::{DirLock, Disk};
 use tidemark_env::runtime::NetThreads;
 use tidemark_env::task::{self, TaskError};
 use tidemark_log::OnCorruption;
-use tidemark_model::{BrokerEpoch, Endpoint};
-use tidemark_quorum::decide::{Join, Registration};
-use tidemark_quorum::{Controller, DirectoryIdentity, IdentityError, read_epoch, write_epoch};
+use tidemark_model::BrokerEpoch;
+use tidemark_quorum::{Controller, IdentityError, write_epoch};
 use tokio::sync::watch;
 
 /// Connections get this long to finish what they are at when the broker stops.
@@ -111,10 +111,14 @@ pub struct RunningServer {
     locks: Vec<DirLock>,
 }
 
+/// The epoch of what is no broker.
+const NOT_REGISTERED: BrokerEpoch = -1;
+
 /// This node's part in the cluster.
 struct Member {
     node: Arc<Node>,
-    life: Arc<Life>,
+    /// Of a broker.
+    life: Option<Arc<Life>>,
 }
 
 impl Drop for Member {
@@ -188,15 +192,20 @@ pub async fn start_with(
     }
     let tls = Arc::new(Tls::load(&settings)?);
     // Ports first: a broker that cannot listen must not register.
-    let mut acceptors = Vec::with_capacity(settings.listeners.len());
+    let (mut acceptors, mut listeners) = (Vec::new(), Vec::new());
     for listener in &settings.listeners {
-        acceptors.push(bind(listener, &tls).await?);
+        let acceptor = bind(listener, &tls).await?;
+        listeners.push(advertised(&settings, listener, &acceptor));
+        acceptors.push(acceptor);
     }
-    let of_quorum = match &settings.quorum.listener {
-        Some(listener) => Some(bind(listener, &tls).await?),
-        None => None,
-    };
-    let listeners = advertised(&settings, &acceptors);
+    let mut of_quorum = None;
+    if let Some(listener) = &settings.quorum.listener {
+        let acceptor = bind(listener, &tls).await?;
+        if !settings.roles.broker {
+            listeners.push(advertised(&settings, listener, &acceptor));
+        }
+        of_quorum = Some(acceptor);
+    }
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let health = Arc::new(BrokerHealth::new(Arc::clone(&metrics), &listeners));
@@ -268,9 +277,15 @@ pub async fn start_with(
             _ = watching.wait_for(|stop| *stop) => {}
         }
     }));
-    let registering = register(&node, &config, &dirs, &identities, &settings, &listeners);
-    let epoch = unless_failed(&failing, registering).await??;
-    let life = Life::start(&node, epoch, failed.clone(), stopped.clone());
+    let life = match settings.roles.broker {
+        true => {
+            let registering = register(&node, &config, &dirs, &identities, &settings, &listeners);
+            let epoch = unless_failed(&failing, registering).await??;
+            Some(Life::start(&node, epoch, failed.clone(), stopped.clone()))
+        }
+        false => None,
+    };
+    let epoch = life.as_ref().map_or(NOT_REGISTERED, |life| life.epoch);
     let image = node.metadata.image();
     // The metadata may hold settings that the file does not.
     let partitions = Arc::new(Registry::new(RegistryArgs {
@@ -300,7 +315,26 @@ pub async fn start_with(
         metrics,
     ));
     node.serve_with(&broker);
-    health.started(&broker, &life);
+    health.started(&broker, life.as_ref());
+    let Some(life) = life else {
+        // What a controller is asked for is decided as a broker decides it, that holds nothing.
+        broker.in_step(image.index());
+        follow(&broker, image, warned, unfollowed);
+        broker.set_lifecycle(Lifecycle::Running);
+        return Ok(RunningServer {
+            broker: Some(broker),
+            threads: None,
+            marked_failed: None,
+            stop,
+            failing,
+            unfollow,
+            listeners,
+            http,
+            abandon: Abandon(Some(partitions)),
+            member: Some(Member { node, life: None }),
+            locks,
+        });
+    };
     let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
     let settings = broker.settings();
     task::blocking(move || opening.open_all(&to_open, &settings)).await??;
@@ -346,7 +380,10 @@ pub async fn start_with(
         listeners,
         http,
         abandon: Abandon(Some(partitions)),
-        member: Some(Member { node, life }),
+        member: Some(Member {
+            node,
+            life: Some(life),
+        }),
         locks,
     })
 }
@@ -379,59 +416,6 @@ pub(crate) fn wal_settings(settings: &BrokerSettings) -> WalSettings {
         max_bytes: unsigned(settings.wal_max_bytes),
         memory_bytes: usize::try_from(settings.wal_memory_bytes).unwrap_or(0),
     }
-}
-
-/// Registers this process, and waits until the metadata here say so.
-async fn register(
-    node: &Arc<Node>,
-    config: &ServerConfig,
-    dirs: &[PathBuf],
-    identities: &[DirectoryIdentity],
-    settings: &BrokerSettings,
-    listeners: &[Advertised],
-) -> Result<BrokerEpoch, StartError> {
-    let endpoint = |listener: &Advertised| {
-        let (host, port) = listener
-            .advertised
-            .rsplit_once(':')
-            .unwrap_or((&listener.advertised, "0"));
-        Endpoint {
-            name: listener.name.clone(),
-            host: host.to_string(),
-            port: port.parse().unwrap_or(0),
-            // Kafka's numbers: PLAINTEXT is 0, SSL is 1.
-            security_protocol: i16::from(settings.tls.contains_key(&listener.name)),
-        }
-    };
-    let (disk, own) = (Arc::clone(&config.disk), identities.to_vec());
-    let dirs = dirs.to_vec();
-    let recorded = task::blocking(move || {
-        let each = dirs.iter().zip(&own);
-        each.map(|(dir, identity)| read_epoch(&*disk, dir, identity))
-            .collect::<Result<Vec<_>, _>>()
-    });
-    let join = Join {
-        registration: Registration {
-            broker_id: settings.node_id,
-            incarnation_id: new_id(),
-            directories: identities.iter().map(|id| id.directory_id).collect(),
-            endpoints: listeners.iter().map(endpoint).collect(),
-            rack: settings.rack.clone(),
-        },
-        cluster_id: identities
-            .first()
-            .map(|id| id.cluster_id)
-            .unwrap_or_default(),
-        recorded: recorded.await??,
-        features: crate::features::supported(),
-    };
-    let epoch = life::register(node, &join)
-        .await
-        .map_err(StartError::Refused)?;
-    node.metadata
-        .reached(u64::try_from(epoch).unwrap_or(0))
-        .await;
-    Ok(epoch)
 }
 
 /// Warns of settings that are set and have no effect yet, of each once.
@@ -532,7 +516,9 @@ impl RunningServer {
 
     /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
     pub async fn shutdown(self) {
-        if let Some(Member { node, life }) = &self.member {
+        if let Some(Member { node, life }) = &self.member
+            && let Some(life) = life
+        {
             life.leave(node).await;
         }
         if let Some(broker) = &self.broker {

@@ -41,7 +41,78 @@ async fn run(settings: ConfigMap) -> RunningServer {
     tidemark_server::start(config).await.expect("it starts")
 }
 
+fn settings_of(own: &[(&str, String)]) -> ConfigMap {
+    own.iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
+}
+
+fn format(own: &ConfigMap, voters: &Voters) {
+    let none = ConfigMap::new();
+    let layers = BrokerLayers {
+        dynamic: &none,
+        dynamic_default: &none,
+        fixed: own,
+    };
+    let resolved = BrokerSettings::resolve(layers).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
+    let mut ids = resolved.node_id as u8;
+    let new_id = || {
+        ids += 10;
+        Uuid([ids; 16])
+    };
+    tidemark_server::format(&disk, &resolved, Some(Uuid([9; 16])), voters, new_id).unwrap();
+}
+
 impl Cluster {
+    /// Node 0 is a controller and no broker; nodes 1 and 2 are brokers without a vote.
+    async fn with_a_controller_alone() -> Cluster {
+        let held = tidemark_env::net::listen("127.0.0.1:0").await.unwrap();
+        let quorum = held.local_addr().unwrap().to_string();
+        drop(held);
+        let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let common = |id: usize| {
+            [
+                ("node.id", id.to_string()),
+                ("controller.listener.names", "CONTROLLER".to_owned()),
+                ("broker.heartbeat.interval.ms", "500".to_owned()),
+                ("broker.session.timeout.ms", "20000".to_owned()),
+                ("http.listen", "127.0.0.1:0".to_owned()),
+                ("log.dirs", dirs[id].path().display().to_string()),
+            ]
+        };
+        let mut settings = Vec::new();
+        for id in 0..3 {
+            let mut own = common(id).to_vec();
+            let voters = match id {
+                0 => {
+                    own.push(("process.roles", "controller".to_owned()));
+                    own.push(("listeners", format!("CONTROLLER://{quorum}")));
+                    Voters::Standalone
+                }
+                _ => {
+                    own.push(("process.roles", "broker".to_owned()));
+                    own.push(("listeners", "PLAINTEXT://127.0.0.1:0".to_owned()));
+                    own.push(("controller.quorum.bootstrap.servers", quorum.clone()));
+                    own.push(("default.replication.factor", "2".to_owned()));
+                    Voters::Others
+                }
+            };
+            let own = settings_of(&own);
+            format(&own, &voters);
+            settings.push(own);
+        }
+        let mut nodes = Vec::new();
+        for own in &settings {
+            nodes.push(Some(run(own.clone()).await));
+        }
+        Cluster {
+            dirs,
+            settings,
+            nodes,
+        }
+    }
+
     async fn start() -> Cluster {
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -71,21 +142,8 @@ impl Cluster {
                 ("default.replication.factor", "2".to_owned()),
                 ("offsets.topic.num.partitions", "1".to_owned()),
             ];
-            let own: ConfigMap = own
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect();
-            let none = ConfigMap::new();
-            let layers = BrokerLayers {
-                dynamic: &none,
-                dynamic_default: &none,
-                fixed: &own,
-            };
-            let resolved = BrokerSettings::resolve(layers).unwrap();
-            let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
-            let cluster_id = Some(Uuid([9; 16]));
-            let no_ids = || panic!("all ids are given");
-            tidemark_server::format(&disk, &resolved, cluster_id, &voters, no_ids).unwrap();
+            let own = settings_of(&own);
+            format(&own, &voters);
             settings.push(own);
         }
         let [a, b, c] = [0, 1, 2].map(|id: usize| run(settings[id].clone()));
@@ -257,5 +315,32 @@ async fn a_killed_broker_is_fenced_at_once_and_a_stopped_one_too() {
     let mut left = vec![controller, others[0]];
     left.sort_unstable();
     cluster.until_up(controller, &left).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_alone_leads_brokers_that_have_no_vote() {
+    let mut cluster = Cluster::with_a_controller_alone().await;
+    cluster.until_up(1, &[1, 2]).await;
+    assert_eq!(cluster.controller(1, &[]).await, 0);
+    let (status, why) = get(cluster.node(0), "/readyz").await;
+    assert!(status.contains(" 200 "), "{status} {why}");
+    for id in [1, 2] {
+        cluster.create(id, &format!("through-{id}")).await;
+    }
+    // It watches the ports of brokers, though it has no listener of their kind.
+    let began = clock::monotonic();
+    cluster.kill(2).await;
+    cluster.until_up(1, &[1]).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    cluster.restart(2).await;
+    cluster.until_up(1, &[1, 2]).await;
+    // Brokers serve on without it, and go on with it.
+    let controller = cluster.nodes[0].take().unwrap();
+    controller.shutdown().await;
+    assert_eq!(cluster.up(1).await, [1, 2]);
+    cluster.restart(0).await;
+    cluster.create(2, "after").await;
     cluster.stop().await;
 }

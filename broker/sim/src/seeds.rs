@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tidemark_env::{clock, task};
 
-use crate::cluster::Report;
+use crate::cluster::{LEAST_ACKNOWLEDGED, Report};
 
 /// What has to be reached in at least one seed of twenty, or the histories are worth too little.
 pub const STATES: &[&str] = &[
@@ -34,7 +34,6 @@ pub const STATES: &[&str] = &[
 ];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;
-const LEAST_ACKNOWLEDGED: u64 = 500;
 /// The share of seeds is looked at from so many on.
 const ENOUGH: u64 = 40;
 

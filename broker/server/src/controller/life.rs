@@ -97,6 +97,8 @@ pub(crate) struct Told {
 
 /// The heartbeats of one registration.
 pub(crate) struct Life {
+    /// The registration's.
+    pub(crate) epoch: BrokerEpoch,
     want: watch::Sender<Want>,
     told: watch::Sender<Told>,
     broker: OnceLock<Weak<Broker>>,
@@ -111,6 +113,7 @@ impl Life {
         stop: watch::Receiver<bool>,
     ) -> Arc<Life> {
         let life = Arc::new(Life {
+            epoch,
             want: watch::Sender::new(Want::Fence),
             told: watch::Sender::new(Told {
                 fenced: true,

@@ -17,6 +17,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Between two tries, where the first was no refusal.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Kafka's number of listeners without TLS.
+const PLAINTEXT: i16 = 0;
+
 /// Those that are watched.
 #[derive(Default)]
 pub(super) struct Peers {
@@ -43,13 +46,16 @@ impl Peers {
             if self.watched.contains_key(&at) || up(broker.id, broker.epoch).is_none() {
                 continue;
             }
+            let tls = node.tls.to_brokers();
             let named = &node.settings.inter_broker_listener;
-            let endpoint = broker
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.name == *named);
+            let mut endpoints = broker.endpoints.iter();
+            let endpoint = match node.settings.roles.broker {
+                true => endpoints.find(|endpoint| endpoint.name == *named),
+                // A controller alone has no listener of that name, nor what it takes to speak TLS
+                // to one.
+                false => endpoints.find(|endpoint| endpoint.security_protocol == PLAINTEXT),
+            };
             if let Some(endpoint) = endpoint {
-                let tls = node.tls.to_brokers();
                 let watching = watch(Arc::downgrade(node), at, address(endpoint), tls);
                 self.watched
                     .insert(at, task::spawn("controller-peer", watching));

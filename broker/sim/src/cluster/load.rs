@@ -126,12 +126,12 @@ impl Load {
         self.shared.ready.load(Ordering::Relaxed)
     }
 
-    /// What [`Load::end`] waits for.
+    /// What the end of the history waits for.
     pub(super) fn waits_for(&self) -> String {
         lock(&self.shared.waits_for).clone()
     }
 
-    fn wait_for(&self, what: &str) {
+    pub(super) fn wait_for(&self, what: &str) {
         self.shared.wait_for(what);
     }
 

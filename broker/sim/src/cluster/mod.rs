@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// A cluster whose faults are mended serves within this time, or it does not heal.
 const HEAL: Duration = Duration::from_secs(120);
 
+/// A history goes on until so many records were acknowledged.
+pub const LEAST_ACKNOWLEDGED: u64 = 1000;
+
 /// What a history is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -94,6 +97,7 @@ struct Inner {
     seen: BTreeMap<String, u64>,
     broken: Vec<String>,
     values: u64,
+    acknowledged: u64,
 }
 
 impl Record {
@@ -104,7 +108,13 @@ impl Record {
     /// Adds to the history.
     pub(crate) fn event(&self, event: Event) {
         tracing::trace!("{event:?}");
-        self.lock().history.push(event);
+        let mut inner = self.lock();
+        inner.acknowledged += u64::from(matches!(event, Event::Acked { .. }));
+        inner.history.push(event);
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.lock().acknowledged
     }
 
     /// Counts.
@@ -187,7 +197,13 @@ async fn history(seed: u64, options: Options) -> Report {
     }
     faults.mend(&machines);
     world.set_weather(Weather::default());
-    let ending = load.end();
+    load.wait_for("acknowledgements");
+    let ending = async {
+        while record.acknowledged() < LEAST_ACKNOWLEDGED {
+            clock::sleep(TICK).await;
+        }
+        load.end().await;
+    };
     tokio::pin!(ending);
     let healed = clock::monotonic() + HEAL;
     loop {
@@ -217,13 +233,11 @@ async fn history(seed: u64, options: Options) -> Report {
     broken.extend(anomalies.iter().map(ToString::to_string));
     let disks: Vec<_> = machines.iter().map(|machine| machine.host.disk()).collect();
     broken.extend(disks::check(&disks, &inner.history));
-    let acknowledged = inner.history.iter();
-    let acknowledged = acknowledged.filter(|event| matches!(event, Event::Acked { .. }));
     Report {
         hash: world.hash(),
         seen: inner.seen,
         faults: faults.count(),
-        acknowledged: acknowledged.count() as u64,
+        acknowledged: inner.acknowledged,
         lasted_ms: u64::try_from(world.elapsed().as_millis()).unwrap_or(u64::MAX),
         broken,
         lines: world.take_lines(),
