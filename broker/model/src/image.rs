@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use tidemark_wire::Uuid;
 
-use crate::ids::{BrokerEpoch, BrokerId, ProducerId, TopicId, TopicPartition};
+use crate::ids::{BrokerEpoch, BrokerId, NO_LEADER, ProducerId, TopicId, TopicPartition};
 use crate::index::PartitionIndex;
 use crate::names::{collision_key, is_internal_topic};
 use crate::partition::Partition;
@@ -238,6 +238,19 @@ impl Image {
     /// The partitions that are not [`Partition::is_settled`]; O(how many there are).
     pub fn unsettled_partitions(&self) -> impl Iterator<Item = (TopicPartition, &Arc<Partition>)> {
         self.states(self.partition_index.unsettled().iter())
+    }
+
+    /// The partitions with a leader of which a broker holds a replica that is not in sync, but
+    /// for those that a reassignment is adding; O(partitions that are not settled).
+    pub fn behind_on(&self, broker: BrokerId) -> impl Iterator<Item = TopicPartition> {
+        let behind = move |state: &Partition| {
+            state.leader != NO_LEADER
+                && state.replicas.contains(&broker)
+                && !state.isr.contains(&broker)
+                && !state.adding.contains(&broker)
+        };
+        let unsettled = self.unsettled_partitions();
+        unsettled.filter_map(move |(at, state)| behind(state).then_some(at))
     }
 
     /// The states of partitions that come topic by topic: each topic is looked up once.

@@ -113,6 +113,7 @@ pub(crate) fn is_controllers(api: ApiKey) -> bool {
             | ApiKey::IncrementalAlterConfigs
             | ApiKey::AlterPartitionReassignments
             | ApiKey::ListPartitionReassignments
+            | ApiKey::DescribeQuorum
             | ApiKey::ElectLeaders
             | ApiKey::UpdateFeatures
             | ApiKey::UnregisterBroker

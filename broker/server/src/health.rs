@@ -113,6 +113,24 @@ impl BrokerHealth {
     }
 }
 
+/// Whoever stops one broker after the other waits for this one to hold what it should: the next
+/// stop could take a partition below its minimum otherwise. A partition without a leader, such as
+/// one whose only log is damaged, gains nothing by waiting: /state and /metrics tell of it.
+fn in_sync(broker: &Broker) -> Result<(), String> {
+    let image = broker.image();
+    let mut behind = image.behind_on(broker.id);
+    let Some(first) = behind.next() else {
+        return Ok(());
+    };
+    let topic = image.topic_by_id(first.topic_id);
+    Err(format!(
+        "catching up: not in sync in {} of its partitions, {}-{} is one",
+        1 + behind.count(),
+        topic.map_or("", |topic| &topic.name),
+        first.partition
+    ))
+}
+
 fn bytes(count: usize) -> u64 {
     count as u64
 }
@@ -186,9 +204,7 @@ impl Health for BrokerHealth {
             {
                 Err("no controller is active as far as this one knows".into())
             }
-            // Partitions whose logs are damaged have no leader, and the others are served: /state,
-            // /metrics and the metadata tell of them.
-            Lifecycle::Running => Ok(()),
+            Lifecycle::Running => in_sync(broker),
         }
     }
 

@@ -323,6 +323,11 @@ async fn a_controller_alone_leads_brokers_that_have_no_vote() {
     let mut cluster = Cluster::with_a_controller_alone().await;
     cluster.until_up(1, &[1, 2]).await;
     assert_eq!(cluster.controller(1, &[]).await, 0);
+    // Only the leader knows how far each has the log.
+    let mut c = Connection::open(cluster.node(1)).await;
+    let quorum = c.ask(&describe(), 2).await;
+    let voters = &quorum.topics[0].partitions[0].current_voters;
+    assert!(voters[0].log_end_offset > 0, "{voters:?}");
     let (status, why) = get(cluster.node(0), "/readyz").await;
     assert!(status.contains(" 200 "), "{status} {why}");
     for id in [1, 2] {

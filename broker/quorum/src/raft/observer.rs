@@ -164,15 +164,18 @@ impl Observer {
             };
             let before = self.fold.applied;
             let error = self.follow(address.clone()).await;
-            tracing::info!(%error, "the metadata quorum is followed at another voter");
+            match failed {
+                0 => tracing::info!(%error, "the metadata quorum is followed at another voter"),
+                // Again and again while there is none.
+                _ => tracing::debug!(%error, "nor can it be at this one"),
+            }
             self.turn = self.turn.wrapping_add(1);
             failed = match self.fold.applied == before {
                 true => failed + 1,
                 false => 0,
             };
-            if failed >= addresses.len() {
+            if failed > 0 && failed % addresses.len() == 0 {
                 clock::sleep(PAUSE).await;
-                failed = 0;
             }
         }
     }

@@ -31,7 +31,7 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What there is, as the index and as the hint on an unknown path.
 const INDEX: &str = "\
 /livez               200 while the broker's threads make progress; restart it when it is not
-/readyz              200 when clients are served, or 503 and why not
+/readyz              200 when clients are served and all replicas are in sync, or 503 and why not
 /state               identity, version, lifecycle and progress as JSON
 /metrics             metrics in Prometheus' text format
 /metrics/partitions  the same for each partition

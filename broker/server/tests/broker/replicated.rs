@@ -223,6 +223,11 @@ async fn a_follower_that_stops_leaves_the_isr_and_comes_back() {
         cluster.state("t").isr.len() == 3
     })
     .await;
+    until("it says so itself", async || {
+        let node = cluster.nodes[follower as usize].as_ref().unwrap();
+        get(node, "/readyz").await.0.contains(" 200 ")
+    })
+    .await;
     cluster.level(follower, leader, "t").await;
 }
 

@@ -177,12 +177,20 @@ fn who_takes_no_records_steps_back_as_long_as_others_can_lead() {
     assert!(step_back(&mut cluster, 0));
     assert_eq!(cluster.brief(shared), (1, vec![1], vec![0]));
     assert_eq!(cluster.brief(alone).0, -1);
+    // It is behind where somebody leads that it could catch up with.
+    let behind = |cluster: &Cluster, id| cluster.image.behind_on(id).collect::<Vec<_>>();
+    assert_eq!(behind(&cluster, 0), [first_of(shared)]);
+    assert_eq!(behind(&cluster, 1), []);
     // Two that are full count on one another.
     assert!(!step_back(&mut cluster, 1));
     assert_eq!(cluster.brief(shared).0, 1);
     // There is room again.
     assert!(!cluster.beat(0).is_fenced);
     assert_eq!(cluster.brief(alone).0, 0);
+    assert_eq!(behind(&cluster, 0), [first_of(shared)], "not in sync yet");
+    let wish = cluster.wish(first_of(shared), &[1, 0]);
+    cluster.ask(1, &wish).unwrap();
+    assert_eq!(behind(&cluster, 0), []);
 }
 
 #[test]
