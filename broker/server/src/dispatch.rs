@@ -92,6 +92,8 @@ apis! {
     PushTelemetry => push_telemetry,
     DescribeTopicPartitions => describe_topic_partitions,
     DurableAck => durable_ack,
+    BeginDisruption => begin_disruption,
+    EndDisruption => end_disruption,
     ElectLeaders => elect_leaders,
     AlterPartitionReassignments => alter_partition_reassignments,
     ListPartitionReassignments => list_partition_reassignments,
@@ -117,6 +119,8 @@ pub(crate) fn is_controllers(api: ApiKey) -> bool {
             | ApiKey::ElectLeaders
             | ApiKey::UpdateFeatures
             | ApiKey::UnregisterBroker
+            | ApiKey::BeginDisruption
+            | ApiKey::EndDisruption
             | ApiKey::AddRaftVoter
             | ApiKey::RemoveRaftVoter
     )

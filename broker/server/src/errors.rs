@@ -49,6 +49,7 @@ errors! {
     AlterPartitionResponse: error_code, topics.partitions.error_code;
     AlterReplicaLogDirsResponse: results.partitions.error_code;
     ApiVersionsResponse: error_code;
+    BeginDisruptionResponse: error_code;
     BrokerHeartbeatResponse: error_code;
     BrokerRegistrationResponse: error_code;
     CreatePartitionsResponse: results.error_code;
@@ -65,6 +66,7 @@ errors! {
     DescribeTopicPartitionsResponse: topics.error_code, topics.partitions.error_code;
     DurableAckResponse: error_code;
     ElectLeadersResponse: error_code, replica_election_results.partition_result.error_code;
+    EndDisruptionResponse: error_code;
     FetchResponse: error_code, responses.partitions.error_code;
     FindCoordinatorResponse: error_code, coordinators.error_code;
     GetTelemetrySubscriptionsResponse: error_code;

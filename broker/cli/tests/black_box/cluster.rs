@@ -121,6 +121,29 @@ fn a_cordoned_broker_gets_nothing_and_the_last_one_cannot_be_drained() {
 }
 
 #[test]
+fn a_broker_is_stopped_by_leave_and_one_that_is_needed_is_not() {
+    let broker = Broker::start();
+    let granted = broker.json(&["cluster", "disrupt", "0", "--for", "30s"]);
+    assert_eq!(granted["granted"], true);
+    assert!(granted["until_ms"].as_i64().unwrap() > 0);
+    let token = granted["token"].as_str().unwrap();
+    // Somebody else has to wait; who has leave may have more time, or give it back.
+    broker
+        .run(&["cluster", "disrupt", "0"])
+        .failed(1, "Somebody else has leave");
+    broker.ok(&["cluster", "disrupt", "0", "--token", token]);
+    broker.ok(&["cluster", "disrupt", "0", "--end", "--token", token]);
+    broker.ok(&["topic", "create", "orders"]);
+    let needed = broker.run(&["cluster", "disrupt", "0"]);
+    assert_eq!(needed.code, 1);
+    let said = "may not be stopped now: orders-0 would";
+    assert!(needed.stdout.contains(said), "{needed:?}");
+    broker
+        .run(&["cluster", "disrupt", "7"])
+        .failed(1, "Broker 7 is not registered");
+}
+
+#[test]
 fn the_quorum_is_described_and_voters_are_asked_for_by_their_directories() {
     let broker = Broker::start();
     let quorum = broker.json(&["cluster", "quorum", "describe"]);

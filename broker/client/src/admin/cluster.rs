@@ -6,11 +6,11 @@ use tidemark_wire::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
 use tidemark_wire::messages::{
-    AddRaftVoterRequest, AlterPartitionReassignmentsRequest, DescribeClusterRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
-    RemoveRaftVoterRequest, UnregisterBrokerRequest, add_raft_voter_request,
-    describe_quorum_request, describe_quorum_response, elect_leaders_request,
-    list_partition_reassignments_request,
+    AddRaftVoterRequest, AlterPartitionReassignmentsRequest, BeginDisruptionRequest,
+    DescribeClusterRequest, DescribeQuorumRequest, ElectLeadersRequest, EndDisruptionRequest,
+    ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
+    add_raft_voter_request, describe_quorum_request, describe_quorum_response,
+    elect_leaders_request, list_partition_reassignments_request,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -60,6 +60,18 @@ pub enum Election {
 
 /// What became of partitions, one by one.
 pub type PartitionResults = Vec<(TopicPartition, Result<(), ClientError>)>;
+
+/// What is said to somebody who wants to stop a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disruption {
+    /// It may be stopped.
+    Granted {
+        /// Until when it should be back, in ms since 1970.
+        until_ms: i64,
+    },
+    /// These would have fewer in sync than acks=all needs: some of them, where there are many.
+    Hindered(Vec<TopicPartition>),
+}
 
 /// One that has the metadata's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -307,6 +319,62 @@ impl Cluster {
         };
         self.alter_configs(&ConfigResource::Broker(broker), &[change], false)
             .await
+    }
+
+    /// Asks for leave to stop a broker for `ttl_ms`: granted while every partition that it holds
+    /// keeps enough in sync without it, and without the others that there is leave to stop. Who
+    /// asks again with the same token gets more time. A request of ours that Kafka does not have.
+    ///
+    /// # Errors
+    /// NOT_ENOUGH_REPLICAS when it has to wait, with what hinders.
+    pub async fn begin_disruption(
+        &self,
+        broker: i32,
+        token: Uuid,
+        ttl_ms: i64,
+    ) -> Result<Disruption, ClientError> {
+        let response = self
+            .ask(Node::Controller, i16::MAX, |_| BeginDisruptionRequest {
+                broker_id: broker,
+                token,
+                ttl_ms,
+                ..BeginDisruptionRequest::default()
+            })
+            .await?;
+        if !response.topics.is_empty() {
+            let partitions = response.topics.into_iter().flat_map(|topic| {
+                let of = move |partition| TopicPartition::new(topic.name.clone(), partition);
+                topic.partitions.into_iter().map(of)
+            });
+            return Ok(Disruption::Hindered(partitions.collect()));
+        }
+        ClientError::check(
+            response.error_code,
+            response.error_message.as_deref(),
+            || format!("leave to stop broker {broker}"),
+        )?;
+        Ok(Disruption::Granted {
+            until_ms: response.until_ms,
+        })
+    }
+
+    /// Ends what [`Self::begin_disruption`] began: the broker is back, or is not to be stopped.
+    ///
+    /// # Errors
+    /// The controller's.
+    pub async fn end_disruption(&self, broker: i32, token: Uuid) -> Result<(), ClientError> {
+        let response = self
+            .ask(Node::Controller, i16::MAX, |_| EndDisruptionRequest {
+                broker_id: broker,
+                token,
+                ..EndDisruptionRequest::default()
+            })
+            .await?;
+        ClientError::check(
+            response.error_code,
+            response.error_message.as_deref(),
+            || format!("giving back the leave to stop broker {broker}"),
+        )
     }
 
     /// Takes a broker that is stopped out of the cluster.

@@ -8,8 +8,8 @@ mod offsets;
 mod topics;
 
 pub use cluster::{
-    Election, OngoingReassignment, PartitionResults, Quorum, QuorumReplica, RegisteredBroker,
-    leads_already,
+    Disruption, Election, OngoingReassignment, PartitionResults, Quorum, QuorumReplica,
+    RegisteredBroker, leads_already,
 };
 pub use configs::{ConfigChange, ConfigEntry, ConfigOp, ConfigResource, ConfigSource};
 pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};

@@ -5,20 +5,17 @@ use crate::context::Context;
 use crate::dispatch::{SERVED, advertised};
 use crate::features;
 use std::sync::Arc;
-use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use tidemark_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use tidemark_wire::{ApiKey, ErrorCode};
 
-/// From here on keys are ours, for brokers among themselves.
-const FIRST_PRIVATE_KEY: i16 = 20_000;
-
-/// The advertised versions of every API that has a handler and is Kafka's.
+/// The advertised versions of every API that has a handler, but for what brokers ask one another.
 pub(crate) fn table() -> Vec<ApiVersion> {
     let mut table: Vec<ApiVersion> = SERVED
         .iter()
-        .filter(|api| (**api as i16) < FIRST_PRIVATE_KEY)
+        .filter(|api| **api != ApiKey::DurableAck)
         .map(|api| {
             let (min_version, max_version) = advertised(*api);
             ApiVersion {

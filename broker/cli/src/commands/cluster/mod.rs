@@ -2,6 +2,7 @@
 
 mod cordon;
 mod describe;
+mod disrupt;
 mod drain;
 mod elect;
 mod force;
@@ -40,6 +41,8 @@ enum Command {
     Cordon(cordon::Args),
     /// Let a broker have new replicas again
     Uncordon(cordon::Args),
+    /// Ask for leave to stop a broker for a while
+    Disrupt(disrupt::Args),
     /// Take a broker that is stopped and empty out of the cluster
     Unregister(unregister::Args),
     /// Show and change who keeps the metadata
@@ -57,6 +60,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         Command::Drain(args) => drain::run(args, context).await,
         Command::Cordon(args) => cordon::run(&args, true, context).await,
         Command::Uncordon(args) => cordon::run(&args, false, context).await,
+        Command::Disrupt(args) => disrupt::run(&args, context).await,
         Command::Unregister(args) => unregister::run(&args, context).await,
         Command::Quorum(command) => quorum::run(command, context).await,
     }
