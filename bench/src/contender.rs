@@ -196,7 +196,7 @@ impl Places {
                  listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
                  controller.listener.names=CONTROLLER\n\
                  controller.quorum.bootstrap.servers={servers}\n\
-                 log.dirs={data}\n{REPLICATED}",
+                 log.dirs={data}\nhttp.listen=127.0.0.1:0\n{REPLICATED}",
                 id = member.id,
                 port = member.port,
                 controller = member.port + 1,
@@ -294,7 +294,7 @@ fn controllers(members: &[Member], written: impl Fn(u16, String) -> String) -> S
 
 /// An id in the form of a uuid, another one for each member.
 fn directory_id(id: u16) -> String {
-    format!("tidemark-bench-dir000{id}")
+    format!("tidemark-bench-dir{id}000")
         .chars()
         .take(21)
         .chain(['A'])
