@@ -32,6 +32,13 @@ pub const STATES: &[&str] = &[
     "refused write",
     "topic deleted",
 ];
+/// And these where there are three brokers or more.
+pub const STATES_OF_CLUSTERS: &[&str] = &[
+    "fault: disk lost",
+    "leaders elected",
+    "replicas moved",
+    "voter replaced",
+];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;
 /// The share of seeds is looked at from so many on.
@@ -155,7 +162,8 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
         let share = *seeds as f64 / count.max(1) as f64 * 100.0;
         text += &format!("{times:>8} {share:>6.1}%  {what}\n");
     }
-    for what in STATES {
+    let of_clusters = STATES_OF_CLUSTERS.iter().filter(|_| all.brokers > 2);
+    for what in STATES.iter().chain(of_clusters) {
         let (seeds, _) = seen.get(what).copied().unwrap_or_default();
         if count >= ENOUGH && seeds * 20 < count {
             good = false;

@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidemark_client::admin::{Election, NewTopic};
-use tidemark_client::{TopicPartition, Topics};
+use tidemark_client::{ClientError, Cluster, TopicPartition, Topics};
 use tidemark_env::clock;
 use tidemark_env::random::Random;
+use tidemark_wire::ErrorCode;
 
 use super::load::{PARTITIONS, PAUSE, Shared, TOPIC};
+use super::machine::{LostVoter, QUORUM_PORT};
 
 /// Every broker knows of every topic within this time of everything being mended.
 const LEARN: Duration = Duration::from_secs(30);
@@ -25,7 +27,7 @@ pub(super) async fn topics(shared: Shared, mut random: Random) {
     };
     while let Err(error) = cluster.create_topic(&topic(TOPIC, PARTITIONS), false).await {
         shared.failed("create", &error);
-        if error.code() == Some(tidemark_wire::ErrorCode::TopicAlreadyExists) {
+        if error.code() == Some(ErrorCode::TopicAlreadyExists) {
             break;
         }
         clock::sleep(PAUSE).await;
@@ -104,12 +106,41 @@ pub(super) async fn topics(shared: Shared, mut random: Random) {
     }
 }
 
+/// Has who has the new disk of a node vote in the place of who had the lost one.
+async fn replace(cluster: &Cluster, lost: &LostVoter) -> Result<(), ClientError> {
+    let done = |result: Result<(), ClientError>, already: ErrorCode| match result {
+        Err(error) if error.code() == Some(already) => Ok(()),
+        result => result,
+    };
+    let gone = cluster.remove_voter(lost.node, lost.gone).await;
+    done(gone, ErrorCode::VoterNotFound)?;
+    let listener = ("CONTROLLER", lost.host.as_str(), QUORUM_PORT);
+    let new = cluster.add_voter((lost.node, lost.new), listener).await;
+    done(new, ErrorCode::DuplicateVoter)
+}
+
 /// Moves replicas about, changes its mind, and has leaders elected.
 pub(super) async fn replicas(shared: Shared, brokers: usize, mut random: Random) {
     shared.ready().await;
     let mut cluster = shared.cluster().await;
-    while !shared.stopped() {
+    loop {
         clock::sleep(Duration::from_millis(random.below(8000))).await;
+        if let Some(lost) = shared.record.lost_voter() {
+            match replace(&cluster, &lost).await {
+                Ok(()) => {
+                    shared.record.saw("voter replaced");
+                    shared.record.voter_replaced();
+                }
+                Err(error) => {
+                    shared.failed("replacing a voter", &error);
+                    cluster = shared.cluster().await;
+                }
+            }
+            continue;
+        }
+        if shared.stopped() {
+            return;
+        }
         let partition = i32::try_from(random.below(PARTITIONS as u64)).unwrap_or(0);
         let at = TopicPartition::new(TOPIC, partition);
         let (what, done) = match random.below(4) {

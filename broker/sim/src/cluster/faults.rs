@@ -27,6 +27,8 @@ pub(super) struct Faults {
     next: Option<Instant>,
     undo: Vec<(Instant, Undo)>,
     count: u64,
+    /// A second one could have the last copy of something.
+    disk_was_lost: bool,
 }
 
 fn millis(ms: i64) -> Duration {
@@ -42,6 +44,7 @@ impl Faults {
             next: None,
             undo: Vec::new(),
             count: 0,
+            disk_was_lost: false,
         }
     }
 
@@ -98,7 +101,7 @@ impl Faults {
             return;
         }
         let down = millis(self.random.between(10, 6000));
-        let what = match self.random.below(16) {
+        let what = match self.random.below(17) {
             0 | 1 => {
                 machine.end(Death::Kill, down).await;
                 "kill"
@@ -123,6 +126,12 @@ impl Faults {
             15 => {
                 machine.restart();
                 "restart"
+            }
+            16 if machines.len() > 2 && !self.disk_was_lost => {
+                self.disk_was_lost = true;
+                let lost = machine.lose_disk(down).await;
+                self.record.voter_lost(lost);
+                "disk lost"
             }
             6 => {
                 machine.host.pause();

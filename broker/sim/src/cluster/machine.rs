@@ -18,7 +18,7 @@ use super::Record;
 /// Where the data is.
 pub(super) const DATA: &str = "/data";
 /// Where the metadata quorum listens.
-const QUORUM_PORT: u16 = 9093;
+pub(super) const QUORUM_PORT: u16 = 9093;
 /// A broker that ended by itself is started again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A broker that is asked to stop gets this long.
@@ -26,6 +26,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 fn name_of(index: usize) -> String {
     format!("broker-{index}")
+}
+
+/// The id of a broker's data directory, on its so manyeth disk.
+fn directory_id(index: usize, disk: u8) -> Uuid {
+    uuid(1 + disk, index)
 }
 
 /// An id for something of a broker.
@@ -49,6 +54,19 @@ struct State {
     /// is right.
     was_full: bool,
     seeds: u64,
+    /// Disks that it had before this one.
+    lost_disks: u8,
+}
+
+/// A member of the metadata quorum that is another one now, as its disk was lost.
+#[derive(Debug, Clone)]
+pub(super) struct LostVoter {
+    pub(super) node: i32,
+    pub(super) host: String,
+    /// The directory that it was with...
+    pub(super) gone: Uuid,
+    /// ...and the one that it is with.
+    pub(super) new: Uuid,
 }
 
 /// A host with a broker.
@@ -103,6 +121,7 @@ impl Machine {
                 full: false,
                 was_full: false,
                 seeds: index as u64,
+                lost_disks: 0,
             }),
         };
         if let Err(why) = machine.format() {
@@ -135,16 +154,25 @@ impl Machine {
             fixed: &self.settings,
         };
         let settings = BrokerSettings::resolve(layers).map_err(|error| error.to_string())?;
-        let voters = (0..self.of).map(|index| InitialVoter {
-            node_id: i32::try_from(index).unwrap_or(0),
-            address: format!("{}:{QUORUM_PORT}", name_of(index)),
-            directory_id: uuid(1, index),
-        });
-        let voters = Voters::Initial(voters.collect());
+        let lost_disks = self.lock().lost_disks;
+        let voters = match lost_disks {
+            0 => {
+                let voters = (0..self.of).map(|index| InitialVoter {
+                    node_id: i32::try_from(index).unwrap_or(0),
+                    address: format!("{}:{QUORUM_PORT}", name_of(index)),
+                    directory_id: directory_id(index, 0),
+                });
+                Voters::Initial(voters.collect())
+            }
+            _ => Voters::Others,
+        };
         let mut made = 0;
         let new_id = || {
             made += 1;
-            uuid(1 + made, self.index)
+            match made {
+                1 => directory_id(self.index, lost_disks),
+                _ => uuid(100 + made, self.index),
+            }
         };
         disk.create_dir_all(Path::new(DATA))
             .map_err(|error| error.to_string())?;
@@ -201,6 +229,28 @@ impl Machine {
             state.seeds
         };
         self.host.end(death, seed).await;
+    }
+
+    /// Ends it with its disk, and starts it after `down` on an empty one. Gives what has to be told
+    /// to the others.
+    pub(super) async fn lose_disk(&self, down: Duration) -> LostVoter {
+        self.end(Death::Power, down).await;
+        self.host.replace_disk();
+        let disk = {
+            let mut state = self.lock();
+            state.full = false;
+            state.lost_disks += 1;
+            state.lost_disks
+        };
+        if let Err(why) = self.format() {
+            self.record.broken(why);
+        }
+        LostVoter {
+            node: i32::try_from(self.index).unwrap_or(0),
+            host: self.host.name().to_owned(),
+            gone: directory_id(self.index, disk - 1),
+            new: directory_id(self.index, disk),
+        }
     }
 
     /// Its disk will fail, until the broker ends.

@@ -24,7 +24,7 @@ use tidemark_env::task;
 use crate::checker::{self, Event};
 use crate::entropy;
 use faults::Faults;
-use machine::Machine;
+use machine::{LostVoter, Machine};
 
 /// Faults are looked after this often.
 const TICK: Duration = Duration::from_millis(20);
@@ -98,6 +98,7 @@ struct Inner {
     broken: Vec<String>,
     values: u64,
     acknowledged: u64,
+    lost_voters: Vec<LostVoter>,
 }
 
 impl Record {
@@ -125,6 +126,21 @@ impl Record {
     /// Something that must not be.
     pub(crate) fn broken(&self, what: String) {
         self.lock().broken.push(what);
+    }
+
+    /// A member of the metadata quorum was lost, and another one is to take its place.
+    fn voter_lost(&self, lost: LostVoter) {
+        self.lock().lost_voters.push(lost);
+    }
+
+    /// The first of those that are lost and were not replaced.
+    fn lost_voter(&self) -> Option<LostVoter> {
+        self.lock().lost_voters.first().cloned()
+    }
+
+    /// The first of them is replaced.
+    fn voter_replaced(&self) {
+        self.lock().lost_voters.remove(0);
     }
 
     /// A value that nobody has written.
