@@ -75,6 +75,16 @@ pub enum Event {
         /// The next offset to be read.
         next: i64,
     },
+    /// Nobody knows whether a group will go on from an offset, nor when: a request that was given
+    /// up may overtake those that came after it, on a connection of theirs.
+    CommitUnknown {
+        /// The group.
+        group: String,
+        /// Where.
+        at: Place,
+        /// The next offset to be read.
+        next: i64,
+    },
     /// Somebody begins to ask where a group goes on from, or to have it told.
     Asks {
         /// Who, one question at a time.
@@ -164,7 +174,9 @@ struct Checker {
     steps: BTreeSet<(Place, i64, i64)>,
     groups: BTreeMap<String, BTreeSet<(Place, i64)>>,
     commits: Commits,
-    /// The same at the moment when somebody asked.
+    /// Offsets that a group may be told to go on from at any time.
+    late: BTreeSet<(String, Place, i64)>,
+    /// The commits at the moment when somebody asked.
     asked: BTreeMap<u32, Commits>,
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
     anomalies: Vec<Anomaly>,
@@ -247,6 +259,9 @@ impl Checker {
                     raise(known, group, at, *next);
                 }
             }
+            Event::CommitUnknown { group, at, next } => {
+                self.late.insert((group.clone(), at.clone(), *next));
+            }
             Event::Asks { by } => {
                 self.asked.insert(*by, self.commits.clone());
             }
@@ -264,7 +279,8 @@ impl Checker {
                 });
                 let committed = known.and_then(|known| known.get(&(group.clone(), at.clone())));
                 let committed = committed.copied();
-                if committed > *next {
+                let is_late = |next: i64| self.late.contains(&(group.clone(), at.clone(), next));
+                if committed > *next && !next.is_some_and(is_late) {
                     self.broken(
                         "lost commit",
                         format!(

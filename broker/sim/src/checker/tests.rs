@@ -202,6 +202,15 @@ fn what_a_group_committed_stays_committed() {
     let meanwhile = [committed(5), asks.clone(), committed(7), goes_on(Some(5))];
     assert_eq!(rules(&meanwhile), [""; 0]);
 
+    // One that was given up may come last, and nothing else of its kind.
+    let late = Event::CommitUnknown {
+        group: "g".to_owned(),
+        at: at(),
+        next: 6,
+    };
+    assert_eq!(with(&[late.clone(), committed(7)], Some(6)), [""; 0]);
+    assert_eq!(with(&[late, committed(7)], Some(5)), ["lost commit"]);
+
     // A coordinator that was deposed answers from what it had, and never from less...
     let deposed = |next| {
         let (first, then) = (committed_by(0, 5), committed_by(1, 7));

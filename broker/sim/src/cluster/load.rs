@@ -424,23 +424,29 @@ async fn read_in_group(shared: Shared, by: u32, mut random: Random) {
             if random.one_in(3) {
                 let progress = consumer.progress();
                 shared.record.event(Event::Asks { by });
-                match consumer.commit().await {
-                    Ok(()) => {
-                        shared.record.saw("commit");
-                        let coordinator = coordinator(&cluster).await;
-                        for (partition, progress) in progress {
-                            let Some(next) = progress.position else {
-                                continue;
-                            };
-                            shared.record.event(Event::Committed {
-                                by,
-                                coordinator,
-                                group: GROUP.to_owned(),
-                                at: place(partition.partition),
-                                next,
-                            });
-                        }
-                    }
+                let result = consumer.commit().await;
+                let coordinator = match result {
+                    Ok(()) => coordinator(&cluster).await,
+                    Err(_) => -1,
+                };
+                for (partition, progress) in progress {
+                    let (at, Some(next)) = (place(partition.partition), progress.position) else {
+                        continue;
+                    };
+                    let group = GROUP.to_owned();
+                    shared.record.event(match result {
+                        Ok(()) => Event::Committed {
+                            by,
+                            coordinator,
+                            group,
+                            at,
+                            next,
+                        },
+                        Err(_) => Event::CommitUnknown { group, at, next },
+                    });
+                }
+                match result {
+                    Ok(()) => shared.record.saw("commit"),
                     Err(error) => shared.failed("commit", &error),
                 }
             }
