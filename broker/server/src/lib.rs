@@ -10,6 +10,7 @@ mod context;
 mod controller;
 mod dispatch;
 mod errors;
+mod fatal;
 mod features;
 mod fetch;
 mod format;
@@ -34,6 +35,7 @@ mod topics;
 mod voters;
 
 pub use controller::JoinError;
+pub use fatal::Fatal;
 pub use format::{
     FormatError, Formatted, InitialVoter, Unformatted, Voters, format, quorum_dir, read_formatted,
 };

@@ -3,6 +3,7 @@
 use crate::broker::{Broker, Lifecycle};
 use crate::controller::life::Life;
 use crate::controller::{Inbox, JoinError, Joined, Node, join};
+use crate::fatal::{self, Failing, Fatal};
 use crate::health::BrokerHealth;
 use crate::listeners::{Advertised, advertised, bind};
 use crate::metrics::Metrics;
@@ -82,6 +83,9 @@ pub enum StartError {
     /// The registration was refused.
     #[error("the broker was not registered: {0}")]
     Refused(String),
+    /// It cannot go on.
+    #[error(transparent)]
+    Failed(Fatal),
     /// A partition cannot be opened.
     #[error(transparent)]
     Partitions(#[from] RegistryError),
@@ -101,7 +105,7 @@ pub struct RunningServer {
     marked_failed: Option<String>,
     stop: watch::Sender<bool>,
     /// Says when a data directory's disk has failed.
-    failing: watch::Receiver<Option<String>>,
+    failing: Failing,
     /// Ends the task that keeps in step with the metadata: last, as requests wait for it.
     unfollow: watch::Sender<bool>,
     listeners: Vec<Advertised>,
@@ -272,7 +276,7 @@ pub async fn start_with(
     drop(task::spawn("metadata-failure", async move {
         tokio::select! {
             reason = watched.failed() => {
-                failing_log.send_replace(Some(format!("the metadata log: {reason}")));
+                failing_log.send_replace(Some(Fatal::Metadata(reason)));
             }
             _ = watching.wait_for(|stop| *stop) => {}
         }
@@ -390,15 +394,12 @@ pub async fn start_with(
 
 /// What `work` gives, unless a disk or the metadata log fails first: nobody would ever answer it.
 async fn unless_failed<T>(
-    failing: &watch::Receiver<Option<String>>,
+    failing: &Failing,
     work: impl Future<Output = T>,
 ) -> Result<T, StartError> {
-    let mut failing = failing.clone();
     tokio::select! {
         done = work => Ok(done),
-        Ok(reason) = failing.wait_for(Option::is_some) => {
-            Err(StartError::Refused(reason.clone().unwrap_or_default()))
-        }
+        fatal = fatal::first(failing) => Err(StartError::Failed(fatal)),
     }
 }
 
@@ -478,17 +479,9 @@ impl RunningServer {
         &self.listeners
     }
 
-    /// Waits until the disk of a data directory has failed; gives what is to be said of it. What
-    /// its page cache holds cannot be trusted then: the process should end.
-    pub async fn failed(&self) -> String {
-        let mut failing = self.failing.clone();
-        let failed = failing.wait_for(Option::is_some).await;
-        let failed = failed.map(|reason| reason.clone().unwrap_or_default());
-        match failed {
-            Ok(reason) => reason,
-            // Nobody is left who could say so.
-            Err(_) => std::future::pending().await,
-        }
+    /// Waits until the process cannot go on; gives why. It should end.
+    pub async fn failed(&self) -> Fatal {
+        fatal::first(&self.failing).await
     }
 
     /// Where health and metrics are served, if they are.

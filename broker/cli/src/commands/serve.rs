@@ -15,6 +15,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match &error {
             StartError::Config(_) => Self::usage(error.to_string()),
+            StartError::Failed(fatal) => Self::finding(error.to_string()).next(fatal.next()),
             _ => Self::finding(error.to_string()),
         }
     }
@@ -81,9 +82,8 @@ pub async fn until_signal(
     let name = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
         _ = signals.interrupt.recv() => "SIGINT",
-        (reason, _, _) = failed => {
-            return Err(Failure::finding(format!("a disk failed: {reason}"))
-                .next("replace the disk, then start again with an empty directory in its place"));
+        (fatal, _, _) = failed => {
+            return Err(Failure::finding(fatal.to_string()).next(fatal.next()));
         }
     };
     tracing::info!(signal = name, "stopping");

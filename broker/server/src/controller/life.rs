@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::broker::Broker;
+use crate::fatal::{Failed, Fatal};
 use crate::handlers::broker_registration::{message_of, put_recorded};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -109,7 +110,7 @@ impl Life {
     pub(crate) fn start(
         node: &Arc<Node>,
         epoch: BrokerEpoch,
-        failed: watch::Sender<Option<String>>,
+        failed: Failed,
         stop: watch::Receiver<bool>,
     ) -> Arc<Life> {
         let life = Arc::new(Life {
@@ -126,7 +127,7 @@ impl Life {
         drop(task::spawn("heartbeat", async move {
             tokio::select! {
                 reason = beating.beat(&node, epoch) => {
-                    failed.send_replace(Some(reason));
+                    failed.send_replace(Some(Fatal::Unregistered(reason)));
                 }
                 _ = stopped.wait_for(|stop| *stop) => {}
             }

@@ -8,6 +8,7 @@
 //! that its files hold it.
 
 use super::Partition;
+use crate::fatal::{Failed, Fatal};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -23,7 +24,6 @@ use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{CheckpointPart, LogError, OpenError, RecoveredDir, sync_parts};
 use tidemark_model::TopicId;
 use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
-use tokio::sync::watch;
 
 /// Logs are written behind and checkpointed this often at least.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ pub(crate) struct LogDir {
     checkpointing: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Told when the directory's disk has failed.
-    failed: watch::Sender<Option<String>>,
+    failed: Failed,
 }
 
 /// When the next round of writing behind is due.
@@ -143,7 +143,7 @@ impl LogDir {
         settings: &WalSettings,
         cut_corrupt: bool,
         metrics: &Arc<Metrics>,
-        failed: watch::Sender<Option<String>>,
+        failed: Failed,
     ) -> Result<(Arc<LogDir>, RecoveredDir), OpenError> {
         let rings = rings_of(path, settings);
         let ring_dir = |ring: RingId| rings.join(ring.to_string());
@@ -477,7 +477,10 @@ impl LogDir {
         if let Err(error) = mark {
             tracing::error!(dir = %self.path.display(), %error, "the directory cannot be marked as failed");
         }
-        self.end(reason);
+        self.failed.send_replace(Some(Fatal::Disk {
+            dir: self.path.clone(),
+            reason: reason.to_owned(),
+        }));
     }
 
     /// A log's files could not be changed: they are not what the write-ahead log says, until the
@@ -489,7 +492,10 @@ impl LogDir {
                 // Or the thread would give the disk up for what it sees.
                 self.stopping.store(true, Ordering::Release);
                 self.take_nothing_more(&reason);
-                self.end(&reason);
+                self.failed.send_replace(Some(Fatal::Full {
+                    dir: self.path.clone(),
+                    reason,
+                }));
             }
             _ => self.fail(&reason),
         }
@@ -501,12 +507,6 @@ impl LogDir {
         for partition in open {
             partition.disk_failed(reason);
         }
-    }
-
-    /// Whoever runs the broker is told.
-    fn end(&self, reason: &str) {
-        self.failed
-            .send_replace(Some(format!("{}: {reason}", self.path.display())));
     }
 
     fn has_no_room(&self, error: &io::Error) {

@@ -1,6 +1,7 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
 use super::{LogDir, Partition, Policy, WalSettings};
+use crate::fatal::Failed;
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
@@ -68,7 +69,7 @@ pub enum RegistryError {
 pub(crate) struct RegistryArgs {
     pub(crate) wal: WalSettings,
     /// Told when a data directory's disk has failed.
-    pub(crate) failed: watch::Sender<Option<String>>,
+    pub(crate) failed: Failed,
     pub(crate) broker_id: BrokerId,
     /// What all replicas share.
     pub(crate) replicas: Arc<Replicas>,

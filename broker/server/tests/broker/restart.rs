@@ -294,7 +294,7 @@ async fn a_disk_that_fails_ends_the_service_and_marks_its_directory() {
     });
     let answer = produce(&mut c, "t", 0, batch(&[b"lost"])).await;
     assert_eq!(answer.error_code, code(ErrorCode::KafkaStorageError));
-    let reason = server.failed().await;
+    let reason = server.failed().await.to_string();
     assert!(reason.contains("/data"), "{reason}");
     assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
     drop(server);

@@ -351,7 +351,7 @@ async fn serve(
     tokio::select! {
         biased;
         _ = stopped.wait_for(|stop| *stop) => {}
-        reason = server.failed() => return Err(reason),
+        fatal = server.failed() => return Err(fatal.to_string()),
     }
     server.shutdown().await;
     record.saw("clean stop");
