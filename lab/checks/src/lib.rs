@@ -18,6 +18,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("wal", &["env"]),
     ("log", &["wire", "records", "config", "model", "env", "wal"]),
     ("replication", &["model"]),
+    ("tier", &["wire", "records", "env"]),
     (
         "quorum",
         &["wire", "records", "config", "model", "env", "log"],
@@ -36,6 +37,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "wal",
             "log",
             "replication",
+            "tier",
             "quorum",
             "coordinator",
             "client",
@@ -59,6 +61,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "tls",
             "wal",
             "log",
+            "tier",
             "client",
             "server",
         ],

@@ -1,0 +1,466 @@
+//! The bucket: an object store behind a prefix, with deadlines.
+//!
+//! **Create-only has three outcomes.** When a store says that an object is there already, it may
+//! be our own, whose answer was lost. [`Bucket::create`] reads it back and tells which it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt,
+    ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
+};
+use tidemark_env::{clock, random};
+use tidemark_wire::Uuid;
+use url::Url;
+
+use crate::document::{self, Document};
+use crate::error::TierError;
+
+/// A request that carries little is given so long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the outcome of a create is looked for.
+const CREATE_TRIES: usize = 3;
+
+/// How a bucket is reached, beside its address.
+#[derive(Debug, Clone, Default)]
+pub struct BucketOptions {
+    /// Where the store is, when the address does not say: `http://127.0.0.1:8333`.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// Further options of the store, as `object_store` names them: `aws_access_key_id`, …
+    pub more: Vec<(String, String)>,
+}
+
+/// What became of a create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The object is there and is ours.
+    Ours,
+    /// Another one is there, with these bytes.
+    Theirs(Bytes),
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key, without the bucket's prefix.
+    pub key: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was written, in milliseconds since 1970, by the store's clock.
+    pub modified_ms: i64,
+}
+
+/// A place in an object store.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    address: Arc<str>,
+}
+
+impl Bucket {
+    /// Opens `s3://bucket/prefix`, `gs://…`, `az://container/prefix` or `file:///directory`. Asks
+    /// nothing of it yet.
+    ///
+    /// # Errors
+    /// The address or an option cannot be used.
+    pub fn open(address: &str, options: &BucketOptions) -> Result<Bucket, TierError> {
+        let wrong = |reason: String| TierError::Url {
+            url: address.to_owned(),
+            reason,
+        };
+        let url: Url = address.parse().map_err(|error| {
+            wrong(format!(
+                "{error}; write s3://bucket/prefix, gs://…, az://… or file:///directory"
+            ))
+        })?;
+        let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|_| {
+            wrong(format!(
+                "{} is not known; write s3://bucket/prefix, gs://…, az://… or file:///directory",
+                url.scheme()
+            ))
+        })?;
+        let refused = |error: object_store::Error| wrong(error.to_string());
+        let (store, prefix): (Arc<dyn ObjectStore>, Path) = match scheme {
+            ObjectStoreScheme::Local => {
+                let dir = url
+                    .to_file_path()
+                    .map_err(|()| wrong("it names no directory".to_owned()))?;
+                (
+                    local(&dir).map_err(|error| wrong(error.to_string()))?,
+                    Path::default(),
+                )
+            }
+            ObjectStoreScheme::AmazonS3 => {
+                use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
+                let mut builder = AmazonS3Builder::from_env().with_url(address);
+                if let Some(endpoint) = &options.endpoint {
+                    builder = builder
+                        .with_endpoint(endpoint)
+                        .with_allow_http(endpoint.starts_with("http://"));
+                }
+                if let Some(region) = &options.region {
+                    builder = builder.with_region(region);
+                }
+                for (name, value) in &options.more {
+                    let key: Key = name.parse().map_err(refused)?;
+                    builder = builder.with_config(key, value);
+                }
+                let store = builder
+                    .with_client_options(client())
+                    .with_retry(retries())
+                    .build();
+                (Arc::new(store.map_err(refused)?), path)
+            }
+            ObjectStoreScheme::GoogleCloudStorage => {
+                use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key};
+                let mut builder = GoogleCloudStorageBuilder::from_env().with_url(address);
+                if let Some(endpoint) = &options.endpoint {
+                    builder = builder.with_config(Key::BaseUrl, endpoint);
+                }
+                for (name, value) in &options.more {
+                    let key: Key = name.parse().map_err(refused)?;
+                    builder = builder.with_config(key, value);
+                }
+                let store = builder
+                    .with_client_options(client())
+                    .with_retry(retries())
+                    .build();
+                (Arc::new(store.map_err(refused)?), path)
+            }
+            ObjectStoreScheme::MicrosoftAzure => {
+                use object_store::azure::{AzureConfigKey as Key, MicrosoftAzureBuilder};
+                let mut builder = MicrosoftAzureBuilder::from_env().with_url(address);
+                if let Some(endpoint) = &options.endpoint {
+                    builder = builder
+                        .with_endpoint(endpoint.clone())
+                        .with_allow_http(endpoint.starts_with("http://"));
+                }
+                for (name, value) in &options.more {
+                    let key: Key = name.parse().map_err(refused)?;
+                    builder = builder.with_config(key, value);
+                }
+                let store = builder
+                    .with_client_options(client())
+                    .with_retry(retries())
+                    .build();
+                (Arc::new(store.map_err(refused)?), path)
+            }
+            _ => {
+                return Err(wrong(format!(
+                    "{} cannot hold logs; write s3://bucket/prefix, gs://…, az://… or file:///directory",
+                    url.scheme()
+                )));
+            }
+        };
+        Ok(Bucket::new(store, prefix, address))
+    }
+
+    /// A bucket in a store that is open already.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, address: &str) -> Bucket {
+        Bucket {
+            store,
+            prefix,
+            address: address.into(),
+        }
+    }
+
+    /// The address that it was opened by.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn path(&self, key: &str) -> Path {
+        key.split('/')
+            .fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    fn key(&self, path: &Path) -> String {
+        match path.prefix_match(&self.prefix) {
+            Some(parts) => {
+                let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
+                parts.join("/")
+            }
+            None => path.to_string(),
+        }
+    }
+
+    /// Waits for an answer, for so long.
+    async fn within<T>(
+        &self,
+        key: &str,
+        limit: Duration,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, TierError> {
+        match clock::timeout(limit, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(TierError::of(key, &error)),
+            Err(_) => Err(TierError::Away {
+                key: key.to_owned(),
+                reason: format!("no answer within {} s", limit.as_secs()),
+            }),
+        }
+    }
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// It is not there, or the bucket does not answer.
+    pub async fn get(&self, key: &str) -> Result<Bytes, TierError> {
+        let path = self.path(key);
+        let whole = async {
+            let found = self.store.get(&path).await?;
+            if found.meta.size > document::MAX_BYTES {
+                return Ok(None);
+            }
+            found.bytes().await.map(Some)
+        };
+        let bytes = self.within(key, REQUEST_TIMEOUT, whole).await?;
+        bytes.ok_or_else(|| TierError::damaged(key, "it is far larger than what it should be"))
+    }
+
+    /// `len` bytes from `at` on.
+    ///
+    /// # Errors
+    /// It is not there, is shorter, or the bucket does not answer.
+    pub async fn get_range(&self, key: &str, at: u64, len: u64) -> Result<Bytes, TierError> {
+        let path = self.path(key);
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(at..at + len)),
+            ..GetOptions::default()
+        };
+        let range = async {
+            let found = self.store.get_opts(&path, options).await?;
+            found.bytes().await
+        };
+        let bytes = self.within(key, deadline(len), range).await?;
+        if bytes.len() as u64 == len {
+            Ok(bytes)
+        } else {
+            let got = bytes.len();
+            Err(TierError::damaged(
+                key,
+                format!("{len} bytes at {at} were asked for, and {got} came"),
+            ))
+        }
+    }
+
+    /// The size of an object.
+    ///
+    /// # Errors
+    /// It is not there, or the bucket does not answer.
+    pub async fn size_bytes(&self, key: &str) -> Result<u64, TierError> {
+        let path = self.path(key);
+        let head = self.store.head(&path);
+        Ok(self.within(key, REQUEST_TIMEOUT, head).await?.size)
+    }
+
+    /// Writes an object whose key nobody else uses.
+    ///
+    /// # Errors
+    /// The bucket does not take it.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), TierError> {
+        let path = self.path(key);
+        let limit = deadline(bytes.len() as u64);
+        let put = self.store.put(&path, PutPayload::from_bytes(bytes));
+        self.within(key, limit, put).await.map(|_| ())
+    }
+
+    /// Writes an object unless there is one with that key. Another object with the same bytes is
+    /// taken for ours: bytes that name their writer are its own.
+    ///
+    /// # Errors
+    /// The bucket does not answer. The object may be there then.
+    pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<Created, TierError> {
+        let path = self.path(key);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let options = PutOptions::from(PutMode::Create);
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let put = self.store.put_opts(&path, payload, options);
+            let there = match clock::timeout(REQUEST_TIMEOUT, put).await {
+                Ok(Ok(_)) => return Ok(Created::Ours),
+                Ok(Err(object_store::Error::AlreadyExists { .. })) => true,
+                Ok(Err(object_store::Error::Precondition { .. })) => true,
+                Ok(Err(error)) => return Err(TierError::of(key, &error)),
+                Err(_) => false,
+            };
+            match self.get(key).await {
+                Ok(found) if found == *bytes => return Ok(Created::Ours),
+                Ok(found) => return Ok(Created::Theirs(found)),
+                // Gone again, or it never came: once more.
+                Err(TierError::NotFound { .. }) if tries < CREATE_TRIES => {}
+                Err(TierError::NotFound { .. }) => {
+                    let what = if there {
+                        "is and is not there"
+                    } else {
+                        "does not arrive"
+                    };
+                    return Err(TierError::Away {
+                        key: key.to_owned(),
+                        reason: format!("the object {what}"),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes a document unless there is one with that key.
+    ///
+    /// # Errors
+    /// As [`Bucket::create`].
+    pub async fn create_document<T: Document>(
+        &self,
+        key: &str,
+        body: &T,
+    ) -> Result<(Created, u32), TierError> {
+        let bytes =
+            document::encode(body).map_err(|error| TierError::damaged(key, error.to_string()))?;
+        let crc32 = document::checksum(&bytes);
+        Ok((self.create(key, &bytes).await?, crc32))
+    }
+
+    /// Reads a document; it and its checksum.
+    ///
+    /// # Errors
+    /// It is not there, damaged, or the bucket does not answer.
+    pub async fn document<T: Document>(&self, key: &str) -> Result<(T, u32), TierError> {
+        let bytes = self.get(key).await?;
+        Ok((document::decode(key, &bytes)?, document::checksum(&bytes)))
+    }
+
+    /// Begins an upload in parts.
+    pub(crate) async fn multipart(&self, key: &str) -> Result<Box<dyn MultipartUpload>, TierError> {
+        let path = self.path(key);
+        let begin = self
+            .store
+            .put_multipart_opts(&path, PutMultipartOptions::default());
+        self.within(key, REQUEST_TIMEOUT, begin).await
+    }
+
+    /// Deletes an object; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// The bucket does not answer, or refuses.
+    pub async fn delete(&self, key: &str) -> Result<(), TierError> {
+        let path = self.path(key);
+        match self
+            .within(key, REQUEST_TIMEOUT, self.store.delete(&path))
+            .await
+        {
+            Err(TierError::NotFound { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// All objects whose keys begin with the folder `under`; all there are, with an empty one.
+    ///
+    /// # Errors
+    /// The bucket does not answer.
+    pub async fn list(&self, under: &str) -> Result<Vec<Listed>, TierError> {
+        self.list_most(under, usize::MAX).await
+    }
+
+    /// The first key under the folder `under`, in the order of keys. One request, for a store
+    /// that lists in that order, as S3 and those like it do; a local directory is listed whole.
+    ///
+    /// # Errors
+    /// The bucket does not answer.
+    pub async fn first_key(&self, under: &str) -> Result<Option<String>, TierError> {
+        let most = match self.address.starts_with("file:") {
+            true => usize::MAX,
+            // What one request gives.
+            false => 1000,
+        };
+        let listed = self.list_most(under, most).await?;
+        Ok(listed.into_iter().map(|listed| listed.key).min())
+    }
+
+    async fn list_most(&self, under: &str, most: usize) -> Result<Vec<Listed>, TierError> {
+        let path = match under {
+            "" => self.prefix.clone(),
+            under => self.path(under),
+        };
+        let mut stream = self.store.list(Some(&path)).take(most);
+        let mut listed = Vec::new();
+        while let Some(found) = self
+            .within(under, REQUEST_TIMEOUT, stream.try_next())
+            .await?
+        {
+            listed.push(Listed {
+                key: self.key(&found.location),
+                size_bytes: found.size,
+                modified_ms: found.last_modified.timestamp_millis(),
+            });
+        }
+        Ok(listed)
+    }
+
+    /// Makes sure that an object can be created only once, on which everything rests: a store
+    /// that overwrites would let two leaders both write the next manifest.
+    ///
+    /// # Errors
+    /// [`TierError::NoCreateOnly`], or the bucket does not answer.
+    pub async fn probe(&self) -> Result<(), TierError> {
+        let mut random = [0; 16];
+        random::fill(&mut random);
+        let key = format!("probe/{}", Uuid::from_random(random));
+        let created = self.create(&key, &Bytes::from_static(b"first")).await?;
+        let again = self.create(&key, &Bytes::from_static(b"second")).await?;
+        self.delete(&key).await?;
+        match (created, again) {
+            (Created::Ours, Created::Theirs(found)) if found == "first" => Ok(()),
+            _ => Err(TierError::NoCreateOnly),
+        }
+    }
+}
+
+/// So long may it take to move so many bytes: a store that is slower is taken for one that hangs.
+pub(crate) fn deadline(bytes: u64) -> Duration {
+    const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
+    REQUEST_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
+}
+
+/// A directory that is there, or will be.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a bucket in a directory is a store of its own, which no simulation uses"
+)]
+fn local(dir: &PathBuf) -> Result<Arc<dyn ObjectStore>, Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(dir)?;
+    let store = object_store::local::LocalFileSystem::new_with_prefix(dir)?;
+    Ok(Arc::new(
+        store.with_fsync(true).with_automatic_cleanup(false),
+    ))
+}
+
+fn client() -> ClientOptions {
+    // All of TLS here is by the same library; somebody may have said so already.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        tracing::trace!("the cryptography was chosen before");
+    }
+    ClientOptions::new()
+        .with_connect_timeout(Duration::from_secs(5))
+        // Requests have their own, by what they carry.
+        .with_timeout_disabled()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 3,
+        retry_timeout: REQUEST_TIMEOUT,
+        ..RetryConfig::default()
+    }
+}

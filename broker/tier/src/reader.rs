@@ -1,0 +1,401 @@
+//! Reads from the bucket: by blocks, through a cache in memory with a hard bound.
+//!
+//! Blocks of objects, what follows their records, and chunks never change, so what is in the
+//! cache is right for ever. Whoever asks for a block that is on its way waits for that one. What
+//! is given out has the CRCs of its batches checked.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quick_cache::Weighter;
+use tidemark_env::task;
+use tidemark_records::{BATCH_OVERHEAD_BYTES, Batch, BatchHeader, Limits};
+use tidemark_wire::Uuid;
+
+use crate::bucket::Bucket;
+use crate::error::TierError;
+use crate::layout::PartitionId;
+use crate::manifest::{Chunk, ChunkRef, SegmentRef};
+use crate::segment::Tail;
+
+/// Objects are read in pieces of this size.
+pub const BLOCK_BYTES: u64 = 2 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Block(Uuid, u64),
+    Tail(Uuid),
+    Chunk(Uuid),
+}
+
+#[derive(Debug, Clone)]
+enum Cached {
+    Block(Bytes),
+    Tail(Arc<Tail>),
+    Chunk(Arc<Chunk>),
+}
+
+#[derive(Debug, Clone)]
+struct Bytewise;
+
+impl Weighter<Key, Cached> for Bytewise {
+    fn weight(&self, _: &Key, value: &Cached) -> u64 {
+        const OVERHEAD_BYTES: usize = 128;
+        let bytes = match value {
+            Cached::Block(bytes) => bytes.len(),
+            Cached::Tail(tail) => tail.index.len() * 24,
+            Cached::Chunk(chunk) => chunk.segments.len() * 160,
+        };
+        (bytes + OVERHEAD_BYTES) as u64
+    }
+}
+
+/// What was read, up to so many bytes; what was not asked for longest goes first.
+#[derive(Debug, Clone)]
+pub struct Cache(Arc<quick_cache::sync::Cache<Key, Cached, Bytewise>>);
+
+impl Cache {
+    /// A cache of `capacity_bytes`, at least a few blocks.
+    pub fn new(capacity_bytes: u64) -> Cache {
+        let capacity_bytes = capacity_bytes.max(4 * BLOCK_BYTES);
+        let items = usize::try_from(capacity_bytes / BLOCK_BYTES * 4).unwrap_or(64);
+        Cache(Arc::new(quick_cache::sync::Cache::with_weighter(
+            items,
+            capacity_bytes,
+            Bytewise,
+        )))
+    }
+
+    /// Bytes in it.
+    pub fn size_bytes(&self) -> u64 {
+        self.0.weight()
+    }
+}
+
+/// A record found by its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp in milliseconds.
+    pub timestamp_ms: i64,
+    /// The epoch of the leader that appended it.
+    pub leader_epoch: i32,
+}
+
+/// Whole batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColdRecords {
+    /// The batches; the first may begin below the offset asked for.
+    pub bytes: Bytes,
+    /// Where to read on.
+    pub next_offset: i64,
+}
+
+/// Reads a bucket.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    bucket: Bucket,
+    cache: Cache,
+}
+
+impl Reader {
+    /// Reads `bucket` through `cache`.
+    pub fn new(bucket: Bucket, cache: Cache) -> Reader {
+        Reader { bucket, cache }
+    }
+
+    /// The entries of a chunk.
+    ///
+    /// # Errors
+    /// It is missing, damaged, or the bucket does not answer.
+    pub async fn chunk(
+        &self,
+        partition: PartitionId,
+        chunk: &ChunkRef,
+    ) -> Result<Arc<Chunk>, TierError> {
+        let key = partition.chunk(chunk.id);
+        let load = async {
+            let (found, crc32) = self.bucket.document::<Chunk>(&key).await?;
+            if crc32 != chunk.crc32 {
+                return Err(TierError::damaged(
+                    &key,
+                    "it is not the one that was written",
+                ));
+            }
+            Ok(Cached::Chunk(Arc::new(found)))
+        };
+        match self
+            .cache
+            .0
+            .get_or_insert_async(&Key::Chunk(chunk.id), load)
+            .await?
+        {
+            Cached::Chunk(found) => Ok(found),
+            _ => Err(TierError::damaged(&key, "its id is not unique")),
+        }
+    }
+
+    /// The index and footer of an object.
+    ///
+    /// # Errors
+    /// As [`Reader::chunk`].
+    pub async fn tail(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+    ) -> Result<Arc<Tail>, TierError> {
+        let key = entry.key(partition);
+        let load = async {
+            let len = entry.size_bytes - entry.log_bytes;
+            let bytes = self.bucket.get_range(&key, entry.log_bytes, len).await?;
+            let tail = Tail::decode(&key, &bytes)?;
+            if tail.footer.log_bytes != entry.log_bytes {
+                return Err(TierError::damaged(
+                    &key,
+                    "its footer speaks of other records",
+                ));
+            }
+            Ok(Cached::Tail(Arc::new(tail)))
+        };
+        match self
+            .cache
+            .0
+            .get_or_insert_async(&Key::Tail(entry.id), load)
+            .await?
+        {
+            Cached::Tail(found) => Ok(found),
+            _ => Err(TierError::damaged(&key, "its id is not unique")),
+        }
+    }
+
+    async fn block(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        number: u64,
+    ) -> Result<Bytes, TierError> {
+        let key = entry.key(partition);
+        let at = number * BLOCK_BYTES;
+        let load = async {
+            let len = BLOCK_BYTES.min(entry.log_bytes.saturating_sub(at));
+            let bytes = self.bucket.get_range(&key, at, len).await?;
+            Ok(Cached::Block(bytes))
+        };
+        match self
+            .cache
+            .0
+            .get_or_insert_async(&Key::Block(entry.id, number), load)
+            .await?
+        {
+            Cached::Block(found) => Ok(found),
+            _ => Err(TierError::damaged(&key, "its id is not unique")),
+        }
+    }
+
+    /// Gets the block after the one at `position` on its way, for who reads on.
+    fn read_ahead(&self, partition: PartitionId, entry: &SegmentRef, position: u64) {
+        let number = position / BLOCK_BYTES + 1;
+        if number * BLOCK_BYTES >= entry.log_bytes
+            || self.cache.0.peek(&Key::Block(entry.id, number)).is_some()
+        {
+            return;
+        }
+        let (reader, entry) = (self.clone(), entry.clone());
+        drop(task::spawn("tier-read-ahead", async move {
+            if let Err(error) = reader.block(partition, &entry, number).await {
+                // Who needs it asks again, and hears of it.
+                tracing::debug!(%error, "nothing was read ahead");
+            }
+        }));
+    }
+
+    /// `len` bytes of records at `at`, or fewer at their end.
+    async fn bytes(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        at: u64,
+        len: u64,
+    ) -> Result<Bytes, TierError> {
+        let end = (at + len).min(entry.log_bytes);
+        let (first, last) = (at / BLOCK_BYTES, end.saturating_sub(1) / BLOCK_BYTES);
+        let within = |block: &Bytes, number: u64| {
+            let base = number * BLOCK_BYTES;
+            let from = usize::try_from(at.max(base) - base).unwrap_or(usize::MAX);
+            let to = usize::try_from(end - base).unwrap_or(usize::MAX);
+            block.slice(from.min(block.len())..to.min(block.len()))
+        };
+        if at >= end {
+            return Ok(Bytes::new());
+        }
+        let block = self.block(partition, entry, first).await?;
+        if first == last {
+            return Ok(within(&block, first));
+        }
+        let mut joined = BytesMut::from(&within(&block, first)[..]);
+        for number in first + 1..=last {
+            let block = self.block(partition, entry, number).await?;
+            joined.extend_from_slice(&within(&block, number));
+        }
+        Ok(joined.freeze())
+    }
+
+    /// Where the batch begins that holds `offset`, and its header.
+    async fn seek(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        offset: i64,
+    ) -> Result<(u64, BatchHeader), TierError> {
+        let tail = self.tail(partition, entry).await?;
+        let start = tail.entry_of(offset);
+        let (mut at, mut expected) = (start.position, start.base_offset);
+        loop {
+            let header = self.header(partition, entry, at).await?;
+            check_place(entry, &header, expected)
+                .map_err(|reason| TierError::damaged(&entry.key(partition), reason))?;
+            if header.next_offset() > offset {
+                return Ok((at, header));
+            }
+            at += header.size_bytes() as u64;
+            expected = header.next_offset();
+        }
+    }
+
+    async fn header(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        at: u64,
+    ) -> Result<BatchHeader, TierError> {
+        let head = self
+            .bytes(partition, entry, at, BATCH_OVERHEAD_BYTES as u64)
+            .await?;
+        let header = BatchHeader::parse(&head).map_err(|error| {
+            TierError::damaged(&entry.key(partition), format!("at {at}: {error}"))
+        })?;
+        if at + header.size_bytes() as u64 > entry.log_bytes {
+            let key = entry.key(partition);
+            return Err(TierError::damaged(
+                &key,
+                format!("the batch at {at} does not end"),
+            ));
+        }
+        Ok(header)
+    }
+
+    /// Whole batches from the one that holds `offset` on: at most `max_bytes`, but at least one.
+    /// Only what the entry counts is given out.
+    ///
+    /// # Errors
+    /// The object is missing, damaged, or the bucket does not answer.
+    pub async fn read(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<ColdRecords, TierError> {
+        let key = entry.key(partition);
+        let (at, first) = self.seek(partition, entry, offset).await?;
+        // To the end of the block: reading over would wait for the next one.
+        let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
+        let len = max_bytes.min(block_end - at).max(first.size_bytes() as u64);
+        let bytes = self.bytes(partition, entry, at, len).await?;
+        let mut rest = bytes.clone();
+        let mut end = 0;
+        let mut next_offset = first.base_offset;
+        loop {
+            let batch = match Batch::split_first(&mut rest) {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                // Cut by the limit, unless it is the first.
+                Err(_) if end > 0 => break,
+                Err(error) => return Err(TierError::damaged(&key, error.to_string())),
+            };
+            if next_offset >= entry.end_offset {
+                break;
+            }
+            check_place(entry, &batch.header, next_offset)
+                .map_err(|reason| TierError::damaged(&key, reason))?;
+            batch.verify_crc().map_err(|error| {
+                TierError::damaged(&key, format!("at {}: {error}", at + end as u64))
+            })?;
+            end += batch.header.size_bytes();
+            next_offset = batch.header.next_offset();
+        }
+        self.read_ahead(partition, entry, at + end as u64);
+        Ok(ColdRecords {
+            bytes: bytes.slice(..end),
+            next_offset,
+        })
+    }
+
+    /// The first record at or above `from_offset` whose timestamp is `timestamp_ms` or later.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub async fn find_by_time(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        from_offset: i64,
+        timestamp_ms: i64,
+    ) -> Result<Option<Timed>, TierError> {
+        let key = entry.key(partition);
+        let damaged =
+            |error: tidemark_records::BatchError| TierError::damaged(&key, error.to_string());
+        let tail = self.tail(partition, entry).await?;
+        let mut from = tail.entry_of(from_offset).position;
+        while let Some((begin, end)) = tail.stretch_by_time(timestamp_ms, from) {
+            let mut at = begin;
+            while at < end {
+                let header = self.header(partition, entry, at).await?;
+                let size = header.size_bytes() as u64;
+                let wanted =
+                    header.max_timestamp_ms >= timestamp_ms && header.next_offset() > from_offset;
+                if header.base_offset >= entry.end_offset {
+                    return Ok(None);
+                }
+                if wanted {
+                    let mut bytes = self.bytes(partition, entry, at, size).await?;
+                    let batch = Batch::split_first(&mut bytes).map_err(damaged)?;
+                    let Some(batch) = batch else { break };
+                    batch.verify_crc().map_err(damaged)?;
+                    for record in batch.records(Limits::default()).map_err(damaged)? {
+                        let record = record.map_err(damaged)?;
+                        if record.timestamp_ms >= timestamp_ms && record.offset >= from_offset {
+                            return Ok(Some(Timed {
+                                offset: record.offset,
+                                timestamp_ms: record.timestamp_ms,
+                                leader_epoch: header.partition_leader_epoch,
+                            }));
+                        }
+                    }
+                }
+                at += size;
+            }
+            from = end;
+        }
+        Ok(None)
+    }
+}
+
+/// Offset and leader epoch of a batch are not under its CRC: they follow from where it is.
+fn check_place(entry: &SegmentRef, header: &BatchHeader, expected: i64) -> Result<(), String> {
+    let offset = header.base_offset;
+    if offset != expected {
+        return Err(format!("a batch says {offset} where {expected} belongs"));
+    }
+    let at = offset.max(entry.base_offset);
+    let before = entry.epochs.iter().take_while(|(_, start)| *start <= at);
+    let epoch = before.last().map(|(epoch, _)| *epoch);
+    if at < entry.end_offset && epoch != Some(header.partition_leader_epoch) {
+        return Err(format!(
+            "the batch at {offset} says leader epoch {}",
+            header.partition_leader_epoch
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,482 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use proptest::prelude::*;
+use tidemark_env::task;
+use tidemark_records::{BatchBuilder, BatchOptions, RecordRef};
+use tidemark_wire::Uuid;
+
+use crate::bucket::Created;
+use crate::document;
+use crate::manifest::{CHUNK_ENTRIES, Chunk, Expired, Keep, MOST_ENTRIES};
+use crate::segment::{Builder, Tail};
+use crate::upload::{Upload, new_id};
+use crate::*;
+
+const PARTITION: PartitionId = PartitionId {
+    topic_id: Uuid([7; 16]),
+    partition: 3,
+};
+
+fn writer(leader_epoch: i32) -> Writer {
+    Writer {
+        generation: 1,
+        leader_epoch,
+        id: Uuid([1; 16]),
+    }
+}
+
+fn memory() -> Bucket {
+    Bucket::new(Arc::new(InMemory::new()), "some/prefix".into(), "memory:")
+}
+
+fn at(base_offset: i64, partition_leader_epoch: i32) -> BatchOptions {
+    BatchOptions {
+        base_offset,
+        partition_leader_epoch,
+        ..BatchOptions::default()
+    }
+}
+
+fn batch(base_offset: i64, count: i64, epoch: i32, timestamp_ms: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(at(base_offset, epoch));
+    for index in 0..count {
+        let value = format!("value {}", base_offset + index);
+        let record = RecordRef {
+            timestamp_ms: timestamp_ms + index,
+            value: Some(value.as_bytes()),
+            ..RecordRef::default()
+        };
+        builder.append(&record).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+fn entry(base_offset: i64, end_offset: i64, epochs: &[(i32, i64)]) -> SegmentRef {
+    SegmentRef {
+        base_offset,
+        end_offset,
+        leader_epoch: epochs.last().map_or(0, |(epoch, _)| *epoch),
+        id: new_id(),
+        size_bytes: 1000,
+        log_bytes: 900,
+        crc32: 0,
+        max_timestamp_ms: end_offset * 1000,
+        epochs: epochs.to_vec(),
+    }
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work)
+}
+
+/// Uploads batches of ten records from offset 0 on.
+async fn upload(bucket: &Bucket, batches: i64, epoch: i32) -> SegmentRef {
+    let mut upload = Upload::new(bucket, ("orders", PARTITION), 0, (1, epoch));
+    for index in 0..batches {
+        let bytes = batch(index * 10, 10, epoch, 1_000 * index);
+        upload.add(&bytes).await.unwrap();
+    }
+    upload.finish().await.unwrap()
+}
+
+#[test]
+fn what_is_uploaded_is_read_at_every_offset_and_by_time() {
+    run(async {
+        let bucket = memory();
+        let entry = upload(&bucket, 400, 5).await;
+        assert_eq!((entry.base_offset, entry.end_offset), (0, 4_000));
+        assert_eq!(entry.epochs, [(5, 0)]);
+        let reader = Reader::new(bucket, Cache::new(0));
+        for offset in 0..4_000 {
+            let found = reader.read(PARTITION, &entry, offset, 1).await.unwrap();
+            assert_eq!(
+                found.bytes,
+                batch(offset / 10 * 10, 10, 5, offset / 10 * 1_000)
+            );
+            assert_eq!(found.next_offset, offset / 10 * 10 + 10);
+        }
+        let all = reader.read(PARTITION, &entry, 0, 1 << 30).await.unwrap();
+        assert_eq!(all.next_offset, 4_000);
+        for (timestamp, offset) in [
+            (0, Some(0)),
+            (5_003, Some(53)),
+            (5_010, Some(60)),
+            (399_009, Some(3_999)),
+            (400_000, None),
+        ] {
+            let found = reader
+                .find_by_time(PARTITION, &entry, 0, timestamp)
+                .await
+                .unwrap();
+            assert_eq!(found.map(|found| found.offset), offset, "at {timestamp}");
+        }
+        let later = reader
+            .find_by_time(PARTITION, &entry, 3_000, 0)
+            .await
+            .unwrap();
+        assert_eq!(later.map(|found| found.offset), Some(3_000));
+    });
+}
+
+#[test]
+fn what_a_manifest_does_not_count_is_not_given_out() {
+    run(async {
+        let bucket = memory();
+        let mut entry = upload(&bucket, 10, 5).await;
+        entry.end_offset = 50;
+        let reader = Reader::new(bucket, Cache::new(0));
+        let found = reader.read(PARTITION, &entry, 0, 1 << 20).await.unwrap();
+        assert_eq!(found.next_offset, 50);
+        let found = reader
+            .find_by_time(PARTITION, &entry, 0, 6_000)
+            .await
+            .unwrap();
+        assert_eq!(found, None);
+    });
+}
+
+#[test]
+fn an_upload_in_parts_is_whole() {
+    run(async {
+        let bucket = memory();
+        let mut upload = Upload::new(&bucket, ("orders", PARTITION), 0, (1, 1));
+        let value = Bytes::from(vec![9; 1 << 20]);
+        for offset in 0..20 {
+            let mut builder = BatchBuilder::new(at(offset, 1));
+            let value = Some(&value[..]);
+            builder
+                .append(&RecordRef {
+                    value,
+                    ..RecordRef::default()
+                })
+                .unwrap();
+            upload.add(&builder.build().unwrap()).await.unwrap();
+        }
+        let entry = upload.finish().await.unwrap();
+        assert!(entry.size_bytes > 20 << 20);
+        let reader = Reader::new(bucket, Cache::new(0));
+        let mut next = 0;
+        while next < 20 {
+            let found = reader.read(PARTITION, &entry, next, 3 << 20).await.unwrap();
+            assert!(found.next_offset > next);
+            next = found.next_offset;
+        }
+    });
+}
+
+#[test]
+fn damage_is_told_and_not_given_out() {
+    run(async {
+        let bucket = memory();
+        let entry = upload(&bucket, 10, 5).await;
+        let key = entry.key(PARTITION);
+        let whole = bucket.get(&key).await.unwrap();
+        for at in (0..whole.len()).step_by(7) {
+            let mut changed = whole.to_vec();
+            changed[at] ^= 0x10;
+            bucket.put(&key, changed.into()).await.unwrap();
+            let checked = upload::check_object(&bucket, &key, entry.size_bytes, entry.crc32).await;
+            assert!(
+                matches!(checked, Err(TierError::Damaged { .. })),
+                "byte {at}"
+            );
+            // A reader notices, or is given what was put there.
+            let reader = Reader::new(bucket.clone(), Cache::new(0));
+            if let Ok(found) = reader.read(PARTITION, &entry, 0, 1 << 20).await {
+                assert_eq!(found.bytes, whole.slice(..found.bytes.len()), "byte {at}");
+            }
+        }
+        bucket
+            .put(&key, whole.slice(..whole.len() / 2))
+            .await
+            .unwrap();
+        let short = upload::check_object(&bucket, &key, entry.size_bytes, entry.crc32).await;
+        assert!(matches!(short, Err(TierError::Damaged { .. })));
+    });
+}
+
+#[test]
+fn damaged_records_are_not_uploaded() {
+    run(async {
+        let bucket = memory();
+        let mut upload = Upload::new(&bucket, ("orders", PARTITION), 0, (1, 1));
+        let mut bytes = batch(0, 10, 1, 0).to_vec();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        assert!(upload.add(&bytes.into()).await.is_err());
+        let gap = batch(5, 1, 1, 0);
+        let mut upload = Upload::new(&bucket, ("orders", PARTITION), 3, (1, 1));
+        assert!(upload.add(&gap).await.is_err());
+    });
+}
+
+#[test]
+fn of_two_creators_one_wins_and_the_other_knows() {
+    run(async {
+        let bucket = memory();
+        bucket.probe().await.unwrap();
+        let (first, second) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+        assert_eq!(bucket.create("x/1", &first).await.unwrap(), Created::Ours);
+        // The answer was lost, and it is tried again.
+        assert_eq!(bucket.create("x/1", &first).await.unwrap(), Created::Ours);
+        let lost = bucket.create("x/1", &second).await.unwrap();
+        assert_eq!(lost, Created::Theirs(first));
+    });
+}
+
+#[test]
+fn a_directory_is_a_bucket() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/new/one", dir.path().display());
+        let bucket = Bucket::open(&url, &BucketOptions::default()).unwrap();
+        bucket.probe().await.unwrap();
+        let entry = upload(&bucket, 10, 5).await;
+        let (objects, others) = verify::by_partition(&bucket).await.unwrap();
+        assert_eq!(others, []);
+        assert_eq!(objects[&PARTITION][0].key, entry.key(PARTITION));
+    });
+    let nothing = Bucket::open("ftp://x/y", &BucketOptions::default());
+    assert!(nothing.unwrap_err().to_string().contains("s3://bucket"));
+}
+
+#[test]
+fn the_newest_manifest_is_the_first_key() {
+    run(async {
+        let bucket = memory();
+        let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+        for sequence in 0..12 {
+            let key = PARTITION.manifest(sequence);
+            let (created, crc32) = bucket.create_document(&key, &manifest).await.unwrap();
+            assert_eq!(created, Created::Ours);
+            let first = bucket
+                .first_key(&PARTITION.manifests())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(first, key);
+            assert_eq!(layout::manifest_sequence(&first), Some(sequence));
+            manifest = manifest.succeed(writer(1), crc32).unwrap();
+        }
+        assert!(
+            manifest.succeed(writer(0), 0).is_err(),
+            "an older epoch does not follow"
+        );
+    });
+}
+
+#[test]
+fn verify_finds_each_kind_of_damage() {
+    run(async {
+        let bucket = memory();
+        let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+        let entry = upload(&bucket, 10, 1).await;
+        manifest.append(entry.clone());
+        bucket
+            .create_document(&PARTITION.manifest(0), &manifest)
+            .await
+            .unwrap();
+        let look = async || {
+            let (objects, _) = verify::by_partition(&bucket).await.unwrap();
+            let (_, findings) = verify::partition(&bucket, PARTITION, &objects[&PARTITION], true)
+                .await
+                .unwrap();
+            findings
+                .iter()
+                .map(|finding| finding.kind)
+                .collect::<Vec<_>>()
+        };
+        assert!(look().await.is_empty());
+        let key = entry.key(PARTITION);
+        let whole = bucket.get(&key).await.unwrap();
+        let mut flipped = whole.to_vec();
+        flipped[100] ^= 1;
+        bucket.put(&key, flipped.into()).await.unwrap();
+        assert_eq!(look().await, ["damaged"]);
+        bucket.put(&key, whole.slice(..50)).await.unwrap();
+        assert_eq!(look().await, ["damaged"]);
+        bucket.delete(&key).await.unwrap();
+        assert_eq!(look().await, ["missing"]);
+        bucket.put(&key, whole).await.unwrap();
+        let foreign = format!("{}/notes.txt", PARTITION.prefix());
+        bucket
+            .put(&foreign, Bytes::from_static(b"hello"))
+            .await
+            .unwrap();
+        assert_eq!(look().await, ["orphan"]);
+        bucket.delete(&foreign).await.unwrap();
+        let mut other = manifest.succeed(writer(1), 12345).unwrap();
+        other.garbage.clear();
+        bucket
+            .create_document(&PARTITION.manifest(1), &other)
+            .await
+            .unwrap();
+        assert_eq!(look().await, ["gap"]);
+    });
+}
+
+#[test]
+fn retention_goes_by_time_and_size_and_through_chunks() {
+    let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+    let count = MOST_ENTRIES as i64 + 10;
+    let mut chunks: Vec<(Uuid, Chunk)> = Vec::new();
+    for index in 0..count {
+        manifest.append(entry(index * 10, index * 10 + 10, &[(1, index * 10)]));
+        if let Some(chunk) = manifest.to_move() {
+            let id = new_id();
+            manifest.moved(&chunk, id, 0);
+            chunks.push((id, chunk));
+        }
+        manifest.check("x").unwrap();
+    }
+    assert_eq!((chunks.len(), manifest.chunks.len()), (1, 1));
+    assert!(matches!(manifest.find(5), Some(Place::Chunk(_))));
+    let last = count * 10 - 5;
+    assert!(
+        matches!(manifest.find(last), Some(Place::Segment(found)) if found.base_offset <= last && last < found.end_offset)
+    );
+    assert_eq!(manifest.find(count * 10), None);
+    // What is older than entry 20, whose newest record is of second 210.
+    let keep = Keep {
+        ms: Some(1_000),
+        bytes: None,
+        local_bytes: 0,
+    };
+    let now = 210_000 + 1_000;
+    assert_eq!(manifest.expired(keep, now), Expired::BringBack);
+    manifest.bring_back(chunks[0].1.segments.clone(), now);
+    manifest.check("x").unwrap();
+    assert_eq!(manifest.head.len(), CHUNK_ENTRIES);
+    assert_eq!(manifest.expired(keep, now), Expired::StartAt(200));
+    manifest.raise_start(200, now);
+    manifest.check("x").unwrap();
+    assert_eq!(manifest.start_offset, 200);
+    assert_eq!(
+        manifest.garbage.len(),
+        1 + 20,
+        "the chunk and twenty objects"
+    );
+    assert!(manifest.garbage_due(60_000, now).is_empty());
+    assert_eq!(manifest.garbage_due(60_000, now + 60_000).len(), 21);
+    // By size: all but what fits.
+    let keep = Keep {
+        ms: None,
+        bytes: Some(5_500),
+        local_bytes: 500,
+    };
+    let mut rounds = 0;
+    while let Expired::StartAt(start) = manifest.expired(keep, now)
+        && start > manifest.start_offset
+    {
+        manifest.raise_start(start, now);
+        manifest.check("x").unwrap();
+        rounds += 1;
+    }
+    assert_eq!((rounds, manifest.entry_count()), (1, 5));
+}
+
+#[test]
+fn a_leader_cuts_off_what_it_never_had() {
+    let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+    manifest.append(entry(0, 100, &[(1, 0)]));
+    manifest.append(entry(100, 200, &[(1, 100), (2, 150)]));
+    manifest.append(entry(200, 300, &[(2, 200)]));
+    let cut = |log_start, ends: &[(i32, i64)]| {
+        let mut manifest = manifest.clone();
+        let end = |epoch| {
+            ends.iter()
+                .find(|(known, _)| *known == epoch)
+                .map(|(_, end)| *end)
+        };
+        let changed = manifest.cut_to_lineage(log_start, end, 0);
+        manifest.check("x").unwrap();
+        (changed, manifest.end_offset, manifest.garbage.len())
+    };
+    assert_eq!(cut(0, &[(1, 150), (2, 400)]), (false, 300, 0));
+    assert_eq!(
+        cut(300, &[(3, 400)]),
+        (false, 300, 0),
+        "what it no longer knows stays"
+    );
+    assert_eq!(cut(120, &[(1, 150), (2, 400)]), (false, 300, 0));
+    assert_eq!(
+        cut(0, &[(1, 150), (3, 400)]),
+        (true, 150, 1),
+        "epoch 2 was another's"
+    );
+    assert_eq!(cut(0, &[(1, 130), (3, 400)]), (true, 130, 1));
+    assert_eq!(cut(0, &[(1, 150), (2, 250), (3, 400)]), (true, 250, 0));
+    assert_eq!(cut(210, &[(3, 400)]), (true, 210, 0));
+}
+
+#[test]
+fn a_start_above_the_end_leaves_nothing() {
+    let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+    manifest.append(entry(0, 100, &[(1, 0)]));
+    manifest.raise_start(500, 9);
+    manifest.check("x").unwrap();
+    assert_eq!((manifest.start_offset, manifest.end_offset), (500, 500));
+    assert_eq!(manifest.garbage.len(), 1);
+    manifest.append(entry(500, 600, &[(1, 500)]));
+    manifest.check("x").unwrap();
+}
+
+proptest! {
+    /// Whatever lies in a bucket gives an answer, never a panic.
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(document::decode::<Manifest>("x", &bytes).is_err());
+        prop_assert!(Tail::decode("x", &bytes.into()).is_err());
+    }
+
+    /// A document with any change is refused.
+    #[test]
+    fn any_change_is_noticed(at in 0usize..10_000, bit in 0u8..8) {
+        let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+        manifest.append(entry(0, 100, &[(1, 0), (2, 50)]));
+        let bytes = document::encode(&manifest).unwrap();
+        prop_assert_eq!(document::decode::<Manifest>("x", &bytes).unwrap(), manifest);
+        let mut changed = bytes.to_vec();
+        let at = at % (changed.len() - 1);
+        changed[at] ^= 1 << bit;
+        let same_number = |text: &[u8]| text.to_ascii_lowercase() == bytes.to_ascii_lowercase();
+        prop_assume!(!same_number(&changed));
+        prop_assert!(document::decode::<Manifest>("x", &changed).is_err());
+    }
+
+    /// So is a tail.
+    #[test]
+    fn any_change_of_a_tail_is_noticed(at in 0usize..10_000, bit in 0u8..8) {
+        let mut builder = Builder::new("orders", PARTITION, 0);
+        builder.add(&batch(0, 10, 1, 0)).unwrap();
+        let (tail, _) = builder.finish(1, 1, Uuid([3; 16])).unwrap();
+        prop_assert!(Tail::decode("x", &tail).is_ok());
+        let mut changed = tail.to_vec();
+        let at = at % changed.len();
+        changed[at] ^= 1 << bit;
+        let lowercase = changed.to_ascii_lowercase() == tail.to_ascii_lowercase();
+        prop_assume!(!lowercase);
+        prop_assert!(Tail::decode("x", &changed.into()).is_err());
+    }
+}
+
+#[test]
+fn keys_name_their_partition() {
+    let keys = [
+        PARTITION.segment(5, 1, Uuid([2; 16])),
+        PARTITION.chunk(Uuid([2; 16])),
+        PARTITION.manifest(9),
+    ];
+    for key in keys {
+        assert_eq!(layout::partition_of(&key), Some(PARTITION), "{key}");
+    }
+    assert_eq!(layout::partition_of("topics/abc/topic.json"), None);
+    assert_eq!(layout::partition_of("00/x/1/y"), None);
+    assert!(!task::is_simulated());
+}
