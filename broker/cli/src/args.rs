@@ -91,6 +91,9 @@ pub enum Command {
     /// Look into log files
     #[command(subcommand)]
     Log(commands::log::Command),
+    /// Look into a bucket that topics are tiered to; no broker has to run
+    #[command(subcommand)]
+    Tier(commands::tier::Command),
     /// Look for what is wrong, say why, and what to type next
     Doctor(commands::doctor::Args),
     /// Print a completion script for a shell

@@ -47,6 +47,11 @@ impl Failure {
         Self::new(Exit::Finding, message)
     }
 
+    /// Nobody answered: exit code 3.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unreachable, message)
+    }
+
     /// The command line makes no sense.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)

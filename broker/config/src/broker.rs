@@ -112,6 +112,25 @@ fn inter_broker_listener(
     )))
 }
 
+/// How tiered topics go to their bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TierSettings {
+    /// `tier.url`.
+    pub url: String,
+    /// `tier.endpoint`.
+    pub endpoint: Option<String>,
+    /// `tier.region`.
+    pub region: Option<String>,
+    /// `tier.cache.bytes`.
+    pub cache_bytes: i64,
+    /// `tier.upload.max.lag.ms`.
+    pub upload_max_lag_ms: i64,
+    /// `tier.delete.delay.ms`.
+    pub delete_delay_ms: i64,
+    /// `remote.log.manager.copier.thread.pool.size`: uploads at the same time.
+    pub uploads: i32,
+}
+
 /// A broker's settings in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerSettings {
@@ -157,6 +176,8 @@ pub struct BrokerSettings {
     pub wal_max_bytes: i64,
     /// `wal.memory.bytes` (ours): memory for records that are not in their segments yet.
     pub wal_memory_bytes: i64,
+    /// `tier.*` (ours): where tiered topics go; `None` without a bucket.
+    pub tier: Option<TierSettings>,
     /// `disk.flush.delay.us` (ours): how much longer every flush takes.
     pub disk_flush_delay_us: i64,
     /// `num.partitions`: of topics created without saying.
@@ -331,6 +352,18 @@ impl BrokerSettings {
             wal_file_bytes: layers.long("wal.file.bytes")?,
             wal_max_bytes: layers.long("wal.max.bytes")?,
             wal_memory_bytes: layers.long("wal.memory.bytes")?,
+            tier: match layers.text("tier.url")? {
+                None => None,
+                Some(url) => Some(TierSettings {
+                    url,
+                    endpoint: layers.text("tier.endpoint")?,
+                    region: layers.text("tier.region")?,
+                    cache_bytes: layers.long("tier.cache.bytes")?,
+                    upload_max_lag_ms: layers.long("tier.upload.max.lag.ms")?,
+                    delete_delay_ms: layers.long("tier.delete.delay.ms")?,
+                    uploads: layers.int("remote.log.manager.copier.thread.pool.size")?,
+                }),
+            },
             disk_flush_delay_us: layers.long("disk.flush.delay.us")?,
             num_partitions: layers.int("num.partitions")?,
             default_replication_factor: short("default.replication.factor")?,

@@ -18,23 +18,14 @@ pub enum Status {
     Refused(&'static Refusal),
 }
 
-/// A setting of which some values are refused, because ignoring them would lose data
-/// or open what the operator meant to be shut.
+/// A setting that is refused unless it is empty, because ignoring it would lose data or open what
+/// the operator meant to be shut.
 #[derive(Debug, PartialEq)]
 pub struct Refusal {
     scope: Scope,
     name: &'static str,
-    allowed: Allowed,
     /// What ignoring the value would do, and what to do instead.
     pub reason: &'static str,
-}
-
-#[derive(Debug, PartialEq)]
-enum Allowed {
-    /// Only this word.
-    Only(&'static str),
-    /// Only no value at all.
-    Empty,
 }
 
 impl Refusal {
@@ -47,26 +38,18 @@ impl Refusal {
     }
 
     pub(crate) fn allows(&self, value: &Value) -> bool {
-        match (&self.allowed, value) {
-            (Allowed::Only(word), Value::Boolean(b)) => *word == b.to_string(),
-            (Allowed::Only(word), Value::Text(text)) => word == text,
-            (Allowed::Empty, Value::Text(text)) => text.is_empty(),
-            (Allowed::Empty, Value::List(items)) => items.is_empty(),
+        match value {
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
             _ => false,
         }
     }
 }
 
-const fn refuse(
-    scope: Scope,
-    name: &'static str,
-    allowed: Allowed,
-    reason: &'static str,
-) -> Refusal {
+const fn refuse(scope: Scope, name: &'static str, reason: &'static str) -> Refusal {
     Refusal {
         scope,
         name,
-        allowed,
         reason,
     }
 }
@@ -74,39 +57,23 @@ const fn refuse(
 /// Settings whose silence would lose data or protection.
 pub static REFUSED: &[Refusal] = &[
     refuse(
-        Scope::Topic,
-        "remote.storage.enable",
-        Allowed::Only("false"),
-        "this version has no tiered storage, so records past local retention would be deleted, not moved; leave it false.",
-    ),
-    refuse(
-        Scope::Broker,
-        "remote.log.storage.system.enable",
-        Allowed::Only("false"),
-        "this version has no tiered storage; leave it false.",
-    ),
-    refuse(
         Scope::Broker,
         "authorizer.class.name",
-        Allowed::Empty,
         "this version has no access control, so everybody would be let in; remove it and restrict the network instead.",
     ),
     refuse(
         Scope::Broker,
         "create.topic.policy.class.name",
-        Allowed::Empty,
         "Java classes cannot be loaded, so topics that the policy forbids would be created; remove it.",
     ),
     refuse(
         Scope::Broker,
         "alter.config.policy.class.name",
-        Allowed::Empty,
         "Java classes cannot be loaded, so changes that the policy forbids would be made; remove it.",
     ),
     refuse(
         Scope::Broker,
         "config.providers",
-        Allowed::Empty,
         "Java classes cannot be loaded, so ${provider:...} placeholders would be taken literally; write the values themselves.",
     ),
 ];
@@ -240,8 +207,6 @@ static TOPIC_KEPT: &[&str] = &[
     "delete.retention.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
     "max.compaction.lag.ms",
     "min.cleanable.dirty.ratio",
     "min.compaction.lag.ms",
@@ -346,6 +311,12 @@ static BROKER_HONOURED: &[&str] = &[
     "ssl.truststore.location",
     "ssl.truststore.type",
     "telemetry.max.bytes",
+    "tier.cache.bytes",
+    "tier.delete.delay.ms",
+    "tier.endpoint",
+    "tier.region",
+    "tier.upload.max.lag.ms",
+    "tier.url",
     "wal.dir",
     "wal.file.bytes",
     "wal.max.bytes",

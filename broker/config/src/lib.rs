@@ -20,7 +20,7 @@ mod topic;
 mod value;
 
 pub use alter::{Change, Operation, Target};
-pub use broker::{BrokerSettings, Listener, parse_listeners};
+pub use broker::{BrokerSettings, Listener, TierSettings, parse_listeners};
 pub use describe::{Described, Synonym, describe_broker, describe_group, describe_topic};
 pub use exceptions::{Mutability, Status};
 pub use group::GroupSettings;

@@ -181,9 +181,6 @@ fn bounds_of_every_notation_hold() {
 
 #[test]
 fn what_would_lose_data_or_protection_is_refused() {
-    assert!(check(Scope::Topic, "remote.storage.enable", "false").is_ok());
-    let text = message(Scope::Topic, "remote.storage.enable", "true");
-    assert!(text.contains("tiered storage"), "{text}");
     for (name, bad) in [
         ("authorizer.class.name", "org.example.Authorizer"),
         ("config.providers", "file"),
@@ -539,6 +536,25 @@ fn the_settings_reference_is_current() {
     assert!(
         committed == reference(),
         "docs/settings.md is stale: run UPDATE=1 cargo test -p tidemark-config and commit it"
+    );
+}
+
+#[test]
+fn a_tiered_topic_needs_a_bucket() {
+    let topic = map(&[("remote.storage.enable", "true")]);
+    let without = map(&[]);
+    let refused = TopicSettings::resolve(&topic, fixed(&without)).unwrap_err();
+    assert!(refused.to_string().contains("tier.url"), "{refused}");
+    let with = map(&[("tier.url", "s3://bucket/prefix")]);
+    let settings = TopicSettings::resolve(&topic, fixed(&with)).unwrap();
+    assert!(settings.remote_storage_enable);
+    let broker = BrokerSettings::resolve(fixed(&with)).unwrap();
+    assert_eq!(broker.tier.unwrap().url, "s3://bucket/prefix");
+    assert!(
+        BrokerSettings::resolve(fixed(&without))
+            .unwrap()
+            .tier
+            .is_none()
     );
 }
 

@@ -147,6 +147,13 @@ impl TopicSettings {
             unclean_leader_election_enable: values.boolean("unclean.leader.election.enable")?,
         };
         settings.check()?;
+        if settings.remote_storage_enable && !values.has_bucket() {
+            return Err(ConfigError::Conflict(
+                "remote.storage.enable=true needs a bucket: give every broker and controller \
+                 tier.url, such as tier.url=s3://bucket/prefix"
+                    .to_owned(),
+            ));
+        }
         Ok(settings)
     }
 
@@ -191,6 +198,13 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
+    /// Whether the broker knows where tiered topics go.
+    fn has_bucket(&self) -> bool {
+        let layers = self.broker.each();
+        let url = layers.iter().find_map(|(_, layer)| layer.get("tier.url"));
+        url.is_some_and(|url| !url.is_empty())
+    }
+
     fn value(&self, name: &str) -> Result<Value, ConfigError> {
         let s = setting(Scope::Topic, name)?;
         let (text, _) = resolve_topic(s, self.topic, self.broker).ok_or_else(|| missing(name))?;

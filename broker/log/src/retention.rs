@@ -16,6 +16,7 @@ use crate::index;
 use crate::log::Log;
 use crate::names;
 use crate::recovery::ensure_snapshot;
+use crate::segment::Segment;
 use crate::tail::NO_TIMESTAMP;
 
 /// A file of a segment that is no longer part of the log.
@@ -84,6 +85,20 @@ impl Log {
         now_ms: i64,
         high_watermark: i64,
     ) -> Result<RetentionReport, LogError> {
+        self.apply_retention_below(now_ms, high_watermark, i64::MAX)
+    }
+
+    /// [`Log::apply_retention`] where age and size delete only what is below `elsewhere`, the end
+    /// of what is kept in another place.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply_retention_below(
+        &mut self,
+        now_ms: i64,
+        high_watermark: i64,
+        elsewhere: i64,
+    ) -> Result<RetentionReport, LogError> {
         self.check_usable()?;
         let mut report = RetentionReport::default();
         if self.cutting.is_some() {
@@ -94,7 +109,11 @@ impl Log {
             reasons.extend([Reason::TooLarge, Reason::TooOld]);
         }
         for reason in reasons {
-            let count = self.deletable(reason, now_ms, high_watermark)?;
+            let upper = match reason {
+                Reason::BelowLogStart => high_watermark,
+                Reason::TooLarge | Reason::TooOld => high_watermark.min(elsewhere),
+            };
+            let count = self.deletable(reason, now_ms, upper)?;
             if count == 0 {
                 continue;
             }
@@ -233,6 +252,24 @@ impl Log {
             disk: self.shared.disk.clone(),
             files: due,
         })
+    }
+
+    /// Bytes of the segments that begin at or above `offset`.
+    pub fn bytes_above(&self, offset: i64) -> u64 {
+        let above = self
+            .segments
+            .iter()
+            .filter(|segment| segment.base_offset() >= offset);
+        above.map(|segment| u64::from(segment.size_bytes)).sum()
+    }
+
+    /// Where the first segment ends that ends above `offset`, if it is sealed and ends no later
+    /// than `upper`.
+    pub fn sealed_end(&self, offset: i64, upper: i64) -> Option<i64> {
+        let mut bases = self.segments.iter().map(Segment::base_offset);
+        bases
+            .find(|base| *base > offset)
+            .filter(|base| *base <= upper)
     }
 
     /// Moves the log start up to `offset` (DeleteRecords, KIP-107; followers with

@@ -467,6 +467,16 @@ impl Replica {
         Some(leader.low_watermark(self.view.as_ref()?, &self.log))
     }
 
+    /// Whether every other member of the ISR has fetched in this leadership since `since_ms`: none
+    /// of them followed another leader then. A leader alone in its ISR is confirmed by that.
+    pub fn confirmed_since(&self, since_ms: i64) -> bool {
+        let (Ok(leader), Some(view)) = (self.serving_leader(), self.view.as_ref()) else {
+            return false;
+        };
+        let mut others = view.isr.iter().filter(|id| **id != leader.me);
+        others.all(|id| leader.fetched_since(*id, since_ms))
+    }
+
     /// How many records of those durable here the slowest replica lacks on its disk, as far
     /// as it has told; `None` unless it leads.
     pub fn slowest_lag(&self) -> Option<i64> {

@@ -6,6 +6,7 @@ use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::net::Budget;
 use crate::partition::Registry;
+use crate::tier::Tier;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerSettings, ConfigMap};
@@ -40,6 +41,8 @@ pub(crate) struct Broker {
     pub(crate) node: Arc<Node>,
     pub(crate) partitions: Arc<Registry>,
     pub(crate) groups: Groups,
+    /// The bucket, if there is one.
+    pub(crate) tier: Option<Arc<Tier>>,
     pub(crate) fetch_sessions: Mutex<Sessions<Subscription>>,
     /// The epoch of this process's registration.
     pub(crate) epoch: BrokerEpoch,
@@ -65,6 +68,7 @@ impl Broker {
         partitions: Arc<Registry>,
         fixed: Arc<ConfigMap>,
         settings: BrokerSettings,
+        tier: Option<Arc<Tier>>,
         metrics: Arc<Metrics>,
     ) -> Broker {
         Broker {
@@ -76,6 +80,7 @@ impl Broker {
             node,
             partitions,
             groups: Groups::default(),
+            tier,
             fetch_sessions: Mutex::default(),
             epoch,
             fixed,

@@ -30,6 +30,7 @@ mod replica;
 mod start;
 #[cfg(test)]
 mod testing;
+mod tier;
 mod tls;
 mod topics;
 mod voters;

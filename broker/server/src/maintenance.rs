@@ -53,11 +53,12 @@ fn tend(partition: &Arc<Partition>, retention: bool) -> Result<(), LogError> {
     if retention && partition.with_log(|log, _| log.has_unwritten_segments()) == Ok(true) {
         partition.write_behind().map_err(LogError::Io)?;
     }
+    let deletable = partition.deletable();
     let planned = partition.with_log(|log, high_watermark| {
         let mut deleted = 0;
         if retention {
             log.expire_producers(now_ms);
-            let report = log.apply_retention(now_ms, *high_watermark)?;
+            let report = log.apply_retention_below(now_ms, *high_watermark, deletable)?;
             deleted = report.deleted_segments;
             if deleted > 0 {
                 tracing::info!(

@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
 use crate::register::register;
 use crate::replica::{self, Replicas};
+use crate::tier::{self, Tier};
 use crate::tls::Tls;
 use crate::{RegistryError, groups, http, maintenance};
 use std::collections::BTreeSet;
@@ -53,6 +54,9 @@ pub enum StartError {
     /// Settings make no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The bucket's address cannot be used.
+    #[error("tier.url: {0}")]
+    Tier(#[from] tidemark_tier::TierError),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] tidemark_tls::TlsError),
@@ -308,6 +312,12 @@ pub async fn start_with(
         metrics: Arc::clone(&metrics),
     }));
     let settings = BrokerSettings::resolve(partitions.layers(&image))?;
+    let tier = settings
+        .tier
+        .as_ref()
+        .map(Tier::new)
+        .transpose()?
+        .map(Arc::new);
     let mut warned = BTreeSet::new();
     warn_of_unhonoured(partitions.layers(&image), &mut warned);
     let broker = Arc::new(Broker::new(
@@ -316,6 +326,7 @@ pub async fn start_with(
         Arc::clone(&partitions),
         Arc::new(config.settings),
         settings,
+        tier,
         metrics,
     ));
     node.serve_with(&broker);
@@ -357,6 +368,7 @@ pub async fn start_with(
     partitions.applied(unfenced).await;
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
+    tier::start(&broker, stopped.clone());
     replica::start(&broker, &stopped);
 
     let count = match config.net_threads {

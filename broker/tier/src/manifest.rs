@@ -557,19 +557,18 @@ impl Manifest {
         self.chunks.iter().find(holds).map(Place::Chunk)
     }
 
-    /// Where the first record may be whose timestamp is `timestamp_ms` or later.
-    pub fn find_by_time(&self, timestamp_ms: i64) -> Option<Place<'_>> {
-        let start = self.start_offset;
-        let fits = |entry: &&SegmentRef| {
-            entry.max_timestamp_ms >= timestamp_ms && entry.end_offset > start
-        };
+    /// Where the first record may be whose timestamp is `timestamp_ms` or later, in what ends
+    /// above offset `from`.
+    pub fn find_by_time_from(&self, timestamp_ms: i64, from: i64) -> Option<Place<'_>> {
+        let fits =
+            |entry: &&SegmentRef| entry.max_timestamp_ms >= timestamp_ms && entry.end_offset > from;
         if let Some(entry) = self.head.iter().find(fits) {
             return Some(Place::Segment(entry));
         }
         let chunk = self
             .chunks
             .iter()
-            .find(|chunk| chunk.max_timestamp_ms >= timestamp_ms && chunk.end_offset > start);
+            .find(|chunk| chunk.max_timestamp_ms >= timestamp_ms && chunk.end_offset > from);
         if let Some(chunk) = chunk {
             return Some(Place::Chunk(chunk));
         }

@@ -281,7 +281,7 @@ impl Tail {
             .ok_or_else(|| damaged(format!("a footer of {footer_bytes} bytes has no room")))?;
         let footer: Footer = document::decode(key, &bytes[footer_at..trailer_at])?;
         let index = &bytes[..footer_at];
-        if index.len() as u64 != footer.index_bytes || index.len() % ENTRY_BYTES != 0 {
+        if index.len() as u64 != footer.index_bytes || !index.len().is_multiple_of(ENTRY_BYTES) {
             return Err(damaged(format!(
                 "its index has {} bytes, and should have {}",
                 index.len(),

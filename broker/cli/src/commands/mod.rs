@@ -13,6 +13,7 @@ pub mod log;
 pub mod places;
 pub mod produce;
 pub mod serve;
+pub mod tier;
 pub mod topic;
 
 use std::io::IsTerminal;
@@ -36,6 +37,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
         Command::Config(command) => config::run(command, context).await,
         Command::Cluster(args) => cluster::run(args, context).await,
         Command::Log(command) => log::run(command, context).await,
+        Command::Tier(command) => tier::run(command, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
     }

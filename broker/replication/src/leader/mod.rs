@@ -129,6 +129,12 @@ impl Leader {
         Some(self.peer(id)?.position?.durable_end)
     }
 
+    /// Whether a follower has fetched since.
+    pub(crate) fn fetched_since(&self, id: BrokerId, since_ms: i64) -> bool {
+        self.peer(id)
+            .is_some_and(|peer| peer.last_fetch_ms > since_ms)
+    }
+
     /// First offset that a replica keeps, as far as it has told.
     pub(crate) fn log_start(&self, id: BrokerId, log: &LogState) -> Option<Offset> {
         if id == self.me {

@@ -5,6 +5,7 @@ use super::signal::{Signal, Slot};
 use crate::broker::Broker;
 use crate::net::Permit;
 use crate::partition::{Bounds, FollowerRead, Partition, Wants};
+use crate::tier::ColdRead;
 use std::io;
 use std::sync::Arc;
 use tidemark_env::task;
@@ -123,7 +124,7 @@ fn at(bounds: Bounds) -> Found {
 
 /// What is known under the lock, and the read to be run outside of it, if there is one.
 fn plan(
-    broker: &Broker,
+    broker: &Arc<Broker>,
     partition: &Arc<Partition>,
     reader: &Reader,
     wanted: &Wanted,
@@ -160,6 +161,11 @@ fn plan(
                     )
                 }
                 Ok((bounds, _, plan)) => (at(bounds), plan),
+                Err((ErrorCode::OffsetOutOfRange, Some(bounds)))
+                    if wanted.fetch_offset < bounds.log_start =>
+                {
+                    (cold(broker, partition, wanted, bounds, limit.0), None)
+                }
                 Err((error, bounds)) => {
                     let found = bounds.map_or(Found::error(error), at);
                     (Found { error, ..found }, None)
@@ -218,6 +224,39 @@ fn plan(
     }
 }
 
+/// What a consumer finds below the log's start: in the bucket, where the topic is tiered.
+fn cold(
+    broker: &Arc<Broker>,
+    partition: &Arc<Partition>,
+    wanted: &Wanted,
+    bounds: Bounds,
+    max_bytes: usize,
+) -> Found {
+    let out_of_range = Found {
+        error: ErrorCode::OffsetOutOfRange,
+        ..at(bounds)
+    };
+    let tiered = partition.policy().settings.remote_storage_enable;
+    // A follower sends its reader to the leader.
+    let (Some(tier), true, true) = (&broker.tier, tiered, partition.leads()) else {
+        return out_of_range;
+    };
+    match tier.read(broker, partition, wanted.fetch_offset, max_bytes) {
+        ColdRead::Records(records) => Found {
+            bytes: records.bytes.len(),
+            pieces: vec![Piece::Memory(records.bytes)],
+            more: true,
+            ..at(bounds)
+        },
+        ColdRead::Wait => at(bounds),
+        ColdRead::OutOfRange => out_of_range,
+        ColdRead::Failed(error) => Found {
+            error,
+            ..at(bounds)
+        },
+    }
+}
+
 /// The follower that a consumer should read from, if the cluster chooses by racks.
 fn preferred(
     broker: &Broker,
@@ -271,7 +310,7 @@ async fn run(plan: ReadPlan) -> Result<ReadRecords, ReadError> {
 ///
 /// Followers take none: there are few of them, and the cluster waits for them.
 pub(crate) async fn look(
-    broker: &Broker,
+    broker: &Arc<Broker>,
     partition: &Arc<Partition>,
     reader: &Reader,
     wanted: &Wanted,
@@ -279,22 +318,32 @@ pub(crate) async fn look(
     first: bool,
 ) -> Found {
     let (mut found, mut plan) = plan(broker, partition, reader, wanted, (max_bytes, first));
+    if let (Some(_), Reader::Consumer { .. }) = (&broker.tier, reader)
+        && let Some(start) = partition.start_above(found.log_start)
+    {
+        found.log_start = start;
+    }
     if wanted.follower.is_some() && found.end >= 0 && wanted.fetch_offset < found.log_start {
         (found, plan) = first_batch(partition, wanted, found, max_bytes).await;
     }
-    let Some(plan) = plan.filter(|plan| !plan.is_empty()) else {
-        return found;
-    };
-    let read = match run(plan).await {
-        Ok(read) => read,
-        Err(error) => {
-            tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records cannot be read");
-            let error = code(&error);
-            return Found { error, ..found };
+    let cold = std::mem::take(&mut found.pieces);
+    let (pieces, more) = if cold.is_empty() {
+        let Some(plan) = plan.filter(|plan| !plan.is_empty()) else {
+            return found;
+        };
+        match run(plan).await {
+            Ok(read) => (read.pieces, read.more),
+            Err(error) => {
+                tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "records cannot be read");
+                let error = code(&error);
+                return Found { error, ..found };
+            }
         }
+    } else {
+        (cold, found.more)
     };
     let of_follower = matches!(reader, Reader::Follower { .. });
-    let held = match held_bytes(&read.pieces) {
+    let held = match held_bytes(&pieces) {
         0 => None,
         _ if of_follower => None,
         bytes if first => Some(broker.fetch_memory.take(bytes).await),
@@ -308,15 +357,15 @@ pub(crate) async fn look(
             }
         },
     };
-    let bytes = read.size_bytes();
+    let bytes = pieces.iter().map(Piece::len).sum();
     if !of_follower {
         partition.count_out(bytes as u64);
     }
     Found {
         held,
         bytes,
-        pieces: read.pieces,
-        more: read.more,
+        pieces,
+        more,
         ..found
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn handle(
             let deleted = match partition {
                 // Its records are the state of groups.
                 Ok(_) if internal => Err(ErrorCode::InvalidTopicException),
-                Ok(partition) => delete(partition, asked.offset, deadline).await,
+                Ok(partition) => delete(broker, partition, asked.offset, deadline).await,
                 Err(error) => Err(error),
             };
             partitions.push(DeleteRecordsPartitionResult {
@@ -60,6 +60,7 @@ pub(crate) async fn handle(
 }
 
 async fn delete(
+    broker: &Broker,
     partition: Arc<Partition>,
     offset: i64,
     deadline: Instant,
@@ -69,7 +70,34 @@ async fn delete(
         return Err(ErrorCode::PolicyViolation);
     }
     let closed = ErrorCode::NotLeaderOrFollower;
-    partition.leading(ANY_EPOCH)?;
+    let (_, bounds) = partition.leading(ANY_EPOCH)?;
+    if let Some(tier) = &broker.tier
+        && partition.policy().settings.remote_storage_enable
+    {
+        let target = match offset {
+            UP_TO_HIGH_WATERMARK => bounds.high_watermark,
+            offset => offset,
+        };
+        if target < 0 || target > bounds.high_watermark {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        // First where they would come back from.
+        let deleted = clock::timeout(
+            deadline.saturating_duration_since(clock::monotonic()),
+            tier.delete_records(&partition, target),
+        );
+        match deleted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(topic = %partition.topic, partition = partition.index, error, "records are not deleted from the bucket");
+                return Err(ErrorCode::KafkaStorageError);
+            }
+            Err(_) => return Err(ErrorCode::RequestTimedOut),
+        }
+        if target < bounds.log_start {
+            return Ok(target);
+        }
+    }
     let (lsn, target) = partition
         .with_log(|log, high_watermark| {
             let target = if offset == UP_TO_HIGH_WATERMARK {

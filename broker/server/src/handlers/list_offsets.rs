@@ -52,7 +52,8 @@ pub(crate) async fn handle(
                 .and_then(|id| broker.partitions.find(&image, id, asked.partition_index));
             let found = match partition {
                 Ok(partition) => {
-                    find(&partition, context.version, &asked, request.replica_id).await
+                    let version = context.version;
+                    find(broker, &partition, version, &asked, request.replica_id).await
                 }
                 Err(error) => Err(error),
             };
@@ -89,6 +90,7 @@ pub(crate) async fn handle(
 }
 
 async fn find(
+    broker: &Broker,
     partition: &Arc<Partition>,
     version: i16,
     asked: &ListOffsetsPartition,
@@ -126,10 +128,34 @@ async fn find(
                 leader_epoch,
             });
         }
-        EARLIEST => return at(bounds.log_start),
+        EARLIEST => {
+            let start = partition.start_above(bounds.log_start);
+            return match start.ok_or(ErrorCode::OffsetNotAvailable)? {
+                start if start < bounds.log_start => Ok(Found {
+                    timestamp: -1,
+                    offset: start,
+                    leader_epoch: partition.cold.epoch_at(start).unwrap_or(-1),
+                }),
+                start => at(start),
+            };
+        }
         EARLIEST_LOCAL => return needs(8).and_then(|()| at(bounds.log_start)),
-        LATEST_TIERED => return needs(9).map(|()| NOTHING),
-        EARLIEST_PENDING_UPLOAD => return needs(11).and_then(|()| at(bounds.log_start)),
+        LATEST_TIERED => {
+            needs(9)?;
+            return Ok(match partition.cold.range() {
+                Some((start, end)) if end > start => Found {
+                    timestamp: -1,
+                    offset: end - 1,
+                    leader_epoch: partition.cold.epoch_at(end - 1).unwrap_or(-1),
+                },
+                _ => NOTHING,
+            });
+        }
+        EARLIEST_PENDING_UPLOAD => {
+            needs(11)?;
+            let end = partition.cold.range().map_or(0, |(_, end)| end);
+            return at(end.max(bounds.log_start));
+        }
         MAX_TIMESTAMP => {
             needs(7)?;
             TimestampTarget::Max
@@ -137,6 +163,26 @@ async fn find(
         timestamp if timestamp >= 0 => TimestampTarget::AtOrAfter(timestamp),
         _ => return Err(ErrorCode::InvalidRequest),
     };
+    if let (TimestampTarget::AtOrAfter(timestamp), Some(tier)) = (target, &broker.tier)
+        && bounds.log_start > 0
+        && partition.policy().settings.remote_storage_enable
+    {
+        let found = tier.find_by_time(partition, timestamp, bounds.log_start);
+        match found.await {
+            Ok(Some(found)) => {
+                return Ok(Found {
+                    timestamp: found.timestamp_ms,
+                    offset: found.offset,
+                    leader_epoch: found.leader_epoch,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "no offset by time from the bucket");
+                return Err(ErrorCode::OffsetNotAvailable);
+            }
+        }
+    }
     let plan = partition
         .with_log(|log, high_watermark| log.timestamp_plan(target, *high_watermark))
         .map_err(|_| closed)?;

@@ -118,6 +118,10 @@ families! {
     WAL_QUEUED: Gauge "tidemark_wal_queued_bytes" ["directory"] "bytes", "Bytes that wait to be written to the write-ahead log.";
     WAL_HELD: Gauge "tidemark_wal_held_bytes" ["directory"] "bytes", "Bytes of the write-ahead log that no checkpoint has let go of: what a start after a crash has to read.";
     DISK_READ_ONLY: Gauge "tidemark_disk_read_only" ["directory"] "0 or 1", "1 while the directory takes no records because its disk is full.";
+    TIER_LAG: Gauge "tidemark_tier_lag_seconds" [] "seconds", "How long the oldest records of a tiered partition led here have waited to be in the bucket.";
+    TIER_UPLOADED: Counter "tidemark_tier_uploaded_bytes_total" [] "bytes", "Bytes of objects with records that were uploaded and read back.";
+    TIER_READ: Counter "tidemark_tier_read_bytes_total" [] "bytes", "Bytes of record batches given to consumers from the bucket.";
+    TIER_FAILURES: Counter "tidemark_tier_failures_total" ["outcome"] "attempts", "Uploads and reads that failed, by what the bucket did; each is tried again.";
     DISK_FULL: Counter "tidemark_disk_full_refusals_total" [] "appends", "Appends refused because the disk was full.";
     DISK_USED: Gauge "tidemark_disk_used_bytes" ["directory"] "bytes", "Bytes that this broker's data takes in the directory.";
     DISK_CAPACITY: Gauge "tidemark_disk_capacity_bytes" ["directory"] "bytes", "Size of the directory's file system.";

@@ -26,8 +26,8 @@ pub(crate) use watchdog::Watchdog;
 use families::Family;
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -87,6 +87,10 @@ pub(crate) struct Metrics {
     pub(crate) bad_requests: IntCounter,
     /// Appends refused for want of room on the disk.
     pub(crate) disk_full: IntCounter,
+    tier_lag: Gauge,
+    tier_uploaded: IntCounter,
+    tier_read: IntCounter,
+    tier_failures: IntCounterVec,
     /// ISRs of partitions led here that became smaller.
     pub(crate) isr_shrinks: IntCounter,
     /// ISRs of partitions led here that became larger.
@@ -139,6 +143,12 @@ impl Metrics {
             }),
             bad_requests: counter(&registry, &families::BAD_REQUESTS),
             disk_full: counter(&registry, &families::DISK_FULL),
+            tier_lag: valid(&families::TIER_LAG, &registry, Gauge::with_opts),
+            tier_uploaded: counter(&registry, &families::TIER_UPLOADED),
+            tier_read: counter(&registry, &families::TIER_READ),
+            tier_failures: valid(&families::TIER_FAILURES, &registry, |opts| {
+                IntCounterVec::new(opts, families::TIER_FAILURES.labels)
+            }),
             isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
             isr_expands: counter(&registry, &families::ISR_EXPANDS),
             unclean_elections: counter(&registry, &families::UNCLEAN_ELECTIONS),
@@ -203,6 +213,25 @@ impl Metrics {
     }
 
     /// A group was written to a write-ahead log.
+    pub(crate) fn tier_lag(&self, lag_ms: i64) {
+        self.tier_lag.set(lag_ms as f64 / 1000.0);
+    }
+
+    /// An object was uploaded.
+    pub(crate) fn tier_uploaded(&self, bytes: u64) {
+        self.tier_uploaded.inc_by(bytes);
+    }
+
+    /// Records went to a consumer from the bucket.
+    pub(crate) fn tier_read(&self, bytes: u64) {
+        self.tier_read.inc_by(bytes);
+    }
+
+    /// The bucket failed.
+    pub(crate) fn tier_failed(&self, outcome: &str) {
+        self.tier_failures.with_label_values(&[outcome]).inc();
+    }
+
     pub(crate) fn wal_group(&self, took: Duration, bytes: usize, records: usize) {
         self.wal_write.observe(took.as_secs_f64());
         self.wal_bytes.inc_by(bytes as u64);

@@ -24,6 +24,7 @@ pub(crate) use role::{Acked, FollowerRead, RunOfRecords, refused};
 
 use crate::fetch::{Signal, Slot};
 use crate::replica::{Fetcher, Replicas};
+use crate::tier::Cold;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -92,6 +93,8 @@ pub(crate) struct Partition {
     policy: RwLock<Arc<Policy>>,
     dir: Arc<LogDir>,
     replicas: Arc<Replicas>,
+    /// What of it is in the bucket, where the topic is tiered.
+    pub(crate) cold: Cold,
     /// Bytes that fetches took: not behind the lock, which a fetch needs only once.
     bytes_out: AtomicU64,
 }
@@ -151,6 +154,7 @@ impl Partition {
             policy: RwLock::new(policy),
             dir,
             replicas,
+            cold: Cold::default(),
             bytes_out: AtomicU64::new(0),
         }
     }
@@ -171,6 +175,23 @@ impl Partition {
             log.set_config(Arc::clone(&policy.log));
         }
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// Its identity.
+    pub(crate) fn at(&self) -> TopicPartition {
+        self.lock().replica.partition()
+    }
+
+    /// Where consumers can begin to read: in the bucket, where that reaches further back than this
+    /// log. `None` while it is not known whether it does.
+    pub(crate) fn start_above(&self, log_start: i64) -> Option<i64> {
+        if log_start <= 0 || !self.policy().settings.remote_storage_enable {
+            return Some(log_start);
+        }
+        let (start, end) = self.cold.range()?;
+        // What lies between was deleted.
+        let together = end >= log_start && start < log_start;
+        Some(if together { start } else { log_start })
     }
 
     /// The data directory that it is in.

@@ -42,14 +42,20 @@ impl Policy {
             compacted: settings.cleanup_compact,
             ..ProducePolicy::default()
         };
+        // A tiered topic's log keeps what is to be local; -2 stands for all that is kept.
+        let local = |of_tiered: i64, whole: Option<i64>| match of_tiered {
+            -2 => whole.unwrap_or(-1),
+            of_tiered if settings.remote_storage_enable => of_tiered,
+            _ => whole.unwrap_or(-1),
+        };
         let log = LogConfig {
             segment_bytes: unsigned(settings.segment_bytes),
             segment_ms: settings.segment_ms,
             segment_jitter_ms: settings.segment_jitter_ms,
             segment_index_bytes: unsigned(settings.segment_index_bytes),
             index_interval_bytes: unsigned(settings.index_interval_bytes),
-            retention_ms: settings.retention_ms.unwrap_or(-1),
-            retention_bytes: settings.retention_bytes.unwrap_or(-1),
+            retention_ms: local(settings.local_retention_ms, settings.retention_ms),
+            retention_bytes: local(settings.local_retention_bytes, settings.retention_bytes),
             // A compacted topic keeps everything until there is a cleaner.
             delete_retention: settings.cleanup_delete,
             max_message_bytes: unsigned(settings.max_message_bytes),

@@ -439,6 +439,36 @@ impl Partition {
             .map_err(refused)
     }
 
+    /// Whether it leads and serves.
+    pub(crate) fn leads(&self) -> bool {
+        self.lock().replica.role() == RoleName::Leader
+    }
+
+    /// Whether it leads in `epoch`, and every other member of the ISR has fetched from it since.
+    pub(crate) fn confirmed_since(&self, epoch: LeaderEpoch, since_ms: i64) -> bool {
+        let state = self.lock();
+        let led = state.replica.check_leader(None) == Ok(epoch);
+        led && state.replica.confirmed_since(since_ms)
+    }
+
+    /// The clock that replicas go by.
+    pub(crate) fn replicas_now_ms(&self) -> i64 {
+        self.replicas.now_ms()
+    }
+
+    /// Up to where the records of a tiered topic may go from here for their age or the log's size:
+    /// those that the bucket has, as the leader knows. Followers go by their leader's log start.
+    pub(crate) fn deletable(&self) -> i64 {
+        if !self.policy().settings.remote_storage_enable {
+            return i64::MAX;
+        }
+        let state = self.lock();
+        let epoch = state.replica.check_leader(None).ok();
+        let confirmed = |since_ms| state.replica.confirmed_since(since_ms);
+        let end = epoch.and_then(|epoch| self.cold.deletable(epoch, confirmed));
+        end.unwrap_or(0)
+    }
+
     /// Up to where deleted records are gone on every live replica.
     pub(crate) fn low_watermark(&self) -> Option<i64> {
         self.lock().replica.low_watermark()

@@ -1,0 +1,175 @@
+//! Reads from the bucket: for fetches, which do not wait here, and by time.
+
+use super::{Known, Tier, id_of, lock};
+use crate::broker::Broker;
+use crate::partition::Partition;
+use futures_util::FutureExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tidemark_env::task;
+use tidemark_tier::reader::{ColdRecords, Timed};
+use tidemark_tier::{Place, Reader, SegmentRef, TierError};
+use tidemark_wire::ErrorCode;
+
+/// What a fetch finds in the bucket.
+pub(crate) enum ColdRead {
+    Records(ColdRecords),
+    /// Not yet: who watches the partition is told when it is worth looking again.
+    Wait,
+    OutOfRange,
+    Failed(ErrorCode),
+}
+
+impl Tier {
+    /// What the bucket has from `offset` on, if it is in memory; else it is on its way then.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        broker: &Arc<Broker>,
+        partition: &Arc<Partition>,
+        offset: i64,
+        max_bytes: usize,
+    ) -> ColdRead {
+        let cold = &partition.cold;
+        let Some(known) = cold.known() else {
+            // Whoever tends it finds out.
+            return match cold.troubled.load(Ordering::Acquire) {
+                true => ColdRead::Failed(ErrorCode::KafkaStorageError),
+                false => ColdRead::Wait,
+            };
+        };
+        if offset < known.manifest.start_offset {
+            return ColdRead::OutOfRange;
+        }
+        if offset >= known.manifest.end_offset {
+            // Found out before the last of it was uploaded, in another epoch.
+            return ColdRead::Wait;
+        }
+        if lock(&cold.failed).remove(&offset) {
+            return ColdRead::Failed(ErrorCode::KafkaStorageError);
+        }
+        if lock(&cold.coming).contains(&offset) {
+            return ColdRead::Wait;
+        }
+        let max_bytes = max_bytes as u64;
+        let reading = find_and_read(
+            self.reader.clone(),
+            known,
+            id_of(partition),
+            offset,
+            max_bytes,
+        );
+        let mut reading = Box::pin(reading);
+        match (&mut reading).now_or_never() {
+            Some(Ok(records)) => {
+                broker.metrics.tier_read(records.bytes.len() as u64);
+                return ColdRead::Records(records);
+            }
+            Some(Err(error)) => {
+                failed(broker, partition, offset, &error);
+                return ColdRead::Failed(ErrorCode::KafkaStorageError);
+            }
+            None => {}
+        }
+        lock(&cold.coming).insert(offset);
+        let (broker, partition) = (Arc::clone(broker), Arc::clone(partition));
+        drop(task::spawn("tier-read", async move {
+            let read = reading.await;
+            if let Err(error) = read {
+                lock(&partition.cold.failed).insert(offset);
+                failed(&broker, &partition, offset, &error);
+            }
+            lock(&partition.cold.coming).remove(&offset);
+            partition.log_start_moved();
+        }));
+        ColdRead::Wait
+    }
+
+    /// The first record below `below` with a timestamp of `timestamp_ms` or later, if the bucket
+    /// has it.
+    ///
+    /// # Errors
+    /// It cannot be told now.
+    pub(crate) async fn find_by_time(
+        &self,
+        partition: &Partition,
+        timestamp_ms: i64,
+        below: i64,
+    ) -> Result<Option<Timed>, TierError> {
+        let id = id_of(partition);
+        let Some(known) = partition.cold.known() else {
+            return Err(TierError::Away {
+                key: id.manifests(),
+                reason: "it is not known yet what the bucket has".to_owned(),
+            });
+        };
+        let start = known.manifest.start_offset;
+        // An object may hold such a record only below the start, or cut off: the next one then.
+        let mut from = start;
+        while let Some(place) = known.manifest.find_by_time_from(timestamp_ms, from) {
+            let entry = match place {
+                Place::Segment(entry) => entry.clone(),
+                Place::Chunk(chunk) => {
+                    let loaded = self.reader.chunk(id, chunk).await?;
+                    let fits = |entry: &&SegmentRef| {
+                        entry.max_timestamp_ms >= timestamp_ms && entry.end_offset > from
+                    };
+                    match loaded.segments.iter().find(fits) {
+                        Some(entry) => entry.clone(),
+                        None => {
+                            from = chunk.end_offset;
+                            continue;
+                        }
+                    }
+                }
+            };
+            if entry.base_offset >= below {
+                return Ok(None);
+            }
+            let found = self
+                .reader
+                .find_by_time(id, &entry, start, timestamp_ms)
+                .await?;
+            if let Some(found) = found {
+                return Ok(Some(found).filter(|found| found.offset < below));
+            }
+            from = entry.end_offset;
+        }
+        Ok(None)
+    }
+}
+
+fn failed(broker: &Broker, partition: &Partition, offset: i64, error: &TierError) {
+    broker.metrics.tier_failed(error.outcome());
+    tracing::warn!(topic = %partition.topic, partition = partition.index, offset, %error, "not read from the bucket");
+    if matches!(error, TierError::NotFound { .. }) {
+        // Deleted since: the newest manifest tells what is there.
+        partition.cold.look_again();
+    }
+}
+
+async fn find_and_read(
+    reader: Reader,
+    known: Known,
+    id: tidemark_tier::PartitionId,
+    offset: i64,
+    max_bytes: u64,
+) -> Result<ColdRecords, TierError> {
+    let missing = || TierError::Damaged {
+        key: id.manifest(known.manifest.sequence),
+        reason: format!("it names no object for offset {offset}"),
+    };
+    match known.manifest.find(offset) {
+        Some(Place::Segment(entry)) => reader.read(id, entry, offset, max_bytes).await,
+        Some(Place::Chunk(chunk)) => {
+            let chunk = reader.chunk(id, chunk).await?;
+            let after = chunk
+                .segments
+                .partition_point(|entry| entry.base_offset <= offset);
+            let entry = after.checked_sub(1).and_then(|at| chunk.segments.get(at));
+            reader
+                .read(id, entry.ok_or_else(missing)?, offset, max_bytes)
+                .await
+        }
+        None => Err(missing()),
+    }
+}
