@@ -102,9 +102,7 @@ impl Bucket {
                 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
                 let mut builder = AmazonS3Builder::from_env().with_url(address);
                 if let Some(endpoint) = &options.endpoint {
-                    builder = builder
-                        .with_endpoint(endpoint)
-                        .with_allow_http(endpoint.starts_with("http://"));
+                    builder = builder.with_endpoint(endpoint);
                 }
                 if let Some(region) = &options.region {
                     builder = builder.with_region(region);
@@ -114,7 +112,7 @@ impl Bucket {
                     builder = builder.with_config(key, value);
                 }
                 let store = builder
-                    .with_client_options(client())
+                    .with_client_options(client(options))
                     .with_retry(retries())
                     .build();
                 (Arc::new(store.map_err(refused)?), path)
@@ -130,7 +128,7 @@ impl Bucket {
                     builder = builder.with_config(key, value);
                 }
                 let store = builder
-                    .with_client_options(client())
+                    .with_client_options(client(options))
                     .with_retry(retries())
                     .build();
                 (Arc::new(store.map_err(refused)?), path)
@@ -139,16 +137,14 @@ impl Bucket {
                 use object_store::azure::{AzureConfigKey as Key, MicrosoftAzureBuilder};
                 let mut builder = MicrosoftAzureBuilder::from_env().with_url(address);
                 if let Some(endpoint) = &options.endpoint {
-                    builder = builder
-                        .with_endpoint(endpoint.clone())
-                        .with_allow_http(endpoint.starts_with("http://"));
+                    builder = builder.with_endpoint(endpoint.clone());
                 }
                 for (name, value) in &options.more {
                     let key: Key = name.parse().map_err(refused)?;
                     builder = builder.with_config(key, value);
                 }
                 let store = builder
-                    .with_client_options(client())
+                    .with_client_options(client(options))
                     .with_retry(retries())
                     .build();
                 (Arc::new(store.map_err(refused)?), path)
@@ -390,10 +386,14 @@ impl Bucket {
             "" => self.prefix.clone(),
             under => self.path(under),
         };
+        let what = match under {
+            "" => "a listing",
+            under => under,
+        };
         let mut stream = self.store.list(Some(&path)).take(most);
         let mut listed = Vec::new();
         while let Some(found) = self
-            .within(under, REQUEST_TIMEOUT, stream.try_next())
+            .within(what, REQUEST_TIMEOUT, stream.try_next())
             .await?
         {
             listed.push(Listed {
@@ -443,7 +443,11 @@ fn local(dir: &PathBuf) -> Result<Arc<dyn ObjectStore>, Box<dyn std::error::Erro
     ))
 }
 
-fn client() -> ClientOptions {
+fn client(options: &BucketOptions) -> ClientOptions {
+    let plain = options
+        .endpoint
+        .as_ref()
+        .is_some_and(|endpoint| endpoint.starts_with("http://"));
     // All of TLS here is by the same library; somebody may have said so already.
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -452,6 +456,7 @@ fn client() -> ClientOptions {
         tracing::trace!("the cryptography was chosen before");
     }
     ClientOptions::new()
+        .with_allow_http(plain)
         .with_connect_timeout(Duration::from_secs(5))
         // Requests have their own, by what they carry.
         .with_timeout_disabled()

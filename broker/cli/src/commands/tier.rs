@@ -67,8 +67,8 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
 }
 
 /// A bucket that does not answer.
-fn away(error: TierError) -> Failure {
-    let failure = match &error {
+fn away(error: &TierError) -> Failure {
+    let failure = match error {
         TierError::Away { .. } => Failure::unreachable(error.to_string()),
         TierError::Denied { .. } => Failure::usage(error.to_string()),
         _ => Failure::finding(error.to_string()),
@@ -101,13 +101,18 @@ struct Row {
 
 async fn ls(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
     let bucket = open(args)?;
-    let (partitions, _) = verify::by_partition(&bucket).await.map_err(away)?;
+    let (partitions, _) = verify::by_partition(&bucket)
+        .await
+        .map_err(|error| away(&error))?;
     let mut progress = Progress::new();
     let mut rows = Vec::new();
     let total = partitions.len();
     for (done, (id, objects)) in partitions.iter().enumerate() {
         progress.update(|| format!("reading manifests: {done} of {total} partitions"));
-        let Some(found) = verify::newest(&bucket, *id, objects).await.map_err(away)? else {
+        let Some(found) = verify::newest(&bucket, *id, objects)
+            .await
+            .map_err(|error| away(&error))?
+        else {
             continue;
         };
         let manifest = &found.manifest;
@@ -188,7 +193,9 @@ struct Found {
 
 async fn check(args: &VerifyArgs, context: &mut Context) -> Result<Exit, Failure> {
     let bucket = open(&args.bucket)?;
-    let (partitions, others) = verify::by_partition(&bucket).await.map_err(away)?;
+    let (partitions, others) = verify::by_partition(&bucket)
+        .await
+        .map_err(|error| away(&error))?;
     let mut report = Report {
         partitions: 0,
         objects: 0,
@@ -201,7 +208,7 @@ async fn check(args: &VerifyArgs, context: &mut Context) -> Result<Exit, Failure
         progress.update(|| format!("{done} of {total} partitions"));
         let (found, findings) = verify::partition(&bucket, *id, objects, args.deep)
             .await
-            .map_err(away)?;
+            .map_err(|error| away(&error))?;
         if let Some(found) = &found {
             if !wanted(&args.bucket, &found.manifest.topic) {
                 continue;

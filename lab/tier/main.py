@@ -1,0 +1,310 @@
+"""Tiered storage as a whole: nothing that was acknowledged is missing, wherever it lies.
+
+1. Three brokers, min.insync.replicas 2, small segments, little kept on local disks; values say what they are.
+2. While records are produced: the bucket is away for a while, then the leader is killed and comes back.
+3. Everything goes to the bucket, local disks keep what they should, `tidemark tier verify --deep` is content.
+4. A real client reads all of it, from the beginning, at offsets and times of chance.
+5. A reader that knows only docs/tier-format.md reads the same out of the bucket.
+6. DeleteRecords and retention reach into the bucket.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import xml.etree.ElementTree as xml
+import zlib
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+import reader
+from cluster import IDS, Node, end, spawn
+from labkit.paths import CACHE, TIDEMARK, free_port, wait_until
+
+BUCKET, PREFIX, TOPIC, PARTITIONS = "lab-tier", "some/prefix", "orders", 3
+SEGMENT, LOCAL = 1 << 20, 2 << 20
+
+
+class Store:
+    """An S3 server that can be away."""
+
+    def __init__(self, work):
+        self.port, self.dir, self.log, self.process = free_port(), work / "s3", work / "s3.log", None
+        self.dir.mkdir()
+        self.ports = [free_port() for _ in range(5)]
+
+    @property
+    def endpoint(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        master, volume, filer, *_ = self.ports
+        everything = ["Admin", "Read", "Write", "List", "Tagging"]
+        who = {"identities": [{"name": "anonymous", "actions": everything},
+                              {"name": "lab", "credentials": [{"accessKey": "any", "secretKey": "any"}], "actions": everything}]}
+        config = self.dir.with_suffix(".json")
+        config.write_text(json.dumps(who))
+        weed = CACHE / "s3" / "bin" / "weed"
+        self.process = spawn([weed, "-logtostderr", "server", f"-dir={self.dir}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.port}",
+                              f"-s3.config={config}", "-s3.port.iceberg=0",
+                              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
+                              f"-master.port.grpc={self.ports[3]}", f"-volume.port.grpc={self.ports[4]}",
+                              f"-filer.port.grpc={free_port()}", f"-s3.port.grpc={free_port()}",
+                              "-volume.max=50", "-master.volumeSizeLimitMB=256"], self.log)
+        wait_until(lambda: self.ask("PUT", f"/{BUCKET}") in (200, 409), 60, "the S3 server")
+        wait_until(lambda: self.ask("PUT", f"/{BUCKET}/ready", b"x") == 200, 60, "the S3 server to take objects")
+        assert self.ask("DELETE", f"/{BUCKET}/ready") in (200, 204)
+
+    def ask(self, method, path, data=None):
+        request = urllib.request.Request(self.endpoint + path, data=data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    def away(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def back(self):
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def get(self, key):
+        with urllib.request.urlopen(f"{self.endpoint}/{BUCKET}/{PREFIX}/{urllib.parse.quote(key)}", timeout=30) as answer:
+            return answer.read()
+
+    def list_keys(self, folder):
+        query = urllib.parse.urlencode({"list-type": 2, "prefix": f"{PREFIX}/{folder}"})
+        with urllib.request.urlopen(f"{self.endpoint}/{BUCKET}?{query}", timeout=30) as answer:
+            found = [item.text for item in xml.fromstring(answer.read()).iter() if item.tag.endswith("}Key") or item.tag == "Key"]
+        return sorted(key.removeprefix(f"{PREFIX}/") for key in found)
+
+
+def value_of(partition, sequence):
+    head = f"{partition} {sequence} "
+    return (head + f"{zlib.crc32(head.encode()):08x} " + "x" * 300).encode()
+
+
+class Load:
+    """Produces to every partition in turn, and remembers what was acknowledged where."""
+
+    def __init__(self, bootstrap):
+        self.acked = [{} for _ in range(PARTITIONS)]
+        self.failed, self.sent, self.over = [], [0] * PARTITIONS, threading.Event()
+        self.producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 5,
+                                  "delivery.timeout.ms": 120_000, "queue.buffering.max.messages": 20_000})
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        while not self.over.is_set():
+            for partition in range(PARTITIONS):
+                sequence = self.sent[partition]
+                self.sent[partition] += 1
+                try:
+                    self.producer.produce(TOPIC, value_of(partition, sequence), partition=partition,
+                                          on_delivery=lambda error, message, s=sequence: self.told(error, message, s))
+                except BufferError:
+                    self.sent[partition] -= 1
+                    self.producer.poll(0.05)
+            self.producer.poll(0)
+            if sum(self.sent) % 300 == 0:
+                time.sleep(0.02)
+
+    def told(self, error, message, sequence):
+        if error:
+            self.failed.append(str(error))
+        else:
+            self.acked[message.partition()][message.offset()] = sequence
+
+    def stop(self):
+        self.over.set()
+        self.thread.join(60)
+        assert self.producer.flush(120) == 0, "not all records were answered"
+
+    def acked_bytes(self):
+        return sum(map(len, self.acked)) * 320
+
+
+def tidemark(*words, check=True):
+    done = subprocess.run([TIDEMARK, *map(str, words)], capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+    return done
+
+
+def local_bytes(node, partition):
+    folder = node.dir / "logs" / f"{TOPIC}-{partition}"
+    return sum(file.stat().st_size for file in folder.glob("*.log"))
+
+
+def consumer(bootstrap):
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": "lab", "enable.auto.commit": False,
+                     "auto.offset.reset": "error", "check.crcs": True})
+
+
+def read(one, partition, offset, count, seconds=60):
+    one.assign([TopicPartition(TOPIC, partition, offset)])
+    found, deadline = [], time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"partition {partition} from {offset}: {len(found)} of {count} records"
+        message = one.poll(1)
+        if message is None:
+            continue
+        if message.error():
+            raise KafkaException(message.error())
+        found.append((message.offset(), message.timestamp()[1], message.value()))
+    return found
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--megabytes", type=int, default=60, help="how much to produce")
+    arguments.add_argument("--seed", type=int, default=int(time.time()))
+    arguments = arguments.parse_args()
+    chance = random.Random(arguments.seed)
+    print(f"seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="tidemark-tier-", dir=os.environ.get("TMPDIR")) as work:
+        work = Path(work)
+        store = Store(work)
+        nodes = [Node(number, work) for number in IDS]
+        os.environ.update(AWS_ACCESS_KEY_ID="any", AWS_SECRET_ACCESS_KEY="any")
+        url = f"s3://{BUCKET}/{PREFIX}"
+        where = [url, "--endpoint", store.endpoint, "--region", "us-east-1"]
+        settings = [f"tier.url={url}", f"tier.endpoint={store.endpoint}", "tier.region=us-east-1", "tier.upload.max.lag.ms=3000",
+                    "log.retention.check.interval.ms=1000", "tier.delete.delay.ms=0"]
+        try:
+            store.start()
+            for node in nodes:
+                node.format(nodes)
+            for node in nodes:
+                node.start(*settings)
+            for node in nodes:
+                node.wait_ready()
+            play(store, nodes, settings, where, chance, arguments.megabytes << 20)
+        except BaseException:
+            for log in sorted(work.glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text()[-2500:]}", file=sys.stderr)
+            raise
+        finally:
+            for node in nodes:
+                if node.process and node.process.poll() is None:
+                    node.kill()
+            if store.process and store.process.poll() is None:
+                store.back()
+                store.process.kill()
+                store.process.wait(10)
+
+
+def play(store, nodes, settings, where, chance, total):
+    bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    config = {"remote.storage.enable": "true", "segment.bytes": str(SEGMENT), "local.retention.bytes": str(LOCAL),
+              "file.delete.delay.ms": "1000"}
+    admin.create_topics([NewTopic(TOPIC, PARTITIONS, 3, config=config)])[TOPIC].result(30)
+
+    load = Load(bootstrap)
+    wait_until(lambda: load.acked_bytes() > total / 3, 120, "a third of the records")
+    print("the bucket goes away", flush=True)
+    store.away()
+    before = load.acked_bytes()
+    wait_until(lambda: load.acked_bytes() > before + total / 6, 60, "records are taken while the bucket is away")
+    store.back()
+    leader = next(p.leader for p in admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions.values() if p.id == 0)
+    print(f"broker {leader} is killed", flush=True)
+    victim = nodes[leader - 1]
+    victim.kill()
+    before = load.acked_bytes()
+    wait_until(lambda: load.acked_bytes() > before + total / 6, 60, "records are taken while a broker is gone")
+    victim.start(*settings)
+    victim.wait_ready()
+    wait_until(lambda: load.acked_bytes() > total, 180, "all of the records")
+    load.stop()
+    assert not load.failed, load.failed[:3]
+    for partition, acked in enumerate(load.acked):
+        assert sorted(acked.values()) == list(range(load.sent[partition])), f"partition {partition}: lost or twice"
+        assert [acked[offset] for offset in sorted(acked)] == sorted(acked.values()), f"partition {partition}: out of order"
+    ends = [max(acked) + 1 for acked in load.acked]
+    print(f"{sum(map(len, load.acked)):,} records acknowledged", flush=True)
+
+    def in_bucket():
+        rows = json.loads(tidemark("tier", "ls", *where, "-o", "json").stdout)
+        return len(rows) == PARTITIONS and all(row["end_offset"] == ends[row["partition"]] for row in rows) and rows
+    rows = wait_until(in_bucket, 120, "everything to be in the bucket", every=1)
+    most = LOCAL + 2 * SEGMENT
+    wait_until(lambda: all(local_bytes(node, p) <= most for node in nodes for p in range(PARTITIONS)), 120,
+               f"local logs of at most {most:,} bytes")
+    verified = tidemark("tier", "verify", "--deep", *where, "-o", "json", check=False)
+    findings = [f for f in json.loads(verified.stdout)["findings"] if f["kind"] != "orphan"]
+    assert not findings, findings
+
+    one = consumer(bootstrap)
+    times = {}
+    for partition, acked in enumerate(load.acked):
+        low, high = one.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)
+        assert (low, high) == (0, ends[partition]), (low, high)
+        found = read(one, partition, 0, len(acked), 180)
+        assert [offset for offset, _, _ in found] == sorted(acked)
+        for offset, timestamp, value in found:
+            assert value == value_of(partition, acked[offset]), f"{partition}-{offset}"
+            times[partition, offset] = timestamp
+    print("all of it read from the beginning", flush=True)
+    for _ in range(40):
+        partition = chance.randrange(PARTITIONS)
+        offset = chance.randrange(ends[partition])
+        (at, _, value), = read(one, partition, offset, 1)
+        assert (at, value) == (offset, value_of(partition, load.acked[partition][offset]))
+        wanted = times[partition, offset]
+        # The client asks again by itself where a broker says that it does not know yet.
+        answer, = one.offsets_for_times([TopicPartition(TOPIC, partition, wanted)], timeout=30)
+        first = min(o for o in range(max(0, offset - 5000), offset + 1) if times[partition, o] >= wanted)
+        assert answer.offset <= first and times[partition, answer.offset] >= wanted, (partition, wanted, answer.offset, first)
+    print("offsets and times of chance are right", flush=True)
+
+    ids = {row["partition"]: row["topic_id"] for row in rows}
+    for partition, acked in enumerate(load.acked):
+        found = list(reader.partition(store.get, store.list_keys, ids[partition], partition))
+        assert [offset for offset, _, _ in found] == sorted(acked)
+        assert all(value == value_of(partition, acked[offset]) for offset, _, value in found)
+    print("the independent reader found the same", flush=True)
+
+    half = ends[0] // 2
+    # A client that has not seen the brokers since: what it knows of leaders is not from before the kill.
+    again = AdminClient({"bootstrap.servers": bootstrap})
+    again.delete_records([TopicPartition(TOPIC, 0, half)])[TopicPartition(TOPIC, 0, half)].result(30)
+    low, _ = one.get_watermark_offsets(TopicPartition(TOPIC, 0), timeout=30)
+    assert low == half, low
+    (at, _, _), = read(one, 0, half, 1)
+    assert at == half
+    whole = sum(row["bytes"] for row in rows if row["partition"] == 1)
+    tidemark("-b", bootstrap, "config", "set", "--topic", TOPIC, f"retention.bytes={whole // 2}")
+
+    def shrunk():
+        rows = json.loads(tidemark("tier", "ls", *where, "-o", "json").stdout)
+        return all(row["start_offset"] > 0 and row["bytes"] <= whole * 0.7 for row in rows if row["partition"] != 0)
+    wait_until(shrunk, 60, "retention in the bucket", every=1)
+    wait_until(lambda: one.get_watermark_offsets(TopicPartition(TOPIC, 1), timeout=30)[0] > 0, 30, "consumers hear of it")
+    one.close()
+    verified = tidemark("tier", "verify", *where, "-o", "json", check=False)
+    findings = [f for f in json.loads(verified.stdout)["findings"] if f["kind"] != "orphan"]
+    assert not findings, findings
+    print("DeleteRecords and retention reach into the bucket", flush=True)
+    for node in nodes:
+        end(node.process)
+        assert node.process.returncode == 0, f"broker {node.number} ended with {node.process.returncode}"
+
+
+if __name__ == "__main__":
+    main()
