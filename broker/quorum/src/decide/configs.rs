@@ -175,7 +175,18 @@ fn alter_one(
     let layers = context.layers(image);
     match &resource {
         ConfigResource::Topic(_) => {
-            TopicSettings::resolve(&after, layers).map_err(invalid)?;
+            let settings = TopicSettings::resolve(&after, layers).map_err(invalid)?;
+            // Where nothing can be said of the old settings, nothing is in the bucket either.
+            let tiered = TopicSettings::resolve(before, layers)
+                .is_ok_and(|before| before.remote_storage_enable);
+            if tiered && !settings.remote_storage_enable {
+                return Err(invalid(ConfigError::Conflict(
+                    "remote.storage.enable cannot be turned off again: records that are only in \
+                     the bucket would be lost to readers. Raise local.retention.ms and \
+                     local.retention.bytes to keep new records on local disks"
+                        .to_owned(),
+                )));
+            }
         }
         ConfigResource::Broker(id) if *id == context.broker_id => {
             check_broker(BrokerLayers {
