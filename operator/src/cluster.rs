@@ -1,0 +1,3 @@
+//! `Cluster`: observe, plan, at most one disruptive step, status.
+
+pub mod roller;
