@@ -6,6 +6,11 @@
 //!
 //! A field is here only once it works.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "two columns of one type look like one attribute twice"
+)]
+
 pub mod cluster;
 pub mod common;
 pub mod group;

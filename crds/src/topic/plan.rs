@@ -335,8 +335,8 @@ mod tests {
     use super::*;
     use crate::topic::{Cleanup, TopicSpec, validate};
 
-    fn wanted(spec: TopicSpec) -> Wanted {
-        validate("t", &spec).expect("a good spec")
+    fn wanted(spec: &TopicSpec) -> Wanted {
+        validate("t", spec).expect("a good spec")
     }
 
     fn actual(partitions: i32, settings: &[(&str, &str, bool)]) -> Actual {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn retention(text: &str) -> Wanted {
-        wanted(TopicSpec {
+        wanted(&TopicSpec {
             retention: Some(text.into()),
             ..spec()
         })
@@ -392,7 +392,7 @@ mod tests {
         let plan = full(&retention("1s"), Some(&actual(3, &settings)));
         assert_eq!(plan, Ok(Plan::default()));
         // A list is the same in any order.
-        let both = wanted(TopicSpec {
+        let both = wanted(&TopicSpec {
             cleanup: Some(Cleanup::CompactAndDelete),
             ..spec()
         });
@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn partitions_grow_and_never_shrink() {
-        let wanted = wanted(spec());
+        let wanted = wanted(&spec());
         let plan = full(&wanted, Some(&actual(1, &[]))).expect("a plan");
         assert_eq!(plan.steps, [Step::Grow { to: 3 }]);
         let refused = full(&wanted, Some(&actual(4, &[]))).expect_err("refused");
@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(plan.pending.len(), 1);
         // And going back to a default that is not known.
         let plan = full(
-            &wanted(spec()),
+            &wanted(&spec()),
             Some(&actual(3, &[("retention.ms", "5", true)])),
         );
         assert_eq!(plan.expect("a plan").pending.len(), 1);
@@ -463,7 +463,7 @@ mod tests {
             ("compact,delete", Cleanup::Delete, false),
             ("compact,delete", Cleanup::Compact, false),
         ] {
-            let wanted = wanted(TopicSpec {
+            let wanted = wanted(&TopicSpec {
                 cleanup: Some(then),
                 ..spec()
             });
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_there_is_adopted_or_refused() {
-        let (wanted, actual) = (wanted(spec()), actual(3, &[]));
+        let (wanted, actual) = (wanted(&spec()), actual(3, &[]));
         let of = |existing, known| {
             let policies = (existing, ManagementPolicy::Full);
             plan(&wanted, Some(&actual), policies, known, None)
@@ -520,7 +520,7 @@ mod tests {
 
     #[test]
     fn replicas_that_differ_are_shown() {
-        let wanted = wanted(TopicSpec {
+        let wanted = wanted(&TopicSpec {
             replicas: Some(2),
             ..spec()
         });

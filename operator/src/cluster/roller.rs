@@ -111,6 +111,8 @@ pub struct Image {
     pub controller: Option<i32>,
     /// All partitions.
     pub partitions: Vec<Partition>,
+    /// How many of them nobody leads.
+    pub offline: usize,
 }
 
 /// A partition.

@@ -85,6 +85,7 @@ impl World {
         (up.count() > voters.count() / 2).then(|| Image {
             controller: Some(self.controller),
             partitions: self.partitions.clone(),
+            offline: 0,
         })
     }
 

@@ -64,6 +64,7 @@ fn image(partitions: Vec<Partition>) -> Image {
     Image {
         controller: Some(1),
         partitions,
+        offline: 0,
     }
 }
 
