@@ -71,6 +71,8 @@ pub enum Command {
     Dev(commands::dev::Args),
     /// Run a broker in the foreground
     Broker(commands::broker::Args),
+    /// Look after Tidemark on Kubernetes: Cluster, Topic and ConsumerGroup resources
+    Operator(commands::operator::Args),
     /// Give a broker's empty data directories their identity, once
     Format(commands::format::Args),
     /// Make, list, describe, change and delete topics

@@ -25,6 +25,8 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("coordinator", &["wire", "records", "config", "model"]),
     ("client", &["wire", "records", "model", "env", "tls"]),
+    ("crds", &["config"]),
+    ("operator", &["wire", "config", "env", "client", "crds"]),
     (
         "server",
         &[
@@ -63,10 +65,19 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "log",
             "tier",
             "client",
+            "crds",
+            "operator",
             "server",
         ],
     ),
 ];
+
+/// Rooms that are not below `broker/`: they are on the side of Kubernetes.
+pub const BESIDE: &[&str] = &["crds", "operator"];
+
+/// Crates that only rooms on the side of Kubernetes may name: a broker must not carry a client of
+/// Kubernetes.
+const OF_KUBERNETES: &[&str] = &["kube", "k8s-openapi"];
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -78,8 +89,10 @@ pub fn root() -> PathBuf {
 #[allow(clippy::disallowed_methods, reason = "a check reads the repository")]
 pub fn imports() -> std::io::Result<BTreeMap<String, Vec<String>>> {
     let mut imports = BTreeMap::new();
-    for entry in std::fs::read_dir(root().join("broker"))? {
-        let path = entry?.path();
+    let rooms = std::fs::read_dir(root().join("broker"))?.map(|entry| entry.map(|e| e.path()));
+    let beside = BESIDE.iter().map(|room| Ok(root().join(room)));
+    for path in rooms.chain(beside) {
+        let path = path?;
         let manifest = path.join("Cargo.toml");
         if !manifest.exists() {
             continue;
@@ -110,17 +123,36 @@ fn dependencies(manifest: &str) -> Vec<String> {
     rooms
 }
 
+/// The rooms whose manifests name a crate of Kubernetes.
+#[allow(clippy::disallowed_methods, reason = "a check reads the repository")]
+pub fn on_kubernetes() -> std::io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (room, _) in ROOMS {
+        let folder = if BESIDE.contains(room) { "" } else { "broker/" };
+        let manifest = root().join(format!("{folder}{room}/Cargo.toml"));
+        let text = std::fs::read_to_string(manifest)?;
+        let names = |line: &str| {
+            let end = line.find(['.', ' ', '=']).unwrap_or(line.len());
+            OF_KUBERNETES.contains(&&line[..end])
+        };
+        if text.lines().any(|line| names(line.trim())) {
+            found.push((*room).to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Every import that the table does not allow, as sentences.
 pub fn violations(imports: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut found = Vec::new();
     for (room, imported) in imports {
         match ROOMS.iter().find(|(name, _)| name == room) {
-            None => found.push(format!("broker/{room} has no place in the table of rooms")),
+            None => found.push(format!("{room} has no place in the table of rooms")),
             Some((_, allowed)) => found.extend(
                 imported
                     .iter()
                     .filter(|other| !allowed.contains(&other.as_str()))
-                    .map(|other| format!("broker/{room} must not import {other}")),
+                    .map(|other| format!("{room} must not import {other}")),
             ),
         }
     }

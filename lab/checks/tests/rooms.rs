@@ -1,7 +1,7 @@
 //! A room that imports a higher one fails here.
 
 use std::collections::BTreeMap;
-use tidemark_checks::{ROOMS, imports, violations};
+use tidemark_checks::{BESIDE, ROOMS, imports, on_kubernetes, violations};
 
 #[test]
 fn no_room_imports_a_higher_one() {
@@ -14,12 +14,15 @@ fn no_room_imports_a_higher_one() {
 }
 
 #[test]
+fn only_rooms_beside_the_broker_know_kubernetes() {
+    let found = on_kubernetes().expect("the manifests are readable");
+    assert_eq!(found, BESIDE);
+}
+
+#[test]
 fn an_upward_import_is_found() {
     let upward = BTreeMap::from([("log".to_string(), vec!["server".to_string()])]);
-    assert_eq!(
-        violations(&upward),
-        vec!["broker/log must not import server"]
-    );
+    assert_eq!(violations(&upward), vec!["log must not import server"]);
     let unknown = BTreeMap::from([("attic".to_string(), vec![])]);
     assert_eq!(violations(&unknown).len(), 1);
 }

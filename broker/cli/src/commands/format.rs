@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{random, task};
@@ -54,6 +54,14 @@ pub struct Args {
         conflicts_with = "initial_voters"
     )]
     pub no_initial_voters: bool,
+    /// Who begins the cluster, as the operator writes it; in place of the arguments that say so, and
+    /// no error where everything is formatted for that cluster already
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["cluster_id", "initial_voters", "standalone", "no_initial_voters"]
+    )]
+    pub formation: Option<PathBuf>,
     /// No error where everything is formatted already
     #[arg(long)]
     pub ignore_formatted: bool,
@@ -300,6 +308,49 @@ fn report(formatted: &Formatted, settings: &BrokerSettings) -> Report {
     }
 }
 
+/// Who begins a cluster, as the operator writes it for each broker.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Formation {
+    cluster_id: String,
+    /// The voters, where this broker is one of them.
+    voters: Vec<String>,
+    /// False once the broker was in the cluster: an empty disk is a lost one from then on.
+    may_format: bool,
+}
+
+/// Formats by a formation, unless that was done.
+async fn format_by(path: &Path, settings: &BrokerSettings) -> Result<Formatted, Failure> {
+    let shown = path.display().to_string();
+    let text = crate::input::read_text(path).map_err(|error| Failure::file(&shown, &error))?;
+    let wrong = |error: String| Failure::usage(format!("{shown}: {error}"));
+    let formation: Formation =
+        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let cluster_id = parse_id(&formation.cluster_id).map_err(wrong)?;
+    let voters: Result<Vec<InitialVoter>, String> =
+        formation.voters.iter().map(|v| parse_voter(v)).collect();
+    let voters = match voters.map_err(wrong)? {
+        none if none.is_empty() => Voters::Others,
+        voters => Voters::Initial(voters),
+    };
+    let formatted = match read(settings).await? {
+        Ok(formatted) => formatted,
+        Err(unformatted) if !formation.may_format => {
+            return Err(Failure::finding(format!(
+                "{unformatted}, though this broker was in the cluster: its disk is lost, and an empty one must not vote in its place"
+            )));
+        }
+        Err(_) => format(settings, Some(cluster_id), voters).await?,
+    };
+    if formatted.cluster_id != cluster_id {
+        return Err(Failure::finding(format!(
+            "the disk is of cluster {}, and not of {cluster_id}",
+            formatted.cluster_id
+        )));
+    }
+    Ok(formatted)
+}
+
 /// Runs the command.
 pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let Some(file) = args.config.as_ref().filter(|_| !args.random_uuid) else {
@@ -309,6 +360,15 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let mut map = read_settings(file)?;
     map.extend(args.set);
     let settings = resolve(&map)?;
+    if let Some(formation) = &args.formation {
+        let formatted = format_by(formation, &settings).await?;
+        let report = report(&formatted, &settings);
+        context.out.show(&report, |out| {
+            let (node, cluster) = (report.node_id, &report.cluster_id);
+            out.line(&format!("node {node} of cluster {cluster}"))
+        })?;
+        return Ok(Exit::Ok);
+    }
     let for_others = others_voters(&args.initial_voters);
     let voters = match (args.standalone, args.no_initial_voters) {
         (true, _) => Voters::Standalone,
@@ -413,6 +473,51 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "a test writes a file")]
+    async fn a_formation_formats_once_and_never_a_lost_disk() {
+        let parent = tempfile::tempdir().unwrap();
+        let (cluster, directory) = (random_uuid(), random_uuid());
+        let formation = |cluster: Uuid, may_format: bool| {
+            let path = parent.path().join("formation.json");
+            let voter = format!("0@localhost:9090:{directory}");
+            let text = serde_json::json!({"clusterId": cluster.to_string(), "voters": [voter], "mayFormat": may_format});
+            std::fs::write(&path, text.to_string()).unwrap();
+            path
+        };
+        let settings = |folder: &str| {
+            let dir = parent.path().join(folder).display().to_string();
+            let map = [
+                ("node.id", "0"),
+                ("log.dirs", &dir),
+                ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9090"),
+                ("controller.listener.names", "CONTROLLER"),
+                ("controller.quorum.bootstrap.servers", "localhost:9090"),
+            ];
+            let map = map.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            resolve(&ConfigMap::from(map)).unwrap()
+        };
+        let first = format_by(&formation(cluster, true), &settings("a"))
+            .await
+            .unwrap();
+        assert_eq!(first.cluster_id, cluster);
+        assert_eq!(first.directories[0].1, directory);
+        // Again, before and after the operator has seen it work.
+        for may_format in [true, false] {
+            let again = format_by(&formation(cluster, may_format), &settings("a")).await;
+            assert_eq!(again.unwrap(), first);
+        }
+        let lost = format_by(&formation(cluster, false), &settings("b")).await;
+        assert!(lost.unwrap_err().message.contains("its disk is lost"));
+        let other = format_by(&formation(random_uuid(), true), &settings("a")).await;
+        assert!(
+            other
+                .unwrap_err()
+                .message
+                .contains("the disk is of cluster")
+        );
     }
 
     #[tokio::test]

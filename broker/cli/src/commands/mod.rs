@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod format;
 pub mod group;
 pub mod log;
+pub mod operator;
 pub mod places;
 pub mod produce;
 pub mod serve;
@@ -29,6 +30,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
     match command {
         Command::Dev(args) => dev::run(args, context).await,
         Command::Broker(args) => broker::run(args, context).await,
+        Command::Operator(args) => operator::run(args).await,
         Command::Format(args) => format::run(args, context).await,
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
@@ -51,7 +53,10 @@ fn colours() -> bool {
 
 /// Logs to standard error: brokers say what they do, tools only what is worth a warning.
 pub fn logging(arguments: &Arguments) {
-    let serves = matches!(arguments.command, Command::Dev(_) | Command::Broker(_));
+    let serves = matches!(
+        arguments.command,
+        Command::Dev(_) | Command::Broker(_) | Command::Operator(_)
+    );
     let level = match (arguments.verbose, serves) {
         // What raft has to say to itself; what it comes to is said by the broker.
         (0, true) => "info,openraft=off",
@@ -64,7 +69,7 @@ pub fn logging(arguments: &Arguments) {
         .with_env_filter(filter)
         .with_ansi(colours())
         .with_writer(std::io::stderr);
-    if matches!(arguments.command, Command::Broker(_)) {
+    if matches!(arguments.command, Command::Broker(_) | Command::Operator(_)) {
         builder.json().init();
     } else {
         builder.with_target(false).init();

@@ -1,0 +1,265 @@
+//! `Cluster`: brokers that keep one set of topics together.
+
+mod validate;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use validate::{OWNED_SETTINGS, validate};
+
+use crate::common::{Config, DeletionPolicy};
+
+/// A Tidemark cluster: brokers, their disks, and the settings that they share.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tidemark.dev",
+    version = "v1alpha1",
+    kind = "Cluster",
+    namespaced,
+    derive = "PartialEq",
+    doc = "A Tidemark cluster: brokers, their disks, and the settings that they share.",
+    status = "ClusterStatus",
+    shortname = "tmc",
+    category = "tidemark",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(
+        name = "Available",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "ISR",
+        type_ = "integer",
+        description = "partitions that lack an in-sync replica",
+        json_path = ".status.partitions.underReplicated"
+    ),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
+        .message("the name must be a DNS label of at most 40 characters that begins with a letter")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.pools.map(p, p.replicas).sum() >= self.quorum.voters")
+        .message("there must be at least as many brokers as voters: set quorum.voters to 1 for fewer than 3"),
+    validation = Rule::new("oldSelf.pools.all(o, self.pools.exists(p, p.name == o.name))")
+        .message("a pool cannot be taken out")
+)]
+pub struct ClusterSpec {
+    /// The image that brokers run. Filled in by the operator when the cluster is made, so that a
+    /// newer operator does not move it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// While true the operator changes nothing of this cluster but its status.
+    #[serde(default)]
+    pub paused: bool,
+    /// When brokers may be restarted.
+    #[serde(default)]
+    pub disruption: Disruption,
+    /// Who keeps the metadata.
+    #[serde(default)]
+    pub quorum: Quorum,
+    /// Groups of brokers that are alike.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(length(min = 1, max = 16))]
+    pub pools: Vec<Pool>,
+    /// Settings of all brokers by Kafka's names. Those that follow from other fields are refused.
+    #[serde(default, skip_serializing_if = "Config::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub config: Config,
+    /// Whether claims go with the cluster.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// When brokers may be restarted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disruption {
+    /// Automatic: as soon as it is safe. Approval: after the annotation tidemark.dev/approve names
+    /// the plan that status.disruption shows. Never: not at all. Brokers that are down already are
+    /// repaired in any case.
+    #[serde(default)]
+    pub mode: DisruptionMode,
+    /// What to do about partitions that cannot keep their minimum in sync without the broker,
+    /// however long one waits: those with a single replica, for example. Proceed: they are offline
+    /// while it restarts. Block: it is not restarted.
+    #[serde(default)]
+    pub unreplicated: Unreplicated,
+}
+
+/// Who decides on a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DisruptionMode {
+    /// The operator, when it is safe.
+    #[default]
+    Automatic,
+    /// A person, for each plan.
+    Approval,
+    /// Nobody.
+    Never,
+}
+
+/// What happens to partitions that no order of restarts keeps available.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unreplicated {
+    /// They are offline while their broker restarts.
+    #[default]
+    Proceed,
+    /// Their broker is not restarted.
+    Block,
+}
+
+/// Who keeps the metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.voters in [1, 3, 5]").message("voters must be 1, 3 or 5"),
+    validation = Rule::new("self.voters == oldSelf.voters")
+        .message("the number of voters is chosen when the cluster is made")
+)]
+pub struct Quorum {
+    /// How many brokers vote: 1, 3 or 5. The first brokers do, by id.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 5))]
+    pub voters: i32,
+}
+
+fn three() -> i32 {
+    3
+}
+
+impl Default for Quorum {
+    fn default() -> Self {
+        Self { voters: three() }
+    }
+}
+
+/// Brokers that are alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pool {
+    /// A DNS label.
+    #[schemars(
+        length(min = 1, max = 20),
+        regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// How many brokers. It can grow.
+    #[x_kube(validation = Rule::new("self >= oldSelf")
+        .message("brokers cannot be taken out yet"))]
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: i32,
+    /// Of each broker's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Each broker's disk.
+    pub storage: Storage,
+}
+
+/// A broker's disk: a claim that the operator makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
+        .message("a disk cannot shrink"),
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+        .message("storageClassName cannot change")
+)]
+pub struct Storage {
+    /// Its size, such as 100Gi. It can grow, where the storage class allows it.
+    #[schemars(
+        length(max = 20),
+        regex(pattern = r"^[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+    )]
+    pub size: String,
+    /// The class of the claim; the default class where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// What the operator sees and does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// One line: what is going on.
+    #[serde(default)]
+    pub message: String,
+    /// Brokers that are ready, of those that are wanted.
+    #[serde(default)]
+    pub ready: String,
+    /// The cluster's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// Where clients inside of Kubernetes begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<String>,
+    /// The active controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<i32>,
+    /// Each broker.
+    #[serde(default)]
+    pub brokers: Vec<BrokerStatus>,
+    /// Partitions, when they were last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<PartitionsStatus>,
+    /// What a pending change restarts, and what it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruption: Option<DisruptionStatus>,
+    /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// One broker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerStatus {
+    /// Its id.
+    pub id: i32,
+    /// Its pool.
+    pub pool: String,
+    /// What it is: Ready, Starting, CatchingUp and so on.
+    pub state: String,
+    /// Whether it has to be restarted for a change.
+    pub stale: bool,
+}
+
+/// Partitions, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionsStatus {
+    /// All.
+    pub total: i64,
+    /// Those that lack an in-sync replica.
+    pub under_replicated: i64,
+    /// Those without a leader.
+    pub offline: i64,
+}
+
+/// What a pending change restarts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DisruptionStatus {
+    /// Names the plan: what the annotation tidemark.dev/approve has to say.
+    pub id: String,
+    /// Why it waits, or what it does: a reason from a closed list.
+    pub state: String,
+    /// The same for people.
+    pub message: String,
+    /// Brokers that are to be restarted, in this order.
+    pub restarts: Vec<i32>,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// Partitions that will be offline while their broker restarts, some where there are many.
+    #[serde(default)]
+    pub unavoidable: Vec<String>,
+}

@@ -1,0 +1,154 @@
+//! What CEL does not say of a Cluster.
+
+use tidemark_config::{Scope, check};
+
+use super::ClusterSpec;
+use crate::common::Invalid;
+use crate::units::{Limit, size_bytes};
+
+/// Settings that follow from other fields, or from where the broker runs.
+pub const OWNED_SETTINGS: &[&str] = &[
+    "advertised.listeners",
+    "broker.id",
+    "broker.rack",
+    "controller.listener.names",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
+    "http.listen",
+    "inter.broker.listener.name",
+    "listener.security.protocol.map",
+    "listeners",
+    "log.dir",
+    "log.dirs",
+    "metadata.log.dir",
+    "node.id",
+    "process.roles",
+    "security.inter.broker.protocol",
+    "wal.dir",
+];
+
+/// The smallest disk a broker starts on: its write-ahead log alone takes 512 MiB unless told otherwise.
+const LEAST_DISK_BYTES: i64 = 64 << 20;
+
+/// Checks what the schema cannot.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
+    for pool in &spec.pools {
+        match size_bytes(&pool.storage.size) {
+            Ok(Limit::Of(bytes)) if bytes >= LEAST_DISK_BYTES => {}
+            Ok(_) => {
+                return Err(Invalid::new(
+                    "StorageTooSmall",
+                    format!(
+                        "pool {}: a disk of {} is too small: give it at least 64Mi",
+                        pool.name, pool.storage.size
+                    ),
+                ));
+            }
+            Err(error) => {
+                return Err(Invalid::new(
+                    "InvalidSize",
+                    format!("pool {}: {error}", pool.name),
+                ));
+            }
+        }
+    }
+    let brokers: i64 = spec.pools.iter().map(|pool| i64::from(pool.replicas)).sum();
+    if brokers < i64::from(spec.quorum.voters) {
+        return Err(Invalid::new(
+            "TooFewBrokers",
+            format!(
+                "{} voters need as many brokers, and there are {brokers}",
+                spec.quorum.voters
+            ),
+        ));
+    }
+    for (name, value) in &spec.config {
+        if OWNED_SETTINGS.contains(&name.as_str()) || name.starts_with("listener.name.") {
+            return Err(Invalid::new(
+                "OwnedSetting",
+                format!("config: {name} follows from other fields; take it out"),
+            ));
+        }
+        check(Scope::Broker, name, value)
+            .map_err(|error| Invalid::new("InvalidSetting", format!("config: {error}")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Pool, Storage};
+
+    fn spec() -> ClusterSpec {
+        ClusterSpec {
+            image: None,
+            paused: false,
+            disruption: Default::default(),
+            quorum: Default::default(),
+            pools: vec![Pool {
+                name: "brokers".into(),
+                replicas: 3,
+                resources: None,
+                storage: Storage {
+                    size: "10Gi".into(),
+                    storage_class_name: None,
+                },
+            }],
+            config: Default::default(),
+            deletion_policy: Default::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_reason() {
+        assert_eq!(validate(&spec()), Ok(()));
+        let reason = |change: &dyn Fn(&mut ClusterSpec)| {
+            let mut changed = spec();
+            change(&mut changed);
+            validate(&changed).expect_err("refused").reason
+        };
+        let set = |name: &str, value: &str| {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            move |spec: &mut ClusterSpec| {
+                spec.config.insert(name.clone(), value.clone());
+            }
+        };
+        assert_eq!(
+            reason(&|s| s.pools[0].storage.size = "1Mi".into()),
+            "StorageTooSmall"
+        );
+        assert_eq!(
+            reason(&|s| s.pools[0].storage.size = "unlimited".into()),
+            "StorageTooSmall"
+        );
+        assert_eq!(
+            reason(&|s| s.pools[0].storage.size = "1GB".into()),
+            "InvalidSize"
+        );
+        assert_eq!(reason(&|s| s.pools[0].replicas = 2), "TooFewBrokers");
+        assert_eq!(reason(&set("node.id", "7")), "OwnedSetting");
+        assert_eq!(
+            reason(&set("listener.name.client.ssl.client.auth", "none")),
+            "OwnedSetting"
+        );
+        assert_eq!(reason(&set("num.partitions", "many")), "InvalidSetting");
+        assert_eq!(reason(&set("num.partition", "3")), "InvalidSetting");
+        let mut good = spec();
+        set("num.partitions", "6")(&mut good);
+        assert_eq!(validate(&good), Ok(()));
+    }
+
+    #[test]
+    fn owned_settings_are_settings() {
+        for name in OWNED_SETTINGS {
+            assert!(
+                tidemark_config::setting(Scope::Broker, name).is_ok(),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `Cluster`: observe, plan, at most one disruptive step, status.
+//!
+//! Steps are done in an order in which none waits for what a later one mends: disks grow before
+//! anybody asks whether brokers are well, because a full disk may be why they are not.
+
+mod act;
+pub mod build;
+mod observe;
+pub mod roller;
+mod status;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tidemark_crds::Cluster;
+use tidemark_crds::units::{Limit, size_bytes};
+use tidemark_env::{clock, random};
+use tidemark_wire::Uuid;
+
+use crate::apply::{apply, status as write_status};
+use crate::context::{BUSY, Context, Error, WAITING, WELL};
+use build::{Build, FORMED, Formation};
+use observe::Children;
+use roller::{Decision, Reason, Step};
+
+/// Brings a cluster one step closer to its spec.
+///
+/// # Errors
+/// Kubernetes'. What brokers refuse stands in the status.
+pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<Action, Error> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // Children go with their owner, and data stays or goes as their owners say.
+        return Ok(Action::await_change());
+    }
+    let namespace = cluster.namespace().unwrap_or_default();
+    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
+    let now_ms = clock::now_ms();
+    if let Err(invalid) = tidemark_crds::cluster::validate(&cluster.spec) {
+        let new = status::refused(&cluster, &invalid, now_ms);
+        write_status(
+            &clusters,
+            &cluster.name_any(),
+            cluster.status.as_ref(),
+            &new,
+        )
+        .await?;
+        return Ok(Action::await_change());
+    }
+    let Some(image) = cluster.spec.image.clone() else {
+        if cluster.spec.paused {
+            return Ok(Action::requeue(WAITING));
+        }
+        // Written down, so that a newer operator does not move a cluster that is there.
+        let patch = json!({"spec": {"image": context.image}});
+        let params = PatchParams::default();
+        clusters
+            .patch(&cluster.name_any(), &params, &Patch::Merge(&patch))
+            .await
+            .map_err(Error::kube("writing spec.image"))?;
+        return Ok(Action::requeue(BUSY));
+    };
+    let children = observe::children(&context.client, &cluster).await?;
+    let storage = match cluster.spec.paused {
+        true => Vec::new(),
+        false => grow(&context, &cluster, &children).await?,
+    };
+    let formation = match &children.formation {
+        Some(formation) => formation.clone(),
+        None if cluster.spec.paused => return Ok(Action::requeue(WAITING)),
+        None => form(&context, &cluster).await?,
+    };
+    let build = Build {
+        cluster: &cluster,
+        formation: &formation,
+        image: &image,
+    };
+    let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
+    if !cluster.spec.paused {
+        furnish(&context, &build, &children, &nodes).await?;
+    }
+    let observed = observe::brokers(&build, &children, &nodes).await;
+    if !cluster.spec.paused {
+        remember_formed(&context, &cluster, &children, &observed).await?;
+    }
+    let plan = status::plan(&cluster, &build, &nodes);
+    let image = observed.image.as_ref();
+    let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
+    if let Decision::Do(step) = &decision
+        && let Some(refused) = act::act(&context, &build, &children, &observed, step).await?
+    {
+        decision = refused;
+    }
+    let told = status::Told {
+        cluster: &cluster,
+        formation: &formation,
+        nodes: &nodes,
+        observed: &observed,
+        plan: &plan,
+        decision: &decision,
+        storage: &storage,
+    };
+    let new = status::status(&told, now_ms);
+    write_status(
+        &clusters,
+        &cluster.name_any(),
+        cluster.status.as_ref(),
+        &new,
+    )
+    .await?;
+    Ok(match decision {
+        Decision::Idle => Action::requeue(WELL),
+        Decision::Do(Step::EndLease(_) | Step::Restart { .. } | Step::Repair(_))
+        | Decision::Do(Step::ColdStart(_))
+        | Decision::Wait(Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp, _) => {
+            Action::requeue(BUSY)
+        }
+        Decision::Wait(..) => Action::requeue(WAITING),
+    })
+}
+
+/// Lets claims grow, first of all: one line for each that cannot.
+async fn grow(
+    context: &Context,
+    cluster: &Cluster,
+    children: &Children,
+) -> Result<Vec<String>, Error> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let mut refused = Vec::new();
+    for (node, claim) in children.claims_by_node() {
+        let pool = cluster.spec.pools.iter().find(|p| p.name == node.pool);
+        let Some(pool) = pool else { continue };
+        let asked = observe::requested(claim);
+        let (Ok(Limit::Of(want)), Some(have)) = (size_bytes(&pool.storage.size), asked) else {
+            continue;
+        };
+        if want <= have {
+            continue;
+        }
+        let name = claim.name_any();
+        let size = &pool.storage.size;
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        let params = PatchParams::default();
+        match claims.patch(&name, &params, &Patch::Merge(&patch)).await {
+            Ok(_) => {
+                let note = format!("{name} grows to {size}");
+                context.tell(cluster, false, "DiskGrows", &note).await;
+            }
+            // Of a class that does not grow: the others do, and the rest of the spec applies.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+                refused.push(format!("{name} cannot grow: {}", status.message));
+            }
+            Err(error) => return Err(Error::kube(format!("growing {name}"))(error)),
+        }
+    }
+    Ok(refused)
+}
+
+/// Chooses who begins the cluster, and writes it down before any broker is there.
+async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> {
+    let nodes = build::nodes(&[], &cluster.spec.pools);
+    let voters = usize::try_from(cluster.spec.quorum.voters).unwrap_or(1);
+    let formation = Formation {
+        cluster_id: random_id(),
+        voters: nodes
+            .iter()
+            .take(voters)
+            .map(|node| (node.id, random_id()))
+            .collect(),
+    };
+    let namespace = cluster.namespace().unwrap_or_default();
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let object = serde_json::from_value(build::formation(cluster, &formation))
+        .map_err(|error| Error::Malformed(format!("the formation: {error}")))?;
+    // Created and never applied: of two operators one forms the cluster, and the other one fails here.
+    maps.create(&kube::api::PostParams::default(), &object)
+        .await
+        .map_err(Error::kube("writing the formation"))?;
+    let note = format!("cluster {} is formed", formation.cluster_id);
+    context.tell(cluster, false, "Formed", &note).await;
+    Ok(formation)
+}
+
+/// A random id that does not begin like an option.
+fn random_id() -> String {
+    loop {
+        let mut bytes = [0; 16];
+        random::fill(&mut bytes);
+        let id = Uuid::from_random(bytes).to_string();
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}
+
+/// Makes what is missing, and mends what restarts nobody. A StatefulSet that is there is the
+/// roller's to change.
+async fn furnish(
+    context: &Context,
+    build: &Build<'_>,
+    children: &Children,
+    nodes: &[build::Node],
+) -> Result<(), Error> {
+    let cluster = build.cluster;
+    let client = &context.client;
+    let namespace = cluster.namespace().unwrap_or_default();
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), &namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    apply(&accounts, &build::service_account(cluster)).await?;
+    apply(&budgets, &build::disruption_budget(cluster)).await?;
+    apply(&services, &build::bootstrap_service(cluster)).await?;
+    for node in nodes {
+        apply(&services, &build.service(node)).await?;
+        let formed = children
+            .claim(cluster, node.id)
+            .is_some_and(observe::formed);
+        apply(&maps, &build.files(node, !formed)).await?;
+        if children.claim(cluster, node.id).is_none()
+            && let Some(claim) = build.claim(node)
+        {
+            apply(&claims, &claim).await?;
+        }
+        if !children.has_set(node.id)
+            && let Some(set) = build.stateful_set(node)
+        {
+            apply(&sets, &set).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A broker that was ready has a disk: from then on an empty one is a lost one.
+async fn remember_formed(
+    context: &Context,
+    cluster: &Cluster,
+    children: &Children,
+    observed: &observe::Observed,
+) -> Result<(), Error> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    for broker in &observed.brokers {
+        let Some(claim) = children.claim(cluster, broker.id) else {
+            continue;
+        };
+        if broker.pod != roller::Pod::Ready || observe::formed(claim) {
+            continue;
+        }
+        let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
+        let params = PatchParams::default();
+        claims
+            .patch(&claim.name_any(), &params, &Patch::Merge(&patch))
+            .await
+            .map_err(Error::kube("marking a claim"))?;
+    }
+    Ok(())
+}

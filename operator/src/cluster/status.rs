@@ -1,0 +1,318 @@
+//! What is told of a cluster; pure.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use tidemark_crds::cluster::{BrokerStatus, ClusterStatus, DisruptionStatus, PartitionsStatus};
+use tidemark_crds::{Cluster, Invalid, condition, set_condition};
+use twox_hash::XxHash64;
+
+use super::build::{self, Build, Formation, Node};
+use super::observe::Observed;
+use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
+
+/// The annotation that approves a plan.
+pub const APPROVE: &str = "tidemark.dev/approve";
+/// Partitions that are named at most.
+const NAMED: usize = 10;
+
+/// A plan, and its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Names what it comes to, so that an approval of it is none of another.
+    pub id: String,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// What the spec asks of the roller.
+#[must_use]
+pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node]) -> Named {
+    let targets: BTreeMap<i32, String> = nodes
+        .iter()
+        .filter_map(|node| Some((node.id, build.template_hash(node)?)))
+        .collect();
+    let id = format!(
+        "d-{:08x}",
+        XxHash64::oneshot(0, format!("{targets:?}").as_bytes()) >> 32
+    );
+    let approved = cluster.annotations().get(APPROVE) == Some(&id);
+    let disruption = &cluster.spec.disruption;
+    Named {
+        plan: Plan {
+            targets,
+            paused: cluster.spec.paused,
+            mode: disruption.mode,
+            approved,
+            unreplicated: disruption.unreplicated,
+        },
+        id,
+    }
+}
+
+/// Everything that is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// The resource.
+    pub cluster: &'a Cluster,
+    /// Its formation.
+    pub formation: &'a Formation,
+    /// Its brokers.
+    pub nodes: &'a [Node],
+    /// What was seen.
+    pub observed: &'a Observed,
+    /// What is wanted.
+    pub plan: &'a Named,
+    /// What is done.
+    pub decision: &'a Decision,
+    /// Claims that cannot be as they should.
+    pub storage: &'a [String],
+}
+
+/// The status of a spec that is not accepted.
+#[must_use]
+pub fn refused(cluster: &Cluster, invalid: &Invalid, now_ms: i64) -> ClusterStatus {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    status.observed_generation = generation;
+    status.message.clone_from(&invalid.message);
+    let new = condition(
+        "Accepted",
+        Some(false),
+        invalid.reason,
+        &*invalid.message,
+        generation,
+        now_ms,
+    );
+    set_condition(&mut status.conditions, new);
+    status
+}
+
+/// The status.
+#[must_use]
+pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
+    let Told {
+        cluster, observed, ..
+    } = *told;
+    let ready = observed.brokers.iter().filter(|b| b.pod == Pod::Ready);
+    let ready = ready.count();
+    let desired: i32 = cluster.spec.pools.iter().map(|pool| pool.replicas).sum();
+    let partitions = observed.image.as_ref().map(|image| PartitionsStatus {
+        total: count(image.partitions.len()),
+        under_replicated: count(image.partitions.iter().filter(|p| lacks(p)).count()),
+        offline: count(image.offline),
+    });
+    let mut status = ClusterStatus {
+        observed_generation: cluster.metadata.generation,
+        message: message(told, ready, desired),
+        ready: format!("{ready}/{desired}"),
+        cluster_id: Some(told.formation.cluster_id.clone()),
+        bootstrap: Some(build::bootstrap(cluster)),
+        controller: observed.image.as_ref().and_then(|image| image.controller),
+        brokers: brokers(told),
+        partitions,
+        disruption: disruption(told),
+        conditions: cluster
+            .status
+            .as_ref()
+            .map(|old| old.conditions.clone())
+            .unwrap_or_default(),
+    };
+    for new in conditions(told, &status, ready, now_ms) {
+        set_condition(&mut status.conditions, new);
+    }
+    status
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+fn lacks(partition: &roller::Partition) -> bool {
+    partition.isr.len() < partition.replicas.len()
+}
+
+fn stale(told: &Told<'_>) -> Vec<i32> {
+    let controller = told
+        .observed
+        .image
+        .as_ref()
+        .and_then(|image| image.controller);
+    roller::order(&told.observed.brokers, &told.plan.plan, controller)
+}
+
+fn message(told: &Told<'_>, ready: usize, desired: i32) -> String {
+    let stale = stale(told).len();
+    match told.decision {
+        _ if !told.storage.is_empty() => told.storage[0].clone(),
+        Decision::Idle => String::new(),
+        Decision::Wait(_, text) if stale > 0 && told.plan.plan.approved_to_roll() => {
+            let done = told.nodes.len().saturating_sub(stale);
+            format!("rolling {done}/{}: {text}", told.nodes.len())
+        }
+        Decision::Wait(_, text) if ready == 0 => format!("0/{desired} brokers are ready: {text}"),
+        Decision::Wait(_, text) => text.clone(),
+        Decision::Do(step) => doing(step),
+    }
+}
+
+trait Rolls {
+    fn approved_to_roll(&self) -> bool;
+}
+
+impl Rolls for Plan {
+    fn approved_to_roll(&self) -> bool {
+        use tidemark_crds::cluster::DisruptionMode;
+        match self.mode {
+            _ if self.paused => false,
+            DisruptionMode::Automatic => true,
+            DisruptionMode::Approval => self.approved,
+            DisruptionMode::Never => false,
+        }
+    }
+}
+
+fn doing(step: &Step) -> String {
+    match step {
+        Step::Repair(id) => format!("repairing broker {id}"),
+        Step::ColdStart(ids) => format!("starting brokers {ids:?}"),
+        Step::Restart { broker, .. } => format!("restarting broker {broker}"),
+        Step::EndLease(id) => format!("broker {id} is back"),
+    }
+}
+
+fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
+    let status = |node: &Node| {
+        let mut brokers = told.observed.brokers.iter();
+        let broker = brokers.find(|broker| broker.id == node.id)?;
+        Some(BrokerStatus {
+            id: node.id,
+            pool: node.pool.clone(),
+            state: state(broker).to_owned(),
+            stale: broker.stale(&told.plan.plan),
+        })
+    };
+    told.nodes.iter().filter_map(status).collect()
+}
+
+fn state(broker: &roller::Broker) -> &'static str {
+    match (&broker.pod, &broker.life) {
+        (Pod::Ready, _) => "Ready",
+        (Pod::Absent, _) => "Absent",
+        (Pod::Pending { .. }, _) => "Pending",
+        (Pod::Crashing { .. }, _) => "Crashing",
+        (Pod::Unready { .. }, Some(Life::Recovering { .. })) => "Recovering",
+        (Pod::Unready { .. }, Some(Life::Behind(_))) => "CatchingUp",
+        (Pod::Unready { .. }, Some(Life::Stopping)) => "Stopping",
+        (Pod::Unready { .. }, Some(Life::DirectoryFailed(_))) => "DirectoryFailed",
+        (Pod::Unready { .. }, Some(Life::Running) | None) => "Starting",
+    }
+}
+
+fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
+    let restarts = stale(told);
+    if restarts.is_empty() {
+        return None;
+    }
+    let image = told.observed.image.as_ref();
+    let unavoidable = |id: &i32| image.map(|image| roller::unavoidable(image, *id));
+    let mut unavoidable: Vec<String> = restarts.iter().filter_map(unavoidable).flatten().collect();
+    unavoidable.sort();
+    unavoidable.dedup();
+    unavoidable.truncate(NAMED);
+    let (state, message) = match told.decision {
+        Decision::Wait(reason, text) => (reason.to_string(), text.clone()),
+        Decision::Do(step) => ("Rolling".to_owned(), doing(step)),
+        Decision::Idle => ("Rolling".to_owned(), String::new()),
+    };
+    Some(DisruptionStatus {
+        id: told.plan.id.clone(),
+        state,
+        message,
+        restarts,
+        reasons: vec!["TemplateChange".to_owned()],
+        unavoidable,
+    })
+}
+
+fn conditions(
+    told: &Told<'_>,
+    status: &ClusterStatus,
+    ready: usize,
+    now_ms: i64,
+) -> Vec<Condition> {
+    let generation = told.cluster.metadata.generation;
+    let new = |type_: &str, is: Option<bool>, reason: &str, text: String| {
+        condition(type_, is, reason, text, generation, now_ms)
+    };
+    let brokers = format!("{} brokers are ready", status.ready);
+    let image = told.observed.image.as_ref();
+    let unreachable = || told.observed.unreachable.clone().unwrap_or_default();
+    let mut all = vec![new("Accepted", Some(true), "Valid", String::new())];
+    // It speaks for clients: brokers answer, and every partition has a leader.
+    all.push(match (&status.partitions, ready) {
+        (_, 0) => new("Ready", Some(false), "NoBrokerReady", brokers.clone()),
+        (None, _) => new("Ready", Some(false), "BrokersUnreachable", unreachable()),
+        (Some(partitions), _) if partitions.offline > 0 => {
+            let text = format!("{} partitions have no leader", partitions.offline);
+            new("Ready", Some(false), "PartitionsOffline", text)
+        }
+        (Some(_), _) => new("Ready", Some(true), "Serving", brokers.clone()),
+    });
+    // It speaks for the spec: what it asks for is there.
+    let wanted: i32 = told
+        .cluster
+        .spec
+        .pools
+        .iter()
+        .map(|pool| pool.replicas)
+        .sum();
+    let complete = i64::from(wanted) == count(ready);
+    all.push(match told.decision {
+        _ if !told.storage.is_empty() => new(
+            "Reconciled",
+            Some(false),
+            "ExpansionForbidden",
+            told.storage.join("; "),
+        ),
+        Decision::Idle if complete => new("Reconciled", Some(true), "AsSpecified", String::new()),
+        Decision::Idle => new("Reconciled", Some(false), "Starting", brokers),
+        Decision::Wait(reason, text) => {
+            new("Reconciled", Some(false), &reason.to_string(), text.clone())
+        }
+        Decision::Do(step) => new("Reconciled", Some(false), "Rolling", doing(step)),
+    });
+    all.push(match &status.partitions {
+        None => new("FullyReplicated", None, "BrokersUnreachable", unreachable()),
+        Some(partitions) if partitions.under_replicated > 0 => {
+            let text = format!("{} partitions lack a replica", partitions.under_replicated);
+            new("FullyReplicated", Some(false), "UnderReplicated", text)
+        }
+        Some(_) => new("FullyReplicated", Some(true), "InSync", String::new()),
+    });
+    all.push(match image {
+        None => new("QuorumHealthy", None, "BrokersUnreachable", unreachable()),
+        Some(image) => match image.controller {
+            Some(id) => new(
+                "QuorumHealthy",
+                Some(true),
+                "Led",
+                format!("broker {id} leads"),
+            ),
+            None => new("QuorumHealthy", Some(false), "NoLeader", String::new()),
+        },
+    });
+    let disk = match told.decision {
+        Decision::Wait(Reason::DirectoryFailed | Reason::DiskUnreachable, text) => Some(text),
+        _ => told.storage.first(),
+    };
+    all.push(match disk {
+        Some(text) => new("StorageReady", Some(false), "DiskTrouble", text.clone()),
+        None => new("StorageReady", Some(true), "Bound", String::new()),
+    });
+    all
+}

@@ -1,0 +1,147 @@
+//! What is told in which situation.
+
+use super::*;
+use serde_json::json;
+
+fn cluster(more: &serde_json::Value) -> Cluster {
+    let mut cluster = json!({
+        "apiVersion": "tidemark.dev/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1", "generation": 4},
+        "spec": {"image": "a", "pools": [{"name": "brokers", "replicas": 3, "storage": {"size": "10Gi"}}]},
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        cluster["spec"][key] = value.clone();
+    }
+    serde_json::from_value(cluster).expect("a good cluster")
+}
+
+fn formation() -> Formation {
+    Formation {
+        cluster_id: "C".into(),
+        voters: (0..3).map(|id| (id, format!("D{id}"))).collect(),
+    }
+}
+
+/// The status of three brokers on the template of image `a`.
+fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
+    let formation = formation();
+    let nodes = build::nodes(&[], &cluster.spec.pools);
+    let of = |image| Build {
+        cluster,
+        formation: &formation,
+        image,
+    };
+    let brokers = nodes.iter().map(|node| roller::Broker {
+        id: node.id,
+        voter: true,
+        pod: Pod::Ready,
+        template: of("a").template_hash(node).expect("of a pool"),
+        life: Some(Life::Running),
+        leased: false,
+    });
+    let observed = Observed {
+        brokers: brokers.collect(),
+        image: Some(roller::Image {
+            controller: Some(1),
+            partitions: vec![roller::Partition {
+                name: "orders-0".into(),
+                replicas: vec![0, 1, 2],
+                isr: isr.to_vec(),
+                min_isr: 2,
+            }],
+            offline: usize::from(isr.is_empty()),
+        }),
+        unreachable: None,
+    };
+    let plan = plan(cluster, &of(image), &nodes);
+    let decision = roller::decide(
+        &observed.brokers,
+        observed.image.as_ref(),
+        &plan.plan,
+        1_000,
+    );
+    let told = Told {
+        cluster,
+        formation: &formation,
+        nodes: &nodes,
+        observed: &observed,
+        plan: &plan,
+        decision: &decision,
+        storage: &[],
+    };
+    status(&told, 1_000)
+}
+
+fn of<'a>(status: &'a ClusterStatus, type_: &str) -> (&'a str, &'a str) {
+    let found = status.conditions.iter().find(|c| c.type_ == type_);
+    let found = found.expect("the condition is there");
+    (&found.status, &found.reason)
+}
+
+#[test]
+fn a_cluster_that_is_well_says_little() {
+    let status = told(&cluster(&json!({})), "a", &[0, 1, 2]);
+    assert_eq!(
+        (status.ready.as_str(), status.message.as_str()),
+        ("3/3", "")
+    );
+    assert_eq!(status.observed_generation, Some(4));
+    assert_eq!(
+        status.bootstrap.as_deref(),
+        Some("orders-bootstrap.shop.svc:9092")
+    );
+    assert_eq!(status.disruption, None);
+    assert!(
+        status.conditions.iter().all(|c| c.status == "True"),
+        "{:?}",
+        status.conditions
+    );
+}
+
+#[test]
+fn what_waits_for_approval_is_shown_with_its_name() {
+    let waiting = cluster(&json!({"disruption": {"mode": "Approval"}}));
+    let status = told(&waiting, "b", &[0, 1, 2]);
+    let disruption = status.disruption.clone().expect("a preview");
+    assert_eq!(disruption.state, "AwaitingApproval");
+    assert_eq!(disruption.restarts, [0, 2, 1]);
+    assert_eq!(of(&status, "Ready"), ("True", "Serving"));
+    assert_eq!(of(&status, "Reconciled"), ("False", "AwaitingApproval"));
+    assert_eq!(status.message, "restart of 3 brokers awaits approval");
+    // Its name approves it, and not another plan.
+    let mut approved = waiting;
+    approved
+        .annotations_mut()
+        .insert(APPROVE.into(), disruption.id);
+    let rolling = told(&approved, "b", &[0, 1, 2]).disruption.expect("a roll");
+    assert_eq!(
+        (rolling.state.as_str(), rolling.message.as_str()),
+        ("Rolling", "restarting broker 0")
+    );
+    let other = told(&approved, "c", &[0, 1, 2])
+        .disruption
+        .expect("a preview");
+    assert_eq!(other.state, "AwaitingApproval");
+}
+
+#[test]
+fn partitions_tell_on_clients_before_they_tell_on_the_spec() {
+    let status = told(&cluster(&json!({})), "a", &[0, 1]);
+    assert_eq!(of(&status, "Ready"), ("True", "Serving"));
+    assert_eq!(of(&status, "FullyReplicated"), ("False", "UnderReplicated"));
+    assert_eq!(status.partitions.expect("asked").under_replicated, 1);
+    let status = told(&cluster(&json!({})), "a", &[]);
+    assert_eq!(of(&status, "Ready"), ("False", "PartitionsOffline"));
+}
+
+#[test]
+fn a_spec_that_is_refused_keeps_what_was_told_of_the_brokers() {
+    let mut cluster = cluster(&json!({}));
+    cluster.status = Some(told(&cluster, "a", &[0, 1, 2]));
+    let invalid = Invalid::new("OwnedSetting", "config: node.id follows from other fields");
+    let status = refused(&cluster, &invalid, 2_000);
+    assert_eq!(of(&status, "Accepted"), ("False", "OwnedSetting"));
+    assert_eq!(of(&status, "Ready"), ("True", "Serving"));
+    assert_eq!(status.message, invalid.message);
+}

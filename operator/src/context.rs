@@ -1,0 +1,117 @@
+//! What every reconcile needs, and how one fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource, ResourceExt};
+use tidemark_client::ClientError;
+
+/// How soon something that is under way is looked at again.
+pub const BUSY: Duration = Duration::from_secs(2);
+/// How soon something that waits is looked at again.
+pub const WAITING: Duration = Duration::from_secs(5);
+/// How soon something that is well is looked at again: what changes in a broker tells nobody.
+pub const WELL: Duration = Duration::from_secs(30);
+/// How soon a reconcile that failed is tried again.
+const FAILED: Duration = Duration::from_secs(5);
+
+/// What every reconcile needs.
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// The image of brokers where a Cluster does not say.
+    pub image: String,
+    /// Who we are in events.
+    pub recorder: Recorder,
+}
+
+impl Context {
+    /// For an operator whose clusters run `image` by default.
+    #[must_use]
+    pub fn new(client: Client, image: String) -> Self {
+        let reporter = Reporter {
+            controller: "tidemark-operator".to_owned(),
+            instance: None,
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self {
+            client,
+            image,
+            recorder,
+        }
+    }
+
+    /// Tells people about an object. What is not told does not stop what is done.
+    pub async fn tell<K>(&self, about: &K, warning: bool, reason: &str, note: &str)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_: match warning {
+                true => EventType::Warning,
+                false => EventType::Normal,
+            },
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1_000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let reference: ObjectReference = about.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &reference).await {
+            tracing::warn!(%error, reason, "an event could not be written");
+        }
+    }
+}
+
+/// Why a reconcile failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kubernetes refused, or could not be reached.
+    #[error("{what}: {source}")]
+    Kube {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: Box<kube::Error>,
+    },
+    /// The brokers refused, or could not be reached.
+    #[error("{0}")]
+    Brokers(#[from] ClientError),
+    /// An object of ours is not what it should be.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl Error {
+    /// An error of Kubernetes, with what was being done.
+    pub fn kube(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Kube {
+            what,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What is done about a reconcile that failed: it is told, and tried again.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a controller calls it with values"
+)]
+pub fn failed<K: ResourceExt<DynamicType = ()>>(
+    object: Arc<K>,
+    error: &Error,
+    _: Arc<Context>,
+) -> Action {
+    tracing::warn!(
+        kind = %K::kind(&()),
+        namespace = object.namespace().unwrap_or_default(),
+        name = object.name_any(),
+        %error,
+        "a reconcile failed"
+    );
+    Action::requeue(FAILED)
+}

@@ -1,0 +1,402 @@
+//! `ConsumerGroup`: tells how a group does, and moves its offsets once for each token.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tidemark_client::admin::OffsetSpec;
+use tidemark_client::{ClientError, Cluster as Brokers, TopicPartition};
+use tidemark_crds::group::{
+    Decision, LagStatus, Move, Phase, Record, ResetStatus, Target, View, decide_reset, lag,
+    populated, target, validate, within_bounds,
+};
+use tidemark_crds::{
+    Cluster, ConsumerGroup, ConsumerGroupStatus, Invalid, condition, set_condition,
+};
+use tidemark_env::clock;
+use tidemark_wire::ErrorCode;
+use twox_hash::XxHash64;
+
+use crate::apply::{apply, status as write_status};
+use crate::cluster::build::{self, CLUSTER};
+use crate::contact;
+use crate::context::{Context, Error, WAITING};
+
+/// Moves that are shown at most.
+const SHOWN: usize = 50;
+
+/// What was found out about a group.
+struct Found {
+    state: String,
+    group_type: String,
+    coordinator: Option<i32>,
+    view: View,
+    decision: Result<Decision, Invalid>,
+}
+
+/// Looks at a group, and moves its offsets where that is due.
+///
+/// # Errors
+/// Kubernetes'. What brokers refuse stands in the status.
+pub async fn reconcile(group: Arc<ConsumerGroup>, context: Arc<Context>) -> Result<Action, Error> {
+    if group.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let namespace = group.namespace().unwrap_or_default();
+    let groups: Api<ConsumerGroup> = Api::namespaced(context.client.clone(), &namespace);
+    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
+    let cluster = clusters
+        .get_opt(&group.spec.cluster_ref.name)
+        .await
+        .map_err(Error::kube("reading the cluster of a group"))?;
+    let found = match (validate(group.group_id(), &group.spec), cluster) {
+        (Err(invalid), _) => Err(invalid),
+        (Ok(()), None) => {
+            let text = format!("there is no Cluster {}", group.spec.cluster_ref.name);
+            Err(Invalid::new("ClusterNotFound", text))
+        }
+        (Ok(()), Some(cluster)) => match look(&context, &group, &cluster).await {
+            Ok(found) => Ok(found),
+            Err(Error::Brokers(error)) => {
+                Err(Invalid::new("ClusterUnreachable", error.to_string()))
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let new = status(&group, found, clock::now_ms());
+    write_status(&groups, &group.name_any(), group.status.as_ref(), &new).await?;
+    Ok(Action::requeue(WAITING))
+}
+
+async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Result<Found, Error> {
+    let brokers = contact::connect(&build::bootstrap(cluster)).await?;
+    let id = group.group_id();
+    let described = match brokers.describe_group(id).await {
+        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => None,
+        other => other?,
+    };
+    let Some(described) = described else {
+        return Ok(Found {
+            state: "NotFound".to_owned(),
+            group_type: String::new(),
+            coordinator: None,
+            view: View::default(),
+            decision: Ok(Decision::None),
+        });
+    };
+    let committed = brokers.group_offsets(id).await?;
+    let offsets: BTreeMap<(String, i32), i64> = committed
+        .iter()
+        .map(|(tp, committed)| ((tp.topic.clone(), tp.partition), committed.offset))
+        .collect();
+    let ends = listed(&brokers, offsets.keys(), OffsetSpec::Latest).await?;
+    let view = View {
+        members: i32::try_from(described.members.len()).unwrap_or(i32::MAX),
+        committed: offsets,
+        ends,
+    };
+    let decision = reset(context, group, cluster, &brokers, &view).await?;
+    Ok(Found {
+        state: described.state,
+        group_type: described.group_type,
+        coordinator: Some(described.coordinator),
+        view,
+        decision,
+    })
+}
+
+async fn listed(
+    brokers: &Brokers,
+    partitions: impl Iterator<Item = &(String, i32)>,
+    spec: OffsetSpec,
+) -> Result<BTreeMap<(String, i32), i64>, ClientError> {
+    let wanted =
+        partitions.map(|(topic, index)| (TopicPartition::new(topic.clone(), *index), spec));
+    let found = brokers.list_offsets(&wanted.collect(), false).await?;
+    let offset = found
+        .into_iter()
+        .map(|(tp, listed)| ((tp.topic, tp.partition), listed.offset));
+    Ok(offset.collect())
+}
+
+/// Decides on a reset, and carries it out.
+async fn reset(
+    context: &Context,
+    group: &ConsumerGroup,
+    cluster: &Cluster,
+    brokers: &Brokers,
+    view: &View,
+) -> Result<Result<Decision, Invalid>, Error> {
+    let Some(spec) = &group.spec.reset else {
+        return Ok(Ok(Decision::None));
+    };
+    let now_ms = clock::now_ms();
+    let moves = match target(&spec.to, now_ms) {
+        Ok(target) => moves(brokers, view, &spec.topics, target).await?,
+        Err(invalid) => return Ok(Err(invalid)),
+    };
+    let records = Records::new(context, cluster, group.group_id());
+    let record = records.read().await?;
+    let decision = match decide_reset(Some(spec), record.as_ref(), view, &moves, now_ms) {
+        Ok(decision) => decision,
+        Err(invalid) => return Ok(Err(invalid)),
+    };
+    let note = |phase, moves: &[Move]| Record {
+        token: spec.token.clone(),
+        phase,
+        moves: moves.to_vec(),
+    };
+    match &decision {
+        Decision::Apply(moves) => {
+            records.write(&note(Phase::Begun, moves)).await?;
+            let offsets = moves.iter().map(|step| {
+                let tp = TopicPartition::new(step.topic.clone(), step.partition);
+                (tp, step.to)
+            });
+            let moved = brokers
+                .alter_group_offsets(group.group_id(), &offsets.collect())
+                .await;
+            match moved {
+                Ok(()) => {}
+                // A member came in between: nothing was moved.
+                Err(error) if error.code() == Some(ErrorCode::UnknownMemberId) => {
+                    let text = "a member joined before the offsets were moved".to_owned();
+                    return Ok(Ok(Decision::Wait(text)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            records.write(&note(Phase::Applied, moves)).await?;
+            let text = summary(moves);
+            context.tell(group, false, "ResetApplied", &text).await;
+            return Ok(Ok(Decision::Applied(moves.clone())));
+        }
+        Decision::Confirm(moves) => {
+            records.write(&note(Phase::Applied, moves)).await?;
+            return Ok(Ok(Decision::Applied(moves.clone())));
+        }
+        Decision::Refuse(text) => {
+            records.write(&note(Phase::Refused, &[])).await?;
+            context.tell(group, true, "ResetRefused", text).await;
+        }
+        _ => {}
+    }
+    Ok(Ok(decision))
+}
+
+/// Where each partition goes.
+async fn moves(
+    brokers: &Brokers,
+    view: &View,
+    topics: &[String],
+    target: Target,
+) -> Result<Vec<Move>, ClientError> {
+    let chosen = |topic: &String| topics.is_empty() || topics.contains(topic);
+    let about: Vec<(String, i32)> = view
+        .committed
+        .keys()
+        .filter(|(topic, _)| chosen(topic))
+        .cloned()
+        .collect();
+    let starts = listed(brokers, about.iter(), OffsetSpec::Earliest).await?;
+    let at = match target {
+        Target::At(ms) => listed(brokers, about.iter(), OffsetSpec::AtTime(ms)).await?,
+        _ => BTreeMap::new(),
+    };
+    let place = |partition: &(String, i32)| {
+        let from = view.committed.get(partition).copied();
+        let (start, end) = (*starts.get(partition)?, *view.ends.get(partition)?);
+        let to = match target {
+            Target::Earliest => start,
+            Target::Latest => end,
+            // -1: no record is that late.
+            Target::At(_) => at
+                .get(partition)
+                .copied()
+                .filter(|o| *o >= 0)
+                .unwrap_or(end),
+            Target::Shift(by) => from?.saturating_add(by),
+        };
+        Some(Move {
+            topic: partition.0.clone(),
+            partition: partition.1,
+            from,
+            to: to.clamp(start, end.max(start)),
+        })
+    };
+    Ok(about.iter().filter_map(place).collect())
+}
+
+/// The memory of resets: a ConfigMap beside the cluster, so that a resource that is made again does
+/// not reset again.
+struct Records<'a> {
+    maps: Api<ConfigMap>,
+    cluster: &'a Cluster,
+    group: &'a str,
+    name: String,
+}
+
+impl<'a> Records<'a> {
+    fn new(context: &Context, cluster: &'a Cluster, group: &'a str) -> Self {
+        let namespace = cluster.namespace().unwrap_or_default();
+        let hash = XxHash64::oneshot(0, group.as_bytes());
+        Self {
+            maps: Api::namespaced(context.client.clone(), &namespace),
+            name: format!("{}-reset-{hash:016x}", cluster.name_any()),
+            cluster,
+            group,
+        }
+    }
+
+    async fn read(&self) -> Result<Option<Record>, Error> {
+        let map = self.maps.get_opt(&self.name).await;
+        let map = map.map_err(Error::kube("reading the resets of a group"))?;
+        let Some(data) = map.and_then(|map| map.data) else {
+            return Ok(None);
+        };
+        let text = data.get("record").map(String::as_str).unwrap_or_default();
+        // One that cannot be read may stand for a reset that was done.
+        let record = serde_json::from_str(text).map_err(|error| {
+            let name = &self.name;
+            Error::Malformed(format!(
+                "ConfigMap {name} is not what the operator wrote: {error}"
+            ))
+        })?;
+        Ok(Some(record))
+    }
+
+    async fn write(&self, record: &Record) -> Result<(), Error> {
+        let owners: Vec<_> = self.cluster.controller_owner_ref(&()).into_iter().collect();
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": self.name,
+                "labels": {CLUSTER: self.cluster.name_any()},
+                "ownerReferences": owners,
+            },
+            "data": {"group": self.group, "record": json!(record).to_string()},
+        });
+        apply(&self.maps, &object).await.map(|_| ())
+    }
+}
+
+fn summary(moves: &[Move]) -> String {
+    let on: i64 = moves
+        .iter()
+        .map(|step| step.to.saturating_sub(step.from.unwrap_or(0)))
+        .sum();
+    format!("{} partitions, {on:+} records", moves.len())
+}
+
+fn shown(moves: &[Move]) -> Vec<String> {
+    let line = |step: &Move| {
+        let from = step
+            .from
+            .map_or_else(|| "-".to_owned(), |from| from.to_string());
+        format!("{}-{}: {from} to {}", step.topic, step.partition, step.to)
+    };
+    moves.iter().take(SHOWN).map(line).collect()
+}
+
+fn reset_status(token: &str, decision: &Decision) -> Option<(ResetStatus, bool)> {
+    let (phase, summary, plan) = match decision {
+        Decision::None => return None,
+        Decision::DryRun(moves) => ("DryRun", summary(moves), shown(moves)),
+        Decision::Wait(text) => ("Waiting", text.clone(), vec![]),
+        Decision::Refuse(text) => ("Refused", text.clone(), vec![]),
+        Decision::Refused => ("Refused", "give another token to try again".into(), vec![]),
+        Decision::Expired => ("Expired", "notAfter has passed".into(), vec![]),
+        Decision::Apply(moves) | Decision::Confirm(moves) | Decision::Applied(moves) => {
+            ("Applied", summary(moves), shown(moves))
+        }
+    };
+    let status = ResetStatus {
+        token: token.to_owned(),
+        phase: phase.to_owned(),
+        summary,
+        plan,
+    };
+    Some((status, phase == "Applied"))
+}
+
+fn status(
+    group: &ConsumerGroup,
+    found: Result<Found, Invalid>,
+    now_ms: i64,
+) -> ConsumerGroupStatus {
+    let generation = group.metadata.generation;
+    let mut new = group.status.clone().unwrap_or_default();
+    new.observed_generation = generation;
+    let mut conditions = std::mem::take(&mut new.conditions);
+    let mut set = |type_: &str, is: Option<bool>, reason: &str, text: &str| {
+        let condition = condition(type_, is, reason, text, generation, now_ms);
+        set_condition(&mut conditions, condition);
+    };
+    match found {
+        Err(invalid) => {
+            let accepted = match invalid.reason {
+                "ClusterUnreachable" | "ClusterNotFound" => None,
+                _ => Some(false),
+            };
+            set("Accepted", accepted, invalid.reason, &invalid.message);
+            set("Ready", accepted, invalid.reason, &invalid.message);
+            new.message = invalid.message;
+        }
+        Ok(found) => {
+            let (behind, topics): (LagStatus, _) = lag(&found.view);
+            new.message = String::new();
+            set("Ready", Some(true), "Seen", "");
+            for (type_, bound) in [
+                ("LagWithinBounds", within_bounds(&group.spec, &behind)),
+                ("Populated", populated(&group.spec, found.view.members)),
+            ] {
+                let Some((well, reason, text)) = bound else {
+                    continue;
+                };
+                set(type_, Some(well), reason, &text);
+                if !well {
+                    new.message = text;
+                }
+            }
+            let token = group.spec.reset.as_ref().map(|reset| reset.token.as_str());
+            new.reset = None;
+            match &found.decision {
+                Ok(decision) => {
+                    set("Accepted", Some(true), "Valid", "");
+                    if let Some((reset, applied)) =
+                        reset_status(token.unwrap_or_default(), decision)
+                    {
+                        set("ResetApplied", Some(applied), &reset.phase, &reset.summary);
+                        if !applied {
+                            new.message = format!("reset {}: {}", reset.token, reset.summary);
+                        }
+                        new.reset = Some(reset);
+                    }
+                }
+                Err(invalid) => {
+                    set("Accepted", Some(false), invalid.reason, &invalid.message);
+                    new.message.clone_from(&invalid.message);
+                }
+            }
+            new.state = found.state;
+            new.group_type = found.group_type;
+            new.coordinator = found.coordinator;
+            new.members = found.view.members;
+            new.lag = Some(behind);
+            new.topics = topics;
+        }
+    }
+    // What the spec does not ask for any more is not told any more.
+    let spec = &group.spec;
+    conditions.retain(|condition| match condition.type_.as_str() {
+        "LagWithinBounds" => spec.lag.is_some(),
+        "Populated" => spec.min_members.is_some(),
+        "ResetApplied" => spec.reset.is_some(),
+        _ => true,
+    });
+    new.conditions = conditions;
+    new
+}

@@ -1,0 +1,338 @@
+//! `Topic`: brings one topic to its spec, and shows what it does not mend.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tidemark_client::admin::{ConfigChange, ConfigOp, ConfigResource, ConfigSource, NewTopic};
+use tidemark_client::{ClientError, Cluster as Brokers, Topics};
+use tidemark_crds::common::DeletionPolicy;
+use tidemark_crds::topic::{Actual, Owner, Plan, Setting, Step, Wanted, owner_of, plan, validate};
+use tidemark_crds::{Cluster, Invalid, Topic, TopicStatus, condition, set_condition};
+use tidemark_env::clock;
+use tidemark_wire::ErrorCode;
+
+use crate::apply::status as write_status;
+use crate::cluster::build;
+use crate::contact;
+use crate::context::{Context, Error, WAITING, WELL};
+
+/// Holds a Topic with deletionPolicy Delete until its topic is gone.
+const FINALIZER: &str = "tidemark.dev/topic";
+/// The annotation that approves changes that delete records.
+const APPROVE: &str = "tidemark.dev/approve";
+
+/// Brings a topic to its spec.
+///
+/// # Errors
+/// Kubernetes'. What brokers refuse stands in the status.
+pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Action, Error> {
+    let namespace = topic.namespace().unwrap_or_default();
+    let topics: Api<Topic> = Api::namespaced(context.client.clone(), &namespace);
+    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
+    let cluster = clusters
+        .get_opt(&topic.spec.cluster_ref.name)
+        .await
+        .map_err(Error::kube("reading the cluster of a topic"))?;
+    if topic.metadata.deletion_timestamp.is_some() {
+        return delete(&topics, &topic, cluster.as_ref()).await;
+    }
+    let held = topic.finalizers().iter().any(|f| f == FINALIZER);
+    let hold = topic.spec.deletion_policy == DeletionPolicy::Delete;
+    if held != hold {
+        hold_with(&topics, &topic, hold).await?;
+    }
+    let told = bring(&topics, &topic, cluster.as_ref()).await?;
+    let done = matches!(&told, Ok((_, plan)) if plan.pending.is_empty());
+    let new = status(&topic, told, clock::now_ms());
+    let name = topic.name_any();
+    if topic.status.as_ref().map(|old| &old.message) != Some(&new.message)
+        && !new.message.is_empty()
+    {
+        context.tell(&*topic, !done, "Topic", &new.message).await;
+    }
+    write_status(&topics, &name, topic.status.as_ref(), &new).await?;
+    Ok(Action::requeue(if done { WELL } else { WAITING }))
+}
+
+/// A topic, and what is left to do about it; or why nothing is done.
+type Told = Result<(Actual, Plan), Invalid>;
+
+async fn bring(
+    topics: &Api<Topic>,
+    topic: &Topic,
+    cluster: Option<&Cluster>,
+) -> Result<Told, Error> {
+    let wanted = match validate(topic.topic_name(), &topic.spec) {
+        Ok(wanted) => wanted,
+        Err(invalid) => return Ok(Err(invalid)),
+    };
+    let Some(cluster) = cluster else {
+        let text = format!("there is no Cluster {}", topic.spec.cluster_ref.name);
+        return Ok(Err(Invalid::new("ClusterNotFound", text)));
+    };
+    if let Some(owner) = other_owner(topics, topic).await? {
+        let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
+        return Ok(Err(Invalid::new("NameTaken", text)));
+    }
+    let brokers = match contact::connect(&build::bootstrap(cluster)).await {
+        Ok(brokers) => brokers,
+        Err(error) => return Ok(Err(refusal(&error))),
+    };
+    Ok(act(&brokers, topic, &wanted)
+        .await
+        .unwrap_or_else(|error| Err(refusal(&error))))
+}
+
+/// What brokers refuse, or cannot be asked.
+fn refusal(error: &ClientError) -> Invalid {
+    match error {
+        ClientError::Server { .. } => Invalid::new("RefusedByCluster", error.to_string()),
+        _ => Invalid::new("ClusterUnreachable", error.to_string()),
+    }
+}
+
+/// The name of another resource that this topic belongs to.
+async fn other_owner(topics: &Api<Topic>, topic: &Topic) -> Result<Option<String>, Error> {
+    let all = topics
+        .list(&ListParams::default())
+        .await
+        .map_err(Error::kube("listing topics"))?;
+    let claims: Vec<Owner> = all
+        .iter()
+        .filter(|other| {
+            other.spec.cluster_ref == topic.spec.cluster_ref
+                && other.topic_name() == topic.topic_name()
+        })
+        .map(|other| Owner {
+            created_ms: other
+                .creation_timestamp()
+                .map_or(0, |time| time.0.as_millisecond()),
+            uid: other.uid().unwrap_or_default(),
+            name: other.name_any(),
+        })
+        .collect();
+    let owner = owner_of(&claims).filter(|owner| Some(&owner.uid) != topic.uid().as_ref());
+    Ok(owner.map(|owner| owner.name.clone()))
+}
+
+async fn act(brokers: &Brokers, topic: &Topic, wanted: &Wanted) -> Result<Told, ClientError> {
+    let actual = observe(brokers, &wanted.name).await?;
+    let policies = (topic.spec.existing, topic.spec.management_policy);
+    let known = topic.status.as_ref();
+    let known = known.and_then(|status| status.topic_id.as_deref());
+    let approved = topic.annotations().get(APPROVE).map(String::as_str);
+    let mut plan = match plan(wanted, actual.as_ref(), policies, known, approved) {
+        Ok(plan) => plan,
+        Err(invalid) => return Ok(Err(invalid)),
+    };
+    for step in std::mem::take(&mut plan.steps) {
+        carry_out(brokers, &wanted.name, &step).await?;
+    }
+    match observe(brokers, &wanted.name).await? {
+        Some(actual) => Ok(Ok((actual, plan))),
+        // Another broker was asked, and has not heard of it yet.
+        None => Ok(Err(Invalid::new("Creating", "the topic is being made"))),
+    }
+}
+
+async fn observe(brokers: &Brokers, name: &str) -> Result<Option<Actual>, ClientError> {
+    let info = brokers.metadata(Topics::Named(&[name])).await?;
+    let Some(topic) = info.topics.get(name) else {
+        return match info.topic_errors.get(name) {
+            None | Some(ErrorCode::UnknownTopicOrPartition) => Ok(None),
+            Some(code) => Err(ClientError::Server {
+                what: format!("describing topic {name}"),
+                code: *code,
+                message: None,
+            }),
+        };
+    };
+    let replicas = topic.partitions.values().map(|p| p.replicas.len()).min();
+    let settings = brokers
+        .describe_configs(&ConfigResource::Topic(name.to_owned()))
+        .await?;
+    let settings = settings.into_iter().filter_map(|entry| {
+        let setting = Setting {
+            value: entry.value?,
+            on_topic: entry.source == ConfigSource::Topic,
+        };
+        Some((entry.name, setting))
+    });
+    Ok(Some(Actual {
+        id: topic.id.to_string(),
+        partitions: topic.partition_count(),
+        replicas: i32::try_from(replicas.unwrap_or(0)).unwrap_or(i32::MAX),
+        settings: settings.collect(),
+    }))
+}
+
+async fn carry_out(brokers: &Brokers, name: &str, step: &Step) -> Result<(), ClientError> {
+    match step {
+        Step::Create {
+            partitions,
+            replicas,
+            settings,
+        } => {
+            let new = NewTopic {
+                name: name.to_owned(),
+                partitions: Some(*partitions),
+                replicas: replicas.and_then(|count| i16::try_from(count).ok()),
+                assignment: Vec::new(),
+                configs: settings.clone().into_iter().collect(),
+            };
+            brokers.create_topic(&new, false).await?;
+        }
+        Step::Grow { to } => brokers.create_partitions(name, *to, false).await?,
+        Step::Alter(changes) => {
+            let changes: Vec<ConfigChange> = changes.iter().map(change).collect();
+            let resource = ConfigResource::Topic(name.to_owned());
+            brokers.alter_configs(&resource, &changes, false).await?;
+        }
+    }
+    tracing::info!(topic = name, ?step, "changed a topic");
+    Ok(())
+}
+
+fn change((name, value): (&String, &Option<String>)) -> ConfigChange {
+    ConfigChange {
+        name: name.clone(),
+        op: match value {
+            Some(_) => ConfigOp::Set,
+            None => ConfigOp::Delete,
+        },
+        value: value.clone(),
+    }
+}
+
+/// Holds a resource with our finalizer, or lets it go.
+async fn hold_with(topics: &Api<Topic>, topic: &Topic, hold: bool) -> Result<(), Error> {
+    let mut finalizers = topic.finalizers().to_vec();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    if hold {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    // With the version that was read: others have finalizers here, too.
+    let patch = json!({"metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": topic.resource_version(),
+    }});
+    topics
+        .patch(
+            &topic.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+        .map_err(Error::kube("the finalizer of a topic"))?;
+    Ok(())
+}
+
+/// Deletes the topic with its resource, where the spec says so. A cluster that is gone or going
+/// holds nobody up: the topic goes or stays with its disks.
+async fn delete(
+    topics: &Api<Topic>,
+    topic: &Topic,
+    cluster: Option<&Cluster>,
+) -> Result<Action, Error> {
+    if !topic.finalizers().iter().any(|f| f == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
+    let theirs = other_owner(topics, topic).await?.is_some();
+    if let Some(cluster) = cluster
+        && !theirs
+        && topic.spec.deletion_policy == DeletionPolicy::Delete
+    {
+        let brokers = contact::connect(&build::bootstrap(cluster)).await?;
+        let name = topic.topic_name().to_owned();
+        for (_, deleted) in brokers.delete_topics(&[name]).await? {
+            match deleted {
+                Err(error) if error.code() != Some(ErrorCode::UnknownTopicOrPartition) => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+    }
+    hold_with(topics, topic, false).await?;
+    Ok(Action::await_change())
+}
+
+fn status(topic: &Topic, told: Told, now_ms: i64) -> TopicStatus {
+    let old = topic.status.clone().unwrap_or_default();
+    let generation = topic.metadata.generation;
+    let mut new = TopicStatus {
+        observed_generation: generation,
+        topic_name: topic.topic_name().to_owned(),
+        ..old
+    };
+    let mut set = |type_: &str, is: Option<bool>, reason: &str, text: &str| {
+        let condition = condition(type_, is, reason, text, generation, now_ms);
+        set_condition(&mut new.conditions, condition);
+    };
+    match told {
+        Err(invalid) => {
+            // That it cannot be asked says nothing of the spec, and that it is being made is good news.
+            let accepted = match invalid.reason {
+                "ClusterUnreachable" | "Creating" | "ClusterNotFound" => None,
+                _ => Some(false),
+            };
+            set("Accepted", accepted, invalid.reason, &invalid.message);
+            set("Synced", Some(false), invalid.reason, &invalid.message);
+            if accepted.is_none() {
+                set("Ready", None, invalid.reason, &invalid.message);
+            }
+            new.message = invalid.message;
+        }
+        Ok((actual, plan)) => {
+            let replaced = new
+                .topic_id
+                .as_ref()
+                .filter(|id| **id != actual.id)
+                .cloned();
+            set("Accepted", Some(true), "Valid", "");
+            set("Ready", Some(true), "Exists", "");
+            let lines: BTreeMap<&str, Vec<String>> = [
+                (
+                    "pending",
+                    plan.pending.iter().map(ToString::to_string).collect(),
+                ),
+                (
+                    "drift",
+                    plan.drift.iter().map(ToString::to_string).collect(),
+                ),
+            ]
+            .into();
+            let (pending, drift) = (lines["pending"].clone(), lines["drift"].clone());
+            new.message = match (&replaced, pending.first(), drift.first()) {
+                (Some(id), _, _) => format!("the topic was replaced: it had the id {id}"),
+                (_, Some(change), _) => format!("waits for approval: {change}"),
+                (_, _, Some(drift)) => drift.clone(),
+                (None, None, None) => String::new(),
+            };
+            let (synced, reason) = match (pending.is_empty(), drift.is_empty()) {
+                (false, _) => (false, "AwaitingApproval"),
+                (_, false) => (false, "Drifted"),
+                (true, true) => (true, "AsSpecified"),
+            };
+            let reason = if replaced.is_some() {
+                "Replaced"
+            } else {
+                reason
+            };
+            let text = new.message.clone();
+            let condition = condition("Synced", Some(synced), reason, text, generation, now_ms);
+            set_condition(&mut new.conditions, condition);
+            new.pending_id = plan.pending_id();
+            (new.pending, new.drift) = (pending, drift);
+            new.topic_id = Some(actual.id);
+            new.partitions = Some(actual.partitions);
+            new.replicas = Some(actual.replicas);
+        }
+    }
+    new
+}
