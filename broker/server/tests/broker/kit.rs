@@ -283,8 +283,19 @@ pub fn values(data: &PartitionData) -> Vec<(i64, Vec<u8>)> {
     all
 }
 
-/// Earliest (-2) or latest (-1) offset.
+/// Earliest (-2) or latest (-1) offset, or another that ListOffsets knows.
 pub async fn offset(c: &mut Connection, topic: &str, index: i32, timestamp: i64) -> i64 {
+    let found = try_offset(c, topic, index, timestamp).await;
+    found.expect("an offset")
+}
+
+/// The same, or the error.
+pub async fn try_offset(
+    c: &mut Connection,
+    topic: &str,
+    index: i32,
+    timestamp: i64,
+) -> Result<i64, i16> {
     let partition = list_offsets_request::ListOffsetsPartition {
         partition_index: index,
         current_leader_epoch: -1,
@@ -300,10 +311,12 @@ pub async fn offset(c: &mut Connection, topic: &str, index: i32, timestamp: i64)
         }],
         ..Default::default()
     };
-    let response = c.ask(&request, 7).await;
+    let response = c.ask(&request, 9).await;
     let answer = &response.topics[0].partitions[0];
-    assert_eq!(answer.error_code, NONE);
-    answer.offset
+    match answer.error_code {
+        NONE => Ok(answer.offset),
+        error => Err(error),
+    }
 }
 
 pub async fn delete_records(

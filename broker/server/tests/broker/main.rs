@@ -20,3 +20,4 @@ mod produce;
 mod replicated;
 mod restart;
 mod slow_disk;
+mod tiered;
