@@ -74,6 +74,8 @@ CASES = {
     # It loses 300 MB a minute; then: as fast with much left, little left but nothing lost.
     "DiskFullSoon": (disk("30000000000-300000000x60"),
                      [disk("90000000000-300000000x60"), disk("10000000000x60")]),
+    # Then: it comes and goes, as with large segments.
+    "TierLag": (one("tidemark_tier_lag_seconds", "0+60x60"), [one("tidemark_tier_lag_seconds", "0+60x17 0x42")]),
     "AckLatency": (histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 90, 60),
                    [histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 1000, 2),
                     histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="1"', 90, 60)]),

@@ -134,6 +134,12 @@ impl Metrics {
                 drop(errors.with_label_values(&[api.name(), error.name()]));
             }
         }
+        let tier_failures: IntCounterVec = valid(&families::TIER_FAILURES, &registry, |opts| {
+            IntCounterVec::new(opts, families::TIER_FAILURES.labels)
+        });
+        for outcome in ["away", "damaged", "denied", "not_found", "superseded"] {
+            drop(tier_failures.with_label_values(&[outcome]));
+        }
         Metrics {
             connections: valid(&families::CONNECTIONS, &registry, IntGauge::with_opts),
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
@@ -146,9 +152,7 @@ impl Metrics {
             tier_lag: valid(&families::TIER_LAG, &registry, Gauge::with_opts),
             tier_uploaded: counter(&registry, &families::TIER_UPLOADED),
             tier_read: counter(&registry, &families::TIER_READ),
-            tier_failures: valid(&families::TIER_FAILURES, &registry, |opts| {
-                IntCounterVec::new(opts, families::TIER_FAILURES.labels)
-            }),
+            tier_failures,
             isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
             isr_expands: counter(&registry, &families::ISR_EXPANDS),
             unclean_elections: counter(&registry, &families::UNCLEAN_ELECTIONS),

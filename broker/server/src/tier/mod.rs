@@ -19,7 +19,7 @@ use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_config::TierSettings;
@@ -76,6 +76,9 @@ struct Known {
 /// Stands for no epoch: what is known is good for readers only.
 const LOOK_AGAIN: LeaderEpoch = -1;
 
+/// The bucket has everything, as far as is known.
+const NOT_BEHIND: i64 = 0;
+
 /// A partition's part of this.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
@@ -84,6 +87,8 @@ pub(crate) struct Cold {
     tending: tokio::sync::Mutex<Pace>,
     /// The bucket failed whoever tended it last.
     troubled: AtomicBool,
+    /// When there was first something that the bucket does not have, or [`NOT_BEHIND`].
+    behind_since_ms: AtomicI64,
     /// It is being tended, or waits to be.
     queued: AtomicBool,
     /// Offsets that are on their way to the cache.
@@ -266,9 +271,8 @@ impl Tier {
             if !partition.policy().settings.remote_storage_enable || !partition.leads() {
                 continue;
             }
-            if let Ok(pace) = partition.cold.tending.try_lock()
-                && let Some((_, since_ms)) = pace.behind
-            {
+            let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
+            if since_ms != NOT_BEHIND {
                 lag_ms = lag_ms.max(clock::now_ms() - since_ms);
             }
             if partition.cold.queued.swap(true, Ordering::AcqRel) {

@@ -1,6 +1,6 @@
 //! Tends one partition in the bucket, as its leader.
 
-use super::{Known, PAUSE_MS, Pace, Tier, id_of, lock, longer};
+use super::{Known, NOT_BEHIND, PAUSE_MS, Pace, Tier, id_of, lock, longer};
 use crate::broker::Broker;
 use crate::partition::Partition;
 use serde::{Deserialize, Serialize};
@@ -219,8 +219,10 @@ impl Tier {
             (upper, log.sealed_end(end, upper))
         });
         let (upper, sealed) = looked.map_err(|_| Trouble::NotLed)?;
+        let behind = &partition.cold.behind_since_ms;
         if upper <= end {
             pace.behind = None;
+            behind.store(NOT_BEHIND, Ordering::Release);
             return Ok(None);
         }
         let now_ms = clock::now_ms();
@@ -229,6 +231,7 @@ impl Tier {
             _ => now_ms,
         };
         pace.behind = Some((end, since_ms));
+        behind.store(since_ms, Ordering::Release);
         let late = now_ms - since_ms >= self.settings.upload_max_lag_ms;
         Ok(sealed.or(late.then_some(upper)))
     }
