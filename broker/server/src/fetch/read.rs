@@ -164,7 +164,7 @@ fn plan(
                 Err((ErrorCode::OffsetOutOfRange, Some(bounds)))
                     if wanted.fetch_offset < bounds.log_start =>
                 {
-                    (cold(broker, partition, wanted, bounds, limit.0), None)
+                    (cold(broker, partition, wanted, bounds, limit), None)
                 }
                 Err((error, bounds)) => {
                     let found = bounds.map_or(Found::error(error), at);
@@ -230,7 +230,7 @@ fn cold(
     partition: &Arc<Partition>,
     wanted: &Wanted,
     bounds: Bounds,
-    max_bytes: usize,
+    (max_bytes, at_least_one_batch): (usize, bool),
 ) -> Found {
     let out_of_range = Found {
         error: ErrorCode::OffsetOutOfRange,
@@ -242,6 +242,12 @@ fn cold(
         return out_of_range;
     };
     match tier.read(broker, partition, wanted.fetch_offset, max_bytes) {
+        ColdRead::Records(records) if records.bytes.len() > max_bytes && !at_least_one_batch => {
+            Found {
+                more: true,
+                ..at(bounds)
+            }
+        }
         ColdRead::Records(records) => Found {
             bytes: records.bytes.len(),
             pieces: vec![Piece::Memory(records.bytes)],

@@ -179,7 +179,7 @@ async fn topics_that_cannot_be_are_refused_with_a_reason() {
             1,
             &[("remote.storage.enable", "true")],
             config,
-            "tiered",
+            "tier.url",
         ),
     ];
     for (name, partitions, configs, error, hint) in cases {
@@ -400,7 +400,7 @@ async fn settings_that_cannot_be_are_refused_with_a_reason() {
             "remote.storage.enable",
             "true",
             config,
-            "tiered",
+            "tier.url",
         ),
         (
             TOPIC,
