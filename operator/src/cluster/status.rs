@@ -17,6 +17,8 @@ use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
 
 /// The annotation that approves a plan.
 pub const APPROVE: &str = "tidemark.dev/approve";
+/// How long nobody may be asked before it is told to clients: longer than an election takes.
+const UNHEARD_MS: i64 = 15_000;
 /// Partitions that are named at most.
 const NAMED: usize = 10;
 
@@ -239,6 +241,18 @@ fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
     })
 }
 
+/// Whether nobody could be asked for so long that clients will have noticed, as the last status
+/// tells.
+fn unheard(told: &Told<'_>, now_ms: i64) -> bool {
+    let status = told.cluster.status.as_ref();
+    let conditions = status.map_or(&[][..], |status| &status.conditions);
+    let quorum = conditions.iter().find(|c| c.type_ == "QuorumHealthy");
+    quorum.is_none_or(|quorum| {
+        let since_ms = quorum.last_transition_time.0.as_millisecond();
+        quorum.status == "Unknown" && now_ms - since_ms > UNHEARD_MS
+    })
+}
+
 fn conditions(
     told: &Told<'_>,
     status: &ClusterStatus,
@@ -256,6 +270,8 @@ fn conditions(
     // It speaks for clients: brokers answer, and every partition has a leader.
     all.push(match (&status.partitions, ready) {
         (_, 0) => new("Ready", Some(false), "NoBrokerReady", brokers.clone()),
+        // While a controller is elected nobody can be asked, and clients go on.
+        (None, _) if !unheard(told, now_ms) => new("Ready", Some(true), "Serving", brokers.clone()),
         (None, _) => new("Ready", Some(false), "BrokersUnreachable", unreachable()),
         (Some(partitions), _) if partitions.offline > 0 => {
             let text = format!("{} partitions have no leader", partitions.offline);
