@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -33,7 +33,7 @@ pub struct Named {
 
 /// What the spec asks of the roller.
 #[must_use]
-pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node]) -> Named {
+pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Observed) -> Named {
     let targets: BTreeMap<i32, String> = nodes
         .iter()
         .filter_map(|node| Some((node.id, build.template_hash(node)?)))
@@ -50,6 +50,10 @@ pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node]) -> Named {
             paused: cluster.spec.paused,
             mode: disruption.mode,
             approved,
+            by_operator: observed
+                .reasons
+                .values()
+                .all(|reasons| *reasons == [build::OPERATOR_UPGRADE]),
             unreplicated: disruption.unreplicated,
         },
         id,
@@ -171,7 +175,7 @@ impl Rolls for Plan {
         use tidemark_crds::cluster::DisruptionMode;
         match self.mode {
             _ if self.paused => false,
-            DisruptionMode::Automatic => true,
+            DisruptionMode::Automatic => self.approved || !self.by_operator,
             DisruptionMode::Approval => self.approved,
             DisruptionMode::Never => false,
         }
@@ -220,6 +224,7 @@ fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
     if restarts.is_empty() {
         return None;
     }
+    let reasons: BTreeSet<&str> = told.observed.reasons.values().flatten().copied().collect();
     let image = told.observed.image.as_ref();
     let unavoidable = |id: &i32| image.map(|image| roller::unavoidable(image, *id));
     let mut unavoidable: Vec<String> = restarts.iter().filter_map(unavoidable).flatten().collect();
@@ -236,7 +241,7 @@ fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
         state,
         message,
         restarts,
-        reasons: vec!["TemplateChange".to_owned()],
+        reasons: reasons.into_iter().map(str::to_owned).collect(),
         unavoidable,
     })
 }

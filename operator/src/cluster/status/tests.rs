@@ -58,8 +58,15 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
             offline: usize::from(isr.is_empty()),
         }),
         unreachable: None,
+        reasons: match image {
+            "a" => BTreeMap::new(),
+            _ => nodes
+                .iter()
+                .map(|node| (node.id, vec!["ImageChange"]))
+                .collect(),
+        },
     };
-    let plan = plan(cluster, &of(image), &nodes);
+    let plan = plan(cluster, &of(image), &nodes, &observed);
     let decision = roller::decide(
         &observed.brokers,
         observed.image.as_ref(),
@@ -111,6 +118,7 @@ fn what_waits_for_approval_is_shown_with_its_name() {
     let disruption = status.disruption.clone().expect("a preview");
     assert_eq!(disruption.state, "AwaitingApproval");
     assert_eq!(disruption.restarts, [0, 2, 1]);
+    assert_eq!(disruption.reasons, ["ImageChange"]);
     assert_eq!(of(&status, "Ready"), ("True", "Serving"));
     assert_eq!(of(&status, "Reconciled"), ("False", "AwaitingApproval"));
     assert_eq!(status.message, "restart of 3 brokers awaits approval");
