@@ -88,7 +88,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     if !cluster.spec.paused {
         remember_formed(&context, &cluster, &children, &observed).await?;
     }
-    let plan = status::plan(&cluster, &build, &nodes);
+    let plan = status::plan(&cluster, &build, &nodes, &observed);
     let image = observed.image.as_ref();
     let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
     if let Decision::Do(step) = &decision

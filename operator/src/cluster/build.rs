@@ -30,6 +30,15 @@ pub const CLUSTER: &str = "tidemark.dev/cluster";
 pub const BROKER_ID: &str = "tidemark.dev/broker-id";
 /// The label of what belongs to a pool.
 pub const POOL: &str = "tidemark.dev/pool";
+/// The annotations of a pod that say what of the spec went into its template, part by part: where
+/// they are the same and the template differs, the operator did that.
+pub const PARTS: [(&str, &str); 3] = [
+    ("tidemark.dev/image", "ImageChange"),
+    ("tidemark.dev/resources", "ResourcesChange"),
+    ("tidemark.dev/config", "StaticConfig"),
+];
+/// What a difference is that the operator alone made.
+pub const OPERATOR_UPGRADE: &str = "OperatorUpgrade";
 /// The annotation of a claim whose disk has been formatted.
 pub const FORMED: &str = "tidemark.dev/formed";
 /// The annotation of a StatefulSet whose broker there is leave to stop.
@@ -400,6 +409,36 @@ impl Build<'_> {
         }))
     }
 
+    /// What of the spec goes into a template, part by part.
+    fn parts(&self, pool: &Pool) -> BTreeMap<String, String> {
+        let parts = [
+            self.image.to_owned(),
+            json!(pool.resources).to_string(),
+            json!(self.cluster.spec.config).to_string(),
+        ];
+        let named = PARTS.iter().zip(parts);
+        named
+            .map(|((name, _), part)| ((*name).to_owned(), hash(&part)))
+            .collect()
+    }
+
+    /// Why a pod with these annotations is not of the template that it should be of.
+    #[must_use]
+    pub fn reasons(&self, node: &Node, of_pod: &BTreeMap<String, String>) -> Vec<&'static str> {
+        let Some(pool) = self.pool(node) else {
+            return Vec::new();
+        };
+        let wanted = self.parts(pool);
+        let changed = PARTS
+            .iter()
+            .filter(|(name, _)| wanted.get(*name) != of_pod.get(*name));
+        let reasons: Vec<&str> = changed.map(|(_, reason)| *reason).collect();
+        match reasons.is_empty() {
+            true => vec![OPERATOR_UPGRADE],
+            false => reasons,
+        }
+    }
+
     fn bare_template(&self, node: &Node) -> Option<Value> {
         let (cluster, pool) = (self.cluster, self.pool(node)?);
         let config = "/etc/tidemark/broker.properties";
@@ -408,6 +447,8 @@ impl Build<'_> {
             .iter()
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
+        let mut annotations = self.parts(pool);
+        annotations.insert("tidemark.dev/settings".to_owned(), hash(&files));
         let probe =
             |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5});
         let with = |mut probe: Value, more: &[(&str, i32)]| {
@@ -436,7 +477,7 @@ impl Build<'_> {
         Some(json!({
             "metadata": {
                 "labels": broker_labels(cluster, node),
-                "annotations": {"tidemark.dev/settings": hash(&files)},
+                "annotations": annotations,
             },
             "spec": {
                 "serviceAccountName": name(cluster),

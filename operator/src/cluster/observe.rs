@@ -148,6 +148,8 @@ pub struct Observed {
     pub image: Option<Image>,
     /// Why nobody answers.
     pub unreachable: Option<String>,
+    /// Why each pod is of another template than it should be, where it is.
+    pub reasons: BTreeMap<i32, Vec<&'static str>>,
 }
 
 /// Asks brokers.
@@ -177,7 +179,14 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
     let bootstrap: Vec<String> = up
         .map(|broker| format!("{}:{REPLICATION_PORT}", build::host(cluster, broker.id)))
         .collect();
+    let stale = |broker: &Broker| {
+        let node = nodes.iter().find(|node| node.id == broker.id)?;
+        let (wanted, pod) = (build.template_hash(node)?, children.pod(broker.id)?);
+        let stale = wanted != broker.template;
+        stale.then(|| (broker.id, build.reasons(node, pod.annotations())))
+    };
     let mut observed = Observed {
+        reasons: brokers.iter().filter_map(stale).collect(),
         brokers,
         ..Observed::default()
     };

@@ -139,6 +139,9 @@ pub struct Plan {
     pub mode: DisruptionMode,
     /// Whether a person approved this plan.
     pub approved: bool,
+    /// Whether all that is to be restarted is so for what a newer operator changed, and for nothing
+    /// that the spec asks for.
+    pub by_operator: bool,
     /// What happens to partitions that no order of restarts keeps available.
     pub unreplicated: Unreplicated,
 }
@@ -361,6 +364,12 @@ pub fn decide(brokers: &[Broker], image: Option<&Image>, plan: &Plan, now_ms: i6
             return Decision::Wait(
                 Reason::DisruptionsOff,
                 format!("{count} restarts wait: disruption.mode is Never"),
+            );
+        }
+        DisruptionMode::Automatic if plan.by_operator && !plan.approved => {
+            return Decision::Wait(
+                Reason::AwaitingApproval,
+                format!("a newer operator would restart {count} brokers, and awaits approval"),
             );
         }
         DisruptionMode::Approval if !plan.approved => {

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -17,6 +17,8 @@ use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
 
 /// The annotation that approves a plan.
 pub const APPROVE: &str = "tidemark.dev/approve";
+/// How long nobody may be asked before it is told to clients: longer than an election takes.
+const UNHEARD_MS: i64 = 15_000;
 /// Partitions that are named at most.
 const NAMED: usize = 10;
 
@@ -31,7 +33,7 @@ pub struct Named {
 
 /// What the spec asks of the roller.
 #[must_use]
-pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node]) -> Named {
+pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Observed) -> Named {
     let targets: BTreeMap<i32, String> = nodes
         .iter()
         .filter_map(|node| Some((node.id, build.template_hash(node)?)))
@@ -48,6 +50,10 @@ pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node]) -> Named {
             paused: cluster.spec.paused,
             mode: disruption.mode,
             approved,
+            by_operator: observed
+                .reasons
+                .values()
+                .all(|reasons| *reasons == [build::OPERATOR_UPGRADE]),
             unreplicated: disruption.unreplicated,
         },
         id,
@@ -169,7 +175,7 @@ impl Rolls for Plan {
         use tidemark_crds::cluster::DisruptionMode;
         match self.mode {
             _ if self.paused => false,
-            DisruptionMode::Automatic => true,
+            DisruptionMode::Automatic => self.approved || !self.by_operator,
             DisruptionMode::Approval => self.approved,
             DisruptionMode::Never => false,
         }
@@ -218,6 +224,7 @@ fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
     if restarts.is_empty() {
         return None;
     }
+    let reasons: BTreeSet<&str> = told.observed.reasons.values().flatten().copied().collect();
     let image = told.observed.image.as_ref();
     let unavoidable = |id: &i32| image.map(|image| roller::unavoidable(image, *id));
     let mut unavoidable: Vec<String> = restarts.iter().filter_map(unavoidable).flatten().collect();
@@ -234,8 +241,20 @@ fn disruption(told: &Told<'_>) -> Option<DisruptionStatus> {
         state,
         message,
         restarts,
-        reasons: vec!["TemplateChange".to_owned()],
+        reasons: reasons.into_iter().map(str::to_owned).collect(),
         unavoidable,
+    })
+}
+
+/// Whether nobody could be asked for so long that clients will have noticed, as the last status
+/// tells.
+fn unheard(told: &Told<'_>, now_ms: i64) -> bool {
+    let status = told.cluster.status.as_ref();
+    let conditions = status.map_or(&[][..], |status| &status.conditions);
+    let quorum = conditions.iter().find(|c| c.type_ == "QuorumHealthy");
+    quorum.is_none_or(|quorum| {
+        let since_ms = quorum.last_transition_time.0.as_millisecond();
+        quorum.status == "Unknown" && now_ms - since_ms > UNHEARD_MS
     })
 }
 
@@ -256,6 +275,8 @@ fn conditions(
     // It speaks for clients: brokers answer, and every partition has a leader.
     all.push(match (&status.partitions, ready) {
         (_, 0) => new("Ready", Some(false), "NoBrokerReady", brokers.clone()),
+        // While a controller is elected nobody can be asked, and clients go on.
+        (None, _) if !unheard(told, now_ms) => new("Ready", Some(true), "Serving", brokers.clone()),
         (None, _) => new("Ready", Some(false), "BrokersUnreachable", unreachable()),
         (Some(partitions), _) if partitions.offline > 0 => {
             let text = format!("{} partitions have no leader", partitions.offline);

@@ -94,6 +94,33 @@ fn what_needs_no_restart_does_not_change_the_template() {
 }
 
 #[test]
+fn what_differs_is_named_and_what_the_operator_did_alone_too() {
+    let (first, formation) = (cluster(&json!({})), formed());
+    let build = Build {
+        cluster: &first,
+        formation: &formation,
+        image: "a",
+    };
+    let set = build.stateful_set(&node(0)).expect("of a pool");
+    let annotations = &set["spec"]["template"]["metadata"]["annotations"];
+    let of_pod = serde_json::from_value(annotations.clone()).expect("strings");
+    let reasons = |more: Value, image: &str| {
+        let build = Build {
+            cluster: &cluster(&more),
+            formation: &formation,
+            image,
+        };
+        build.reasons(&node(0), &of_pod)
+    };
+    assert_eq!(reasons(json!({}), "a"), ["OperatorUpgrade"]);
+    assert_eq!(reasons(json!({"paused": true}), "b"), ["ImageChange"]);
+    let config = json!({"config": {"num.partitions": "3"}});
+    assert_eq!(reasons(config, "b"), ["ImageChange", "StaticConfig"]);
+    let pools = json!({"pools": [{"name": "brokers", "replicas": 3, "storage": {"size": "10Gi"}, "resources": {"limits": {"cpu": "1"}}}]});
+    assert_eq!(reasons(pools, "a"), ["ResourcesChange"]);
+}
+
+#[test]
 fn settings_of_ours_go_before_those_of_the_spec() {
     let cluster = cluster(&json!({"config": {"node.id": "9", "min.insync.replicas": "1"}}));
     let formation = formed();

@@ -50,6 +50,7 @@ impl World {
                 paused: false,
                 mode: DisruptionMode::Automatic,
                 approved: false,
+                by_operator: false,
                 unreplicated: Unreplicated::Proceed,
             },
             controller: 0,

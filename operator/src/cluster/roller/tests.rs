@@ -47,6 +47,7 @@ fn plan() -> Plan {
         paused: false,
         mode: DisruptionMode::Automatic,
         approved: false,
+        by_operator: false,
         unreplicated: Unreplicated::Proceed,
     }
 }
@@ -220,6 +221,14 @@ fn who_may_not_restart_does_not() {
     assert_eq!(
         waits(of(&|p| p.mode = DisruptionMode::Never)),
         Reason::DisruptionsOff
+    );
+    assert_eq!(
+        waits(of(&|p| p.by_operator = true)),
+        Reason::AwaitingApproval
+    );
+    assert_eq!(
+        of(&|p| (p.by_operator, p.approved) = (true, true)),
+        restarts(0)
     );
     assert_eq!(
         waits(of(&|p| p.mode = DisruptionMode::Approval)),

@@ -25,6 +25,11 @@ fn formation() -> Formation {
 
 /// The status of three brokers on the template of image `a`.
 fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
+    told_at(cluster, image, Some(isr), 1_000)
+}
+
+/// The same at a time; without an ISR the brokers cannot be asked.
+fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> ClusterStatus {
     let formation = formation();
     let nodes = build::nodes(&[], &cluster.spec.pools);
     let of = |image| Build {
@@ -42,7 +47,7 @@ fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
     });
     let observed = Observed {
         brokers: brokers.collect(),
-        image: Some(roller::Image {
+        image: isr.map(|isr| roller::Image {
             controller: Some(1),
             partitions: vec![roller::Partition {
                 name: "orders-0".into(),
@@ -53,8 +58,15 @@ fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
             offline: usize::from(isr.is_empty()),
         }),
         unreachable: None,
+        reasons: match image {
+            "a" => BTreeMap::new(),
+            _ => nodes
+                .iter()
+                .map(|node| (node.id, vec!["ImageChange"]))
+                .collect(),
+        },
     };
-    let plan = plan(cluster, &of(image), &nodes);
+    let plan = plan(cluster, &of(image), &nodes, &observed);
     let decision = roller::decide(
         &observed.brokers,
         observed.image.as_ref(),
@@ -70,7 +82,7 @@ fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
         decision: &decision,
         storage: &[],
     };
-    status(&told, 1_000)
+    status(&told, now_ms)
 }
 
 fn of<'a>(status: &'a ClusterStatus, type_: &str) -> (&'a str, &'a str) {
@@ -106,6 +118,7 @@ fn what_waits_for_approval_is_shown_with_its_name() {
     let disruption = status.disruption.clone().expect("a preview");
     assert_eq!(disruption.state, "AwaitingApproval");
     assert_eq!(disruption.restarts, [0, 2, 1]);
+    assert_eq!(disruption.reasons, ["ImageChange"]);
     assert_eq!(of(&status, "Ready"), ("True", "Serving"));
     assert_eq!(of(&status, "Reconciled"), ("False", "AwaitingApproval"));
     assert_eq!(status.message, "restart of 3 brokers awaits approval");
@@ -144,4 +157,24 @@ fn a_spec_that_is_refused_keeps_what_was_told_of_the_brokers() {
     assert_eq!(of(&status, "Accepted"), ("False", "OwnedSetting"));
     assert_eq!(of(&status, "Ready"), ("True", "Serving"));
     assert_eq!(status.message, invalid.message);
+}
+
+#[test]
+fn an_election_is_no_outage() {
+    let mut cluster = cluster(&json!({}));
+    let mut at = |isr: Option<&[i32]>, now_ms| {
+        let status = told_at(&cluster, "a", isr, now_ms);
+        cluster.status = Some(status.clone());
+        let (ready, reason) = of(&status, "Ready");
+        (ready.to_owned(), reason.to_owned())
+    };
+    let serving = ("True".to_owned(), "Serving".to_owned());
+    let unreachable = ("False".to_owned(), "BrokersUnreachable".to_owned());
+    // One that was never heard of does not serve.
+    assert_eq!(at(None, 0), unreachable);
+    assert_eq!(at(Some(&[0, 1, 2]), 1_000), serving);
+    assert_eq!(at(None, 2_000), serving);
+    assert_eq!(at(None, 2_000 + UNHEARD_MS), serving);
+    assert_eq!(at(None, 2_001 + UNHEARD_MS), unreachable);
+    assert_eq!(at(Some(&[0, 1, 2]), 60_000), serving);
 }
