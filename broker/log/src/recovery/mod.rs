@@ -486,7 +486,11 @@ impl Opening {
         }
         log.names_dirty = true;
         let from = match known {
-            Some(known) if self.recovery.rebuilt_indexes == 0 => known.checkpoint.segment_base,
+            // A cut that the process before had made, and not synced, may lie further back.
+            Some(known) if self.recovery.rebuilt_indexes == 0 => {
+                let base = known.checkpoint.segment_base;
+                base.min(log.active().base_offset())
+            }
             _ => 0,
         };
         log.unsynced_from = log.unsynced_from.min(from);
