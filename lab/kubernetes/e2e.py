@@ -240,6 +240,7 @@ def roll(space):
     expect("brokers down at once", watch.most_down, 1)
     expect("the last broker", watch.order[-1:], [f"orders-{controller}-0"])
     expect("moments without Ready", watch.unavailable, [])
+    until("nothing is left to restart", 30, lambda: "disruption" not in space.get("tmc", "orders")["status"])
 
 
 def operator_killed(space):
@@ -303,6 +304,7 @@ def drain(space):
     """Each node is drained with no operator there: no record is lost."""
     space.apply(topic("traffic-of-drain", partitions=6, replicas=3))
     space.is_("tmt", "traffic-of-drain", "Synced", "True")
+    count = len(space.pods())
     operator(0)
     try:
         with Watch(space) as watch, Traffic(space, "orders", "traffic-of-drain"):
@@ -310,7 +312,7 @@ def drain(space):
                 run("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s",
                     "--pod-selector=tidemark.dev/cluster=orders", timeout=150)
                 run("kubectl", "uncordon", node)
-                until("all are ready", 120, lambda: len(space.pods()) == 3 and all(p[2] for p in space.pods().values()))
+                until("all are ready", 120, lambda: len(space.pods()) == count and all(p[2] for p in space.pods().values()))
         expect("brokers down at once", watch.most_down, 1)
     finally:
         for node in ("n1", "n2", "n3"):
@@ -344,8 +346,12 @@ def lost_disk(space):
     volume = space.get("pvc", "orders-1-data")["spec"]["volumeName"]
     data = json.loads(run("kubectl", "get", "pv", volume, "-o", "json").stdout)["spec"]["local"]["path"] + "/data"
     kept = data + ".kept"
+    stopped = lambda: "orders-1-0" not in [pod["metadata"]["name"] for pod in space.get("pods")]
+    # A broker that stops still writes below the name of its directory.
+    space.kubectl("scale", "sts", "orders-1", "--replicas=0")
+    until("the broker is stopped", 90, stopped)
     run("mv", data, kept)
-    space.kubectl("delete", "pod", "orders-1-0", "--grace-period=0", "--force")
+    space.kubectl("scale", "sts", "orders-1", "--replicas=1")
     try:
         space.is_("tmc", "orders", "Reconciled", "BrokerFailing", 120)
         message = space.get("tmc", "orders")["status"]["message"]
@@ -353,9 +359,11 @@ def lost_disk(space):
         if "its disk is lost" not in log.stderr + log.stdout:
             raise Failed(f"the broker says {log.stdout or log.stderr!r}, the cluster {message!r}")
     finally:
+        space.kubectl("scale", "sts", "orders-1", "--replicas=0")
+        until("the broker is stopped", 90, stopped)
         run("rm", "-rf", data)
         run("mv", kept, data)
-        space.kubectl("delete", "pod", "orders-1-0", check=False)
+        space.kubectl("scale", "sts", "orders-1", "--replicas=1")
     well(space)
 
 
@@ -370,7 +378,7 @@ def scale_up(space):
     expect("brokers", sorted(after), ["orders-0-0", "orders-1-0", "orders-2-0", "orders-3-0"])
     expect("those that were there", {n: after[n] for n in before}, before)
     quorum = space.tidemark("orders", "-o", "json", "cluster", "quorum", "describe").stdout
-    expect("voters", len(json.loads(quorum)["voters"]), 3)
+    expect("voters", len([r for r in json.loads(quorum)["replicas"] if r["role"] != "observer"]), 3)
 
 
 def made_again(space):
@@ -389,10 +397,8 @@ def made_again(space):
 def unreadable(space):
     """One object that cannot be read does not stop the others."""
     # Past the schema, as an older operator sees a newer object.
-    crd = json.loads(run("kubectl", "get", "crd", "topics.tidemark.dev", "-o", "json").stdout)
-    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    allowed = spec["cleanup"].pop("enum")
-    run("kubectl", "replace", "-f", "-", text=json.dumps(crd))
+    enum = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cleanup/enum"
+    run("kubectl", "patch", "crd", "topics.tidemark.dev", "--type=json", "-p", json.dumps([{"op": "remove", "path": enum}]))
     until("the definition", 30, lambda: space.apply(topic("strange", cleanup="Shred"), check=False).returncode == 0)
     space.apply(topic("sane", partitions=1))
     try:
@@ -400,7 +406,6 @@ def unreadable(space):
     finally:
         space.kubectl("delete", "tmt", "strange", "sane")
         run("kubectl", "apply", "-f", str(REPO / "crds/yaml/topics.yaml"))
-    expect("the schema", allowed[:1], ["Delete"])
 
 
 CASES = [rules, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,

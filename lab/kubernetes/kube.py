@@ -73,12 +73,12 @@ class Space:
         what = f"{kind} {name}: {type_} {wanted}"
         return until(what, seconds, lambda: wanted in (self.condition(kind, name, type_) or ()))
 
-    def pods(self):
-        """Brokers' pods by name: uid, template, ready."""
+    def pods(self, cluster="orders"):
+        """A cluster's pods by name: uid, template, ready."""
         pods = {}
         for pod in self.get("pods"):
-            labels = pod["metadata"]["labels"]
-            if "tidemark.dev/broker-id" in labels and "deletionTimestamp" not in pod["metadata"]:
+            labels = pod["metadata"].get("labels", {})
+            if labels.get("tidemark.dev/cluster") == cluster and "deletionTimestamp" not in pod["metadata"]:
                 ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
                 pods[pod["metadata"]["name"]] = (pod["metadata"]["uid"], labels["tidemark.dev/template"], ready)
         return pods

@@ -46,9 +46,15 @@ where
     if old == Some(new) {
         return Ok(());
     }
-    let patch = serde_json::json!({"status": new});
-    let params = PatchParams::default();
-    api.patch_status(name, &params, &Patch::Merge(&patch))
+    // Applied, not merged: what is not told any more is to go.
+    let object = serde_json::json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name},
+        "status": new,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch_status(name, &params, &Patch::Apply(&object))
         .await
         .map_err(Error::kube(format!("status of {} {name}", K::kind(&()))))?;
     Ok(())
