@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_config::ConfigMap;
+use tidemark_env::clock;
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::net::{self, Stream};
 use tidemark_server::{RunningServer, ServerConfig, StartError};
@@ -33,11 +34,21 @@ pub async fn broker(settings: &[(&str, &str)]) -> TestBroker {
     TestBroker { server, dir }
 }
 
-/// Starts a broker on the data of an earlier one.
+/// Starts a broker on the data of an earlier one. One that was dropped, not shut down, lets its
+/// directories go as its tasks end: this waits for that.
 pub async fn start_in(dir: &TempDir, settings: &[(&str, &str)]) -> RunningServer {
-    try_start(Arc::new(FileDisk::new()), dir.path(), settings)
-        .await
-        .expect("the broker starts")
+    let deadline = clock::monotonic() + PATIENCE;
+    loop {
+        match try_start(Arc::new(FileDisk::new()), dir.path(), settings).await {
+            Ok(server) => return server,
+            Err(error)
+                if format!("{error:?}").contains("InUse") && clock::monotonic() < deadline =>
+            {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("the broker does not start: {error:?}"),
+        }
+    }
 }
 
 /// Starts a broker on this disk, if it can.
