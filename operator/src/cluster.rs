@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, Serv
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tidemark_crds::Cluster;
 use tidemark_crds::units::{Limit, size_bytes};
@@ -218,6 +219,9 @@ async fn furnish(
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
     apply(&accounts, &build::service_account(cluster)).await?;
     apply(&budgets, &build::disruption_budget(cluster)).await?;
+    if let Some(found) = &children.formation_map {
+        own(&maps, found, &build::formation(cluster, build.formation)).await?;
+    }
     apply(&services, &build::bootstrap_service(cluster)).await?;
     for node in nodes {
         apply(&services, &build.service(node)).await?;
@@ -225,10 +229,13 @@ async fn furnish(
             .claim(cluster, node.id)
             .is_some_and(observe::formed);
         apply(&maps, &build.files(node, !formed)).await?;
-        if children.claim(cluster, node.id).is_none()
-            && let Some(claim) = build.claim(node)
-        {
-            apply(&claims, &claim).await?;
+        let wanted = build.claim(node);
+        match (children.claim(cluster, node.id), wanted) {
+            (None, Some(claim)) => {
+                apply(&claims, &claim).await?;
+            }
+            (Some(found), Some(claim)) => own(&claims, found, &claim).await?,
+            (_, None) => {}
         }
         if !children.has_set(node.id)
             && let Some(set) = build.stateful_set(node)
@@ -236,6 +243,24 @@ async fn furnish(
             apply(&sets, &set).await?;
         }
     }
+    Ok(())
+}
+
+/// Has what holds data go or stay with the cluster, as the spec says now.
+async fn own<K>(api: &Api<K>, found: &K, wanted: &serde_json::Value) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let owners = &wanted["metadata"]["ownerReferences"];
+    if json!(found.owner_references()) == *owners {
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"ownerReferences": owners}});
+    let params = PatchParams::default();
+    let name = found.name_any();
+    api.patch(&name, &params, &Patch::Merge(&patch))
+        .await
+        .map_err(Error::kube(format!("the owner of {name}")))?;
     Ok(())
 }
 

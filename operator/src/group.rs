@@ -1,5 +1,8 @@
 //! `ConsumerGroup`: tells how a group does, and moves its offsets once for each token.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

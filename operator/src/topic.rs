@@ -1,11 +1,15 @@
 //! `Topic`: brings one topic to its spec, and shows what it does not mend.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tidemark_client::admin::{ConfigChange, ConfigOp, ConfigResource, ConfigSource, NewTopic};
 use tidemark_client::{ClientError, Cluster as Brokers, Topics};
@@ -38,14 +42,14 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
         .await
         .map_err(Error::kube("reading the cluster of a topic"))?;
     if topic.metadata.deletion_timestamp.is_some() {
-        return delete(&topics, &topic, cluster.as_ref()).await;
+        return delete(&context.client, &topics, &topic, cluster.as_ref()).await;
     }
     let held = topic.finalizers().iter().any(|f| f == FINALIZER);
     let hold = topic.spec.deletion_policy == DeletionPolicy::Delete;
     if held != hold {
         hold_with(&topics, &topic, hold).await?;
     }
-    let told = bring(&topics, &topic, cluster.as_ref()).await?;
+    let told = bring(&context.client, &topic, cluster.as_ref()).await?;
     let done = matches!(&told, Ok((_, plan)) if plan.pending.is_empty());
     let new = status(&topic, told, clock::now_ms());
     let name = topic.name_any();
@@ -61,11 +65,7 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
 /// A topic, and what is left to do about it; or why nothing is done.
 type Told = Result<(Actual, Plan), Invalid>;
 
-async fn bring(
-    topics: &Api<Topic>,
-    topic: &Topic,
-    cluster: Option<&Cluster>,
-) -> Result<Told, Error> {
+async fn bring(client: &Client, topic: &Topic, cluster: Option<&Cluster>) -> Result<Told, Error> {
     let wanted = match validate(topic.topic_name(), &topic.spec) {
         Ok(wanted) => wanted,
         Err(invalid) => return Ok(Err(invalid)),
@@ -74,7 +74,7 @@ async fn bring(
         let text = format!("there is no Cluster {}", topic.spec.cluster_ref.name);
         return Ok(Err(Invalid::new("ClusterNotFound", text)));
     };
-    if let Some(owner) = other_owner(topics, topic).await? {
+    if let Some(owner) = other_owner(client, topic).await? {
         let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
         return Ok(Err(Invalid::new("NameTaken", text)));
     }
@@ -96,13 +96,17 @@ fn refusal(error: &ClientError) -> Invalid {
 }
 
 /// The name of another resource that this topic belongs to.
-async fn other_owner(topics: &Api<Topic>, topic: &Topic) -> Result<Option<String>, Error> {
-    let all = topics
+async fn other_owner(client: &Client, topic: &Topic) -> Result<Option<String>, Error> {
+    // One that cannot be read claims nothing, and must not stop the others.
+    let all: Api<DeserializeGuard<Topic>> =
+        Api::namespaced(client.clone(), &topic.namespace().unwrap_or_default());
+    let all = all
         .list(&ListParams::default())
         .await
         .map_err(Error::kube("listing topics"))?;
     let claims: Vec<Owner> = all
         .iter()
+        .filter_map(|other| other.0.as_ref().ok())
         .filter(|other| {
             other.spec.cluster_ref == topic.spec.cluster_ref
                 && other.topic_name() == topic.topic_name()
@@ -234,6 +238,7 @@ async fn hold_with(topics: &Api<Topic>, topic: &Topic, hold: bool) -> Result<(),
 /// Deletes the topic with its resource, where the spec says so. A cluster that is gone or going
 /// holds nobody up: the topic goes or stays with its disks.
 async fn delete(
+    client: &Client,
     topics: &Api<Topic>,
     topic: &Topic,
     cluster: Option<&Cluster>,
@@ -242,7 +247,7 @@ async fn delete(
         return Ok(Action::await_change());
     }
     let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
-    let theirs = other_owner(topics, topic).await?.is_some();
+    let theirs = other_owner(client, topic).await?.is_some();
     if let Some(cluster) = cluster
         && !theirs
         && topic.spec.deletion_policy == DeletionPolicy::Delete

@@ -240,7 +240,7 @@ pub fn decide_reset(
     {
         return Ok(Decision::Confirm(record.moves.clone()));
     }
-    if reset.dry_run && begun.is_none() {
+    if reset.dry_run {
         return Ok(Decision::DryRun(moves.to_vec()));
     }
     if deadline(reset)?.is_some_and(|deadline| now_ms > deadline) {
@@ -415,7 +415,11 @@ mod tests {
         assert_eq!(of(3, 10), Decision::Confirm(moves()));
         // They came before it was done.
         assert!(matches!(of(3, 60), Decision::Wait(_)));
-        // Somebody turned it into a dry run meanwhile: it is finished all the same.
+        // Somebody made it a dry run meanwhile: what was done stands, and what was not is not.
+        assert_eq!(
+            decide(&reset(true), Some(&begun), &view(0, 60)),
+            Decision::DryRun(moves())
+        );
         let decision = decide(&reset(true), Some(&begun), &view(0, 0));
         assert_eq!(decision, Decision::Confirm(moves()));
     }

@@ -31,6 +31,8 @@ use crate::context::Error;
 pub struct Children {
     /// Who began it.
     pub formation: Option<Formation>,
+    /// Where that is written.
+    pub formation_map: Option<ConfigMap>,
     /// Brokers that there are, by their StatefulSets and claims.
     pub nodes: Vec<Node>,
     sets: BTreeMap<i32, StatefulSet>,
@@ -103,12 +105,13 @@ pub async fn children(client: &Client, cluster: &Cluster) -> Result<Children, Er
         .await
         .map_err(Error::kube("reading the formation"))?;
     if let Some(map) = formation {
-        let data = map.data.unwrap_or_default();
-        let read = build::read_formation(&data).ok_or_else(|| {
+        let data = map.data.as_ref();
+        let read = data.and_then(build::read_formation).ok_or_else(|| {
             let name = build::formation_name(cluster);
             Error::Malformed(format!("ConfigMap {name} is not what the operator wrote"))
         })?;
         children.formation = Some(read);
+        children.formation_map = Some(map);
     }
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
     let sets = sets.list(&ours).await;
