@@ -14,12 +14,14 @@ use object_store::{
     ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt,
     ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
 };
-use tidemark_env::{clock, random};
-use tidemark_wire::Uuid;
+use tidemark_env::clock;
 use url::Url;
 
 use crate::document::{self, Document};
 use crate::error::TierError;
+use crate::layout::PartitionId;
+use crate::manifest::{Chunk, ChunkRef, Manifest};
+use crate::upload::new_id;
 
 /// A request that carries little is given so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,8 +35,6 @@ pub struct BucketOptions {
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
-    /// Further options of the store, as `object_store` names them: `aws_access_key_id`, …
-    pub more: Vec<(String, String)>,
 }
 
 /// What became of a create.
@@ -99,17 +99,13 @@ impl Bucket {
                 )
             }
             ObjectStoreScheme::AmazonS3 => {
-                use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
+                use object_store::aws::AmazonS3Builder;
                 let mut builder = AmazonS3Builder::from_env().with_url(address);
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_endpoint(endpoint);
                 }
                 if let Some(region) = &options.region {
                     builder = builder.with_region(region);
-                }
-                for (name, value) in &options.more {
-                    let key: Key = name.parse().map_err(refused)?;
-                    builder = builder.with_config(key, value);
                 }
                 let store = builder
                     .with_client_options(client(options))
@@ -118,14 +114,10 @@ impl Bucket {
                 (Arc::new(store.map_err(refused)?), path)
             }
             ObjectStoreScheme::GoogleCloudStorage => {
-                use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key};
+                use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
                 let mut builder = GoogleCloudStorageBuilder::from_env().with_url(address);
                 if let Some(endpoint) = &options.endpoint {
-                    builder = builder.with_config(Key::BaseUrl, endpoint);
-                }
-                for (name, value) in &options.more {
-                    let key: Key = name.parse().map_err(refused)?;
-                    builder = builder.with_config(key, value);
+                    builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
                 }
                 let store = builder
                     .with_client_options(client(options))
@@ -134,14 +126,10 @@ impl Bucket {
                 (Arc::new(store.map_err(refused)?), path)
             }
             ObjectStoreScheme::MicrosoftAzure => {
-                use object_store::azure::{AzureConfigKey as Key, MicrosoftAzureBuilder};
+                use object_store::azure::MicrosoftAzureBuilder;
                 let mut builder = MicrosoftAzureBuilder::from_env().with_url(address);
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
-                }
-                for (name, value) in &options.more {
-                    let key: Key = name.parse().map_err(refused)?;
-                    builder = builder.with_config(key, value);
                 }
                 let store = builder
                     .with_client_options(client(options))
@@ -188,23 +176,6 @@ impl Bucket {
         }
     }
 
-    /// Waits for an answer, for so long.
-    async fn within<T>(
-        &self,
-        key: &str,
-        limit: Duration,
-        request: impl Future<Output = object_store::Result<T>>,
-    ) -> Result<T, TierError> {
-        match clock::timeout(limit, request).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(TierError::of(key, &error)),
-            Err(_) => Err(TierError::Away {
-                key: key.to_owned(),
-                reason: format!("no answer within {} s", limit.as_secs()),
-            }),
-        }
-    }
-
     /// The whole object.
     ///
     /// # Errors
@@ -218,7 +189,7 @@ impl Bucket {
             }
             found.bytes().await.map(Some)
         };
-        let bytes = self.within(key, REQUEST_TIMEOUT, whole).await?;
+        let bytes = within(key, REQUEST_TIMEOUT, whole).await?;
         bytes.ok_or_else(|| TierError::damaged(key, "it is far larger than what it should be"))
     }
 
@@ -236,7 +207,7 @@ impl Bucket {
             let found = self.store.get_opts(&path, options).await?;
             found.bytes().await
         };
-        let bytes = self.within(key, deadline(len), range).await?;
+        let bytes = within(key, deadline(len), range).await?;
         if bytes.len() as u64 == len {
             Ok(bytes)
         } else {
@@ -255,7 +226,7 @@ impl Bucket {
     pub async fn size_bytes(&self, key: &str) -> Result<u64, TierError> {
         let path = self.path(key);
         let head = self.store.head(&path);
-        Ok(self.within(key, REQUEST_TIMEOUT, head).await?.size)
+        Ok(within(key, REQUEST_TIMEOUT, head).await?.size)
     }
 
     /// Writes an object whose key nobody else uses.
@@ -266,7 +237,7 @@ impl Bucket {
         let path = self.path(key);
         let limit = deadline(bytes.len() as u64);
         let put = self.store.put(&path, PutPayload::from_bytes(bytes));
-        self.within(key, limit, put).await.map(|_| ())
+        within(key, limit, put).await.map(|_| ())
     }
 
     /// Writes an object unless there is one with that key. Another object with the same bytes is
@@ -319,10 +290,20 @@ impl Bucket {
         key: &str,
         body: &T,
     ) -> Result<(Created, u32), TierError> {
-        let bytes =
-            document::encode(body).map_err(|error| TierError::damaged(key, error.to_string()))?;
+        let bytes = document::encode(key, body)?;
         let crc32 = document::checksum(&bytes);
         Ok((self.create(key, &bytes).await?, crc32))
+    }
+
+    /// Writes a document whose key nobody else uses; its checksum.
+    ///
+    /// # Errors
+    /// The bucket does not take it.
+    pub async fn put_document<T: Document>(&self, key: &str, body: &T) -> Result<u32, TierError> {
+        let bytes = document::encode(key, body)?;
+        let crc32 = document::checksum(&bytes);
+        self.put(key, bytes).await?;
+        Ok(crc32)
     }
 
     /// Reads a document; it and its checksum.
@@ -334,13 +315,53 @@ impl Bucket {
         Ok((document::decode(key, &bytes)?, document::checksum(&bytes)))
     }
 
+    /// Reads a manifest of `partition`; it and its checksum.
+    ///
+    /// # Errors
+    /// It is not there, damaged, another's, or the bucket does not answer.
+    pub async fn manifest(
+        &self,
+        partition: PartitionId,
+        key: &str,
+    ) -> Result<(Manifest, u32), TierError> {
+        let (manifest, crc32) = self.document::<Manifest>(key).await?;
+        manifest.check(key)?;
+        if partition.manifest(manifest.sequence) != key || manifest.id() != partition {
+            return Err(TierError::damaged(
+                key,
+                "it is another partition's, or number's",
+            ));
+        }
+        Ok((manifest, crc32))
+    }
+
+    /// Reads the chunk of `partition` that a manifest names.
+    ///
+    /// # Errors
+    /// It is not there, damaged, another one, or the bucket does not answer.
+    pub async fn chunk(
+        &self,
+        partition: PartitionId,
+        chunk: &ChunkRef,
+    ) -> Result<Chunk, TierError> {
+        let key = partition.chunk(chunk.id);
+        let (found, crc32) = self.document::<Chunk>(&key).await?;
+        if crc32 != chunk.crc32 {
+            return Err(TierError::damaged(
+                &key,
+                "it is not the one that was written",
+            ));
+        }
+        Ok(found)
+    }
+
     /// Begins an upload in parts.
     pub(crate) async fn multipart(&self, key: &str) -> Result<Box<dyn MultipartUpload>, TierError> {
         let path = self.path(key);
         let begin = self
             .store
             .put_multipart_opts(&path, PutMultipartOptions::default());
-        self.within(key, REQUEST_TIMEOUT, begin).await
+        within(key, REQUEST_TIMEOUT, begin).await
     }
 
     /// Deletes an object; one that is gone already is fine.
@@ -349,10 +370,7 @@ impl Bucket {
     /// The bucket does not answer, or refuses.
     pub async fn delete(&self, key: &str) -> Result<(), TierError> {
         let path = self.path(key);
-        match self
-            .within(key, REQUEST_TIMEOUT, self.store.delete(&path))
-            .await
-        {
+        match within(key, REQUEST_TIMEOUT, self.store.delete(&path)).await {
             Err(TierError::NotFound { .. }) => Ok(()),
             other => other,
         }
@@ -392,10 +410,7 @@ impl Bucket {
         };
         let mut stream = self.store.list(Some(&path)).take(most);
         let mut listed = Vec::new();
-        while let Some(found) = self
-            .within(what, REQUEST_TIMEOUT, stream.try_next())
-            .await?
-        {
+        while let Some(found) = within(what, REQUEST_TIMEOUT, stream.try_next()).await? {
             listed.push(Listed {
                 key: self.key(&found.location),
                 size_bytes: found.size,
@@ -411,9 +426,7 @@ impl Bucket {
     /// # Errors
     /// [`TierError::NoCreateOnly`], or the bucket does not answer.
     pub async fn probe(&self) -> Result<(), TierError> {
-        let mut random = [0; 16];
-        random::fill(&mut random);
-        let key = format!("probe/{}", Uuid::from_random(random));
+        let key = format!("probe/{}", new_id());
         let created = self.create(&key, &Bytes::from_static(b"first")).await?;
         let again = self.create(&key, &Bytes::from_static(b"second")).await?;
         self.delete(&key).await?;
@@ -421,6 +434,22 @@ impl Bucket {
             (Created::Ours, Created::Theirs(found)) if found == "first" => Ok(()),
             _ => Err(TierError::NoCreateOnly),
         }
+    }
+}
+
+/// Waits for an answer about `key`, for so long.
+pub(crate) async fn within<T>(
+    key: &str,
+    limit: Duration,
+    request: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, TierError> {
+    match clock::timeout(limit, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(TierError::of(key, &error)),
+        Err(_) => Err(TierError::Away {
+            key: key.to_owned(),
+            reason: format!("no answer within {} s", limit.as_secs()),
+        }),
     }
 }
 

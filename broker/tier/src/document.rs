@@ -47,16 +47,18 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc32fast::hash(line)
 }
 
-/// The bytes of a document.
+/// The bytes of a document; `key` is for what is said when it cannot be written as JSON.
 ///
 /// # Errors
-/// It cannot be written as JSON.
-pub fn encode<T: Document>(body: &T) -> Result<Bytes, serde_json::Error> {
-    let mut bytes = serde_json::to_vec(&Headed {
+/// That.
+pub fn encode<T: Document>(key: &str, body: &T) -> Result<Bytes, TierError> {
+    let headed = Headed {
         format: T::FORMAT,
         version: T::VERSION,
         body,
-    })?;
+    };
+    let mut bytes =
+        serde_json::to_vec(&headed).map_err(|error| TierError::damaged(key, error.to_string()))?;
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(format!("\n{CRC_PREFIX}{crc:08x}\n").as_bytes());
     Ok(bytes.into())

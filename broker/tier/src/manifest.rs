@@ -53,6 +53,22 @@ impl SegmentRef {
     pub fn key(&self, partition: PartitionId) -> String {
         partition.segment(self.base_offset, self.leader_epoch, self.id)
     }
+
+    fn discarded(&self, partition: PartitionId, now_ms: i64) -> Garbage {
+        Garbage {
+            key: self.key(partition),
+            since_ms: now_ms,
+        }
+    }
+}
+
+impl ChunkRef {
+    fn discarded(&self, partition: PartitionId, now_ms: i64) -> Garbage {
+        Garbage {
+            key: partition.chunk(self.id),
+            since_ms: now_ms,
+        }
+    }
 }
 
 /// Older entries, in an object of their own.
@@ -359,23 +375,17 @@ impl Manifest {
         let id = self.id();
         let below = |entry: &mut SegmentRef| entry.end_offset <= offset;
         let gone = self.head.extract_if(.., below);
-        self.garbage.extend(gone.map(|entry| Garbage {
-            key: entry.key(id),
-            since_ms: now_ms,
-        }));
+        self.garbage
+            .extend(gone.map(|entry| entry.discarded(id, now_ms)));
         let gone = self.segments.extract_if(.., below);
-        self.garbage.extend(gone.map(|entry| Garbage {
-            key: entry.key(id),
-            since_ms: now_ms,
-        }));
+        self.garbage
+            .extend(gone.map(|entry| entry.discarded(id, now_ms)));
         // What is in a chunk is found by its document: `Garbage` of it stands for its segments.
         let gone = self
             .chunks
             .extract_if(.., |chunk| chunk.end_offset <= offset);
-        self.garbage.extend(gone.map(|chunk| Garbage {
-            key: id.chunk(chunk.id),
-            since_ms: now_ms,
-        }));
+        self.garbage
+            .extend(gone.map(|chunk| chunk.discarded(id, now_ms)));
     }
 
     /// What `keep` asks for. Whole entries go.
@@ -435,21 +445,15 @@ impl Manifest {
             Some(chunk.base_offset),
             "the oldest chunk comes back"
         );
-        self.garbage.push(Garbage {
-            key: self.id().chunk(chunk.id),
-            since_ms: now_ms,
-        });
+        let id = self.id();
+        self.garbage.push(chunk.discarded(id, now_ms));
         self.head = entries;
         // What lies below the start already goes at once.
         let start = self.start_offset;
-        let id = self.id();
         let gone = self
             .head
             .extract_if(.., |entry| entry.end_offset <= start)
-            .map(|entry| Garbage {
-                key: entry.key(id),
-                since_ms: now_ms,
-            });
+            .map(|entry| entry.discarded(id, now_ms));
         self.garbage.extend(gone);
     }
 
@@ -510,10 +514,7 @@ impl Manifest {
         let gone = self
             .segments
             .extract_if(.., |entry| entry.base_offset >= common)
-            .map(|entry| Garbage {
-                key: entry.key(id),
-                since_ms: now_ms,
-            });
+            .map(|entry| entry.discarded(id, now_ms));
         self.garbage.extend(gone);
         if let Some(last) = self.segments.last_mut() {
             last.end_offset = last.end_offset.min(common);

@@ -114,15 +114,8 @@ impl Reader {
         partition: PartitionId,
         chunk: &ChunkRef,
     ) -> Result<Arc<Chunk>, TierError> {
-        let key = partition.chunk(chunk.id);
         let load = async {
-            let (found, crc32) = self.bucket.document::<Chunk>(&key).await?;
-            if crc32 != chunk.crc32 {
-                return Err(TierError::damaged(
-                    &key,
-                    "it is not the one that was written",
-                ));
-            }
+            let found = self.bucket.chunk(partition, chunk).await?;
             Ok(Cached::Chunk(Arc::new(found)))
         };
         match self
@@ -132,7 +125,10 @@ impl Reader {
             .await?
         {
             Cached::Chunk(found) => Ok(found),
-            _ => Err(TierError::damaged(&key, "its id is not unique")),
+            _ => {
+                let key = partition.chunk(chunk.id);
+                Err(TierError::damaged(&key, "its id is not unique"))
+            }
         }
     }
 

@@ -193,41 +193,44 @@ impl Builder {
         Ok(())
     }
 
-    /// What follows the records, and the entry for the manifest.
+    /// What follows the records in the object `key`, and the entry for the manifest.
     ///
     /// # Errors
     /// The footer cannot be written as JSON.
     pub fn finish(
-        mut self,
+        &self,
+        key: &str,
         generation: u32,
         leader_epoch: i32,
         id: Uuid,
-    ) -> Result<(Bytes, SegmentRef), serde_json::Error> {
+    ) -> Result<(Bytes, SegmentRef), TierError> {
         let mut tail = BytesMut::with_capacity(self.entries.len() * ENTRY_BYTES + 1024);
         for entry in &self.entries {
             tail.put_i64(entry.base_offset);
             tail.put_u64(entry.position);
             tail.put_i64(entry.max_timestamp_ms);
         }
-        let footer = document::encode(&Footer {
-            topic: self.topic,
+        let footer = Footer {
+            topic: self.topic.clone(),
             topic_id: self.partition.topic_id.to_string(),
             partition: self.partition.partition,
             base_offset: self.base_offset,
             end_offset: self.end_offset,
             log_bytes: self.log_bytes,
-            log_crc32: self.log_crc.finalize(),
+            log_crc32: self.log_crc.clone().finalize(),
             index_bytes: tail.len() as u64,
             index_crc32: crc32fast::hash(&tail),
             max_timestamp_ms: self.max_timestamp_ms,
             epochs: self.epochs.clone(),
             generation,
             leader_epoch,
-        })?;
+        };
+        let footer = document::encode(key, &footer)?;
         tail.put_slice(&footer);
         tail.put_u32(u32::try_from(footer.len()).unwrap_or(u32::MAX));
         tail.put_slice(TRAILER_MAGIC);
-        self.object_crc.update(&tail);
+        let mut object_crc = self.object_crc.clone();
+        object_crc.update(&tail);
         let entry = SegmentRef {
             base_offset: self.base_offset,
             end_offset: self.end_offset,
@@ -235,9 +238,9 @@ impl Builder {
             id,
             size_bytes: self.log_bytes + tail.len() as u64,
             log_bytes: self.log_bytes,
-            crc32: self.object_crc.finalize(),
+            crc32: object_crc.finalize(),
             max_timestamp_ms: self.max_timestamp_ms,
-            epochs: self.epochs,
+            epochs: self.epochs.clone(),
         };
         Ok((tail.freeze(), entry))
     }

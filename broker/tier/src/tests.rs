@@ -440,7 +440,7 @@ proptest! {
     fn any_change_is_noticed(at in 0usize..10_000, bit in 0u8..8) {
         let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
         manifest.append(entry(0, 100, &[(1, 0), (2, 50)]));
-        let bytes = document::encode(&manifest).unwrap();
+        let bytes = document::encode("x", &manifest).unwrap();
         prop_assert_eq!(document::decode::<Manifest>("x", &bytes).unwrap(), manifest);
         let mut changed = bytes.to_vec();
         let at = at % (changed.len() - 1);
@@ -455,7 +455,7 @@ proptest! {
     fn any_change_of_a_tail_is_noticed(at in 0usize..10_000, bit in 0u8..8) {
         let mut builder = Builder::new("orders", PARTITION, 0);
         builder.add(&batch(0, 10, 1, 0)).unwrap();
-        let (tail, _) = builder.finish(1, 1, Uuid([3; 16])).unwrap();
+        let (tail, _) = builder.finish("x", 1, 1, Uuid([3; 16])).unwrap();
         prop_assert!(Tail::decode("x", &tail).is_ok());
         let mut changed = tail.to_vec();
         let at = at % changed.len();

@@ -2,10 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use object_store::{MultipartUpload, PutPayload};
-use tidemark_env::{clock, random};
+use tidemark_env::random;
 use tidemark_wire::Uuid;
 
-use crate::bucket::{Bucket, deadline};
+use crate::bucket::{Bucket, deadline, within};
 use crate::error::TierError;
 use crate::layout::PartitionId;
 use crate::manifest::SegmentRef;
@@ -39,7 +39,7 @@ pub struct Upload {
 }
 
 /// An id nobody else has.
-pub fn new_id() -> Uuid {
+pub(crate) fn new_id() -> Uuid {
     let mut bytes = [0; 16];
     random::fill(&mut bytes);
     Uuid::from_random(bytes)
@@ -105,10 +105,9 @@ impl Upload {
     /// # Errors
     /// The bucket does not take it, or does not give back what it took.
     pub async fn finish(mut self) -> Result<SegmentRef, UploadError> {
-        let builder = std::mem::replace(&mut self.builder, Builder::new("", PartitionId::NONE, 0));
-        let (tail, entry) = builder
-            .finish(self.generation, self.leader_epoch, self.id)
-            .map_err(|error| TierError::damaged(&self.key, error.to_string()))?;
+        let (tail, entry) =
+            self.builder
+                .finish(&self.key, self.generation, self.leader_epoch, self.id)?;
         self.part.extend_from_slice(&tail);
         let last = self.part.split().freeze();
         if self.parts.is_none() {
@@ -139,28 +138,6 @@ impl Upload {
             // The store's own rules for unfinished uploads clear it away.
             tracing::debug!(%error, "an upload that was given up stays unfinished");
         }
-    }
-}
-
-impl PartitionId {
-    const NONE: PartitionId = PartitionId {
-        topic_id: Uuid::ZERO,
-        partition: 0,
-    };
-}
-
-async fn within<T>(
-    key: &str,
-    limit: std::time::Duration,
-    request: impl Future<Output = object_store::Result<T>>,
-) -> Result<T, TierError> {
-    match clock::timeout(limit, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(TierError::of(key, &error)),
-        Err(_) => Err(TierError::Away {
-            key: key.to_owned(),
-            reason: format!("not taken within {} s", limit.as_secs()),
-        }),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::bucket::{Bucket, Listed};
 use crate::document;
 use crate::error::TierError;
 use crate::layout::{self, PartitionId};
-use crate::manifest::{Chunk, Manifest, SegmentRef};
+use crate::manifest::{Manifest, SegmentRef};
 use crate::segment::Tail;
 use crate::upload::check_object;
 
@@ -67,25 +67,10 @@ pub async fn newest(
         return Ok(None);
     };
     let key = partition.manifest(newest);
-    let (manifest, _) = bucket.document::<Manifest>(&key).await?;
-    manifest.check(&key)?;
-    if manifest.id() != partition || manifest.sequence != newest {
-        return Err(TierError::damaged(
-            &key,
-            "it is another partition's, or number's",
-        ));
-    }
+    let (manifest, _) = bucket.manifest(partition, &key).await?;
     let mut entries = manifest.head.clone();
     for chunk in &manifest.chunks {
-        let key = partition.chunk(chunk.id);
-        let (found, crc32) = bucket.document::<Chunk>(&key).await?;
-        if crc32 != chunk.crc32 {
-            return Err(TierError::damaged(
-                &key,
-                "it is not the one that was written",
-            ));
-        }
-        entries.extend(found.segments);
+        entries.extend(bucket.chunk(partition, chunk).await?.segments);
     }
     entries.extend(manifest.segments.iter().cloned());
     Ok(Some(Found { manifest, entries }))

@@ -61,7 +61,6 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
     let options = BucketOptions {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
-        more: Vec::new(),
     };
     Bucket::open(&args.url, &options).map_err(|error| Failure::usage(error.to_string()))
 }

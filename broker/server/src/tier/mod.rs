@@ -161,7 +161,6 @@ impl Tier {
         let options = BucketOptions {
             endpoint: settings.endpoint.clone(),
             region: settings.region.clone(),
-            more: Vec::new(),
         };
         let bucket = Bucket::open(&settings.url, &options)?;
         let cache_bytes = u64::try_from(settings.cache_bytes).unwrap_or(0);
