@@ -216,7 +216,7 @@ impl Metrics {
         handle.observe(elapsed.as_secs_f64());
     }
 
-    /// A group was written to a write-ahead log.
+    /// How long the oldest records have waited for the bucket.
     pub(crate) fn tier_lag(&self, lag_ms: i64) {
         self.tier_lag.set(lag_ms as f64 / 1000.0);
     }
@@ -236,6 +236,7 @@ impl Metrics {
         self.tier_failures.with_label_values(&[outcome]).inc();
     }
 
+    /// A group was written to a write-ahead log.
     pub(crate) fn wal_group(&self, took: Duration, bytes: usize, records: usize) {
         self.wal_write.observe(took.as_secs_f64());
         self.wal_bytes.inc_by(bytes as u64);

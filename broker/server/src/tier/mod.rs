@@ -58,6 +58,8 @@ pub(crate) struct Tier {
     id: Uuid,
     /// The cluster's generation in the bucket; 0 until the bucket is known to be the cluster's.
     generation: AtomicU32,
+    /// The bucket could not be opened, when that was tried last.
+    troubled: AtomicBool,
     uploads: Semaphore,
 }
 
@@ -106,8 +108,8 @@ struct Pace {
     /// The last trouble, told once.
     trouble: Option<String>,
     retention_ms: i64,
-    /// The end in the bucket, and when there was first something behind it.
-    behind: Option<(i64, i64)>,
+    /// The end in the bucket that [`Cold::behind_since_ms`] speaks of.
+    end: i64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -169,16 +171,24 @@ impl Tier {
             bucket,
             id: new_id(),
             generation: AtomicU32::new(0),
+            troubled: AtomicBool::new(false),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
             settings: settings.clone(),
         })
     }
 
-    fn writer(&self, leader_epoch: LeaderEpoch) -> Writer {
-        Writer {
-            generation: self.generation.load(Ordering::Acquire),
-            leader_epoch,
-            id: self.id,
+    /// This broker as one that writes, once it is known that it may.
+    fn writer(&self, leader_epoch: LeaderEpoch) -> Result<Writer, TierError> {
+        match self.generation.load(Ordering::Acquire) {
+            0 => Err(TierError::Away {
+                key: layout::OWNERS.to_owned(),
+                reason: "it is not known yet whether the bucket is this cluster's".to_owned(),
+            }),
+            generation => Ok(Writer {
+                generation,
+                leader_epoch,
+                id: self.id,
+            }),
         }
     }
 
@@ -239,6 +249,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                 };
                 match tier.open(cluster_id).await {
                     Ok(()) => {
+                        tier.troubled.store(false, Ordering::Release);
                         tracing::info!(
                             bucket = tier.bucket.address(),
                             "the bucket is this cluster's"
@@ -247,6 +258,12 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                     Err(error) => {
                         broker.metrics.tier_failed(error.outcome());
                         tracing::error!(bucket = tier.bucket.address(), %error, "tiered topics stay on local disks");
+                        tier.troubled.store(true, Ordering::Release);
+                        // Readers that wait are told.
+                        let waiting = broker.partitions.all();
+                        waiting
+                            .iter()
+                            .for_each(|partition| partition.log_start_moved());
                         pause_ms = longer(pause_ms);
                         continue;
                     }

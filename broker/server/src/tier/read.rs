@@ -32,7 +32,8 @@ impl Tier {
         let cold = &partition.cold;
         let Some(known) = cold.known() else {
             // Whoever tends it finds out.
-            return match cold.troubled.load(Ordering::Acquire) {
+            let troubled = [&self.troubled, &cold.troubled];
+            return match troubled.iter().any(|is| is.load(Ordering::Acquire)) {
                 true => ColdRead::Failed(ErrorCode::KafkaStorageError),
                 false => ColdRead::Wait,
             };

@@ -1,7 +1,7 @@
 //! Tends one partition in the bucket, as its leader.
 
 use super::{Known, NOT_BEHIND, PAUSE_MS, Pace, Tier, id_of, lock, longer};
-use crate::broker::Broker;
+use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 use tidemark_env::{clock, task};
 use tidemark_log::ReadError;
 use tidemark_model::LeaderEpoch;
-use tidemark_tier::document::{self, Document};
+use tidemark_tier::document::Document;
 use tidemark_tier::manifest::{Expired, Keep};
-use tidemark_tier::upload::{Upload, UploadError, new_id};
+use tidemark_tier::upload::{Upload, UploadError};
 use tidemark_tier::{Created, Manifest, SegmentRef, TierError, layout};
 
 /// Records are read from the local log in pieces of this size.
@@ -28,6 +28,14 @@ impl Document for TopicName {
     const FORMAT: &'static str = "tidemark-topic";
 }
 
+/// What is to be done next for a partition.
+enum Due {
+    /// The log begins only there: what lies between was deleted (DeleteRecords).
+    Skip(i64),
+    /// An object up to there.
+    Upload(i64),
+}
+
 /// Why a partition cannot be tended now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
@@ -38,6 +46,9 @@ pub(super) enum Trouble {
     Upload(#[from] UploadError),
     #[error("the local log cannot be read: {0}")]
     Log(String),
+    /// Its beginning moved under the reader: the next round finds it elsewhere.
+    #[error("records were deleted while they were uploaded")]
+    Deleted,
     /// The log that this broker leads with is empty, and the bucket is not.
     #[error(
         "the bucket has records up to offset {end}, and the leader's log is empty at {log_end}: \
@@ -57,6 +68,7 @@ impl Trouble {
     fn outcome(&self) -> &'static str {
         match self {
             Trouble::NotLed => "not_led",
+            Trouble::Deleted => "deleted",
             Trouble::Upload(UploadError::Tier(error)) => error.outcome(),
             Trouble::Upload(UploadError::Build(_)) | Trouble::Log(_) => "local_log",
             Trouble::Empty { .. } => "empty_leader",
@@ -80,7 +92,7 @@ impl Tier {
                 (pace.pause_ms, pace.next_ms) = (0, 0);
                 partition.cold.troubled.store(false, Ordering::Release);
             }
-            Err(Trouble::NotLed) => {}
+            Err(Trouble::NotLed | Trouble::Deleted) => {}
             Err(trouble) => {
                 broker.metrics.tier_failed(trouble.outcome());
                 let text = trouble.to_string();
@@ -106,12 +118,21 @@ impl Tier {
     ) -> Result<(), Trouble> {
         let epoch = led(partition)?;
         let mut known = self.find_out(partition, epoch).await?;
-        while let Some(to) = self.due(partition, &known, pace)? {
-            let Some(entry) = self.upload(broker, partition, &known, to).await? else {
-                break;
+        while let Some(due) = self.due(partition, &known, pace)? {
+            known = match due {
+                Due::Skip(to) => {
+                    let now_ms = clock::now_ms();
+                    let skip = |next: &mut Manifest| next.raise_start(to, now_ms);
+                    self.write(partition, &known, skip).await?
+                }
+                Due::Upload(to) => {
+                    let Some(entry) = self.upload(broker, partition, &known, to).await? else {
+                        break;
+                    };
+                    self.write(partition, &known, |next| next.append(entry))
+                        .await?
+                }
             };
-            let change = |manifest: &mut Manifest| manifest.append(entry);
-            known = self.write(partition, &known, change).await?;
         }
         let interval_ms = broker.settings().log_retention_check_interval_ms;
         let now_ms = clock::now_ms();
@@ -133,7 +154,7 @@ impl Tier {
             return Ok(known);
         }
         let id = id_of(partition);
-        let writer = self.writer(epoch);
+        let writer = self.writer(epoch)?;
         let since_ms = partition.replicas_now_ms();
         let log = partition.with_log(|log, _| {
             let ends: Vec<(i32, i64)> = log
@@ -159,15 +180,7 @@ impl Tier {
             self.publish(partition, &known);
             return Ok(known);
         };
-        let (manifest, crc32) = self.bucket.document::<Manifest>(&key).await?;
-        manifest.check(&key)?;
-        if manifest.id() != id || layout::manifest_sequence(&key) != Some(manifest.sequence) {
-            return Err(TierError::Damaged {
-                key,
-                reason: "it is another partition's".to_owned(),
-            }
-            .into());
-        }
+        let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
         if log_start == log_end && log_end < manifest.end_offset {
             return Err(Trouble::Empty {
                 end: manifest.end_offset,
@@ -180,21 +193,22 @@ impl Tier {
             crc32: Some(crc32),
             since_ms,
         };
-        let mut cut = (*known.manifest).clone();
         let end_of = |epoch| {
-            ends.iter()
-                .find(|(known, _)| *known == epoch)
-                .map(|(_, end)| *end)
+            let end = ends.iter().find(|(known, _)| *known == epoch);
+            end.map(|(_, end)| *end)
         };
-        if cut.cut_to_lineage(log_start, end_of, clock::now_ms()) {
+        let now_ms = clock::now_ms();
+        let cut = |manifest: &mut Manifest| manifest.cut_to_lineage(log_start, end_of, now_ms);
+        let mut after = (*known.manifest).clone();
+        if cut(&mut after) {
             tracing::warn!(
                 topic = %partition.topic, partition = partition.index,
-                from = cut.end_offset, to = known.manifest.end_offset,
+                from = after.end_offset, to = known.manifest.end_offset,
                 "the bucket has records that this leader never had: they do not count any more"
             );
             return self
-                .write(partition, &known, |manifest| {
-                    *manifest = with(&cut, manifest);
+                .write(partition, &known, |next| {
+                    cut(next);
                 })
                 .await;
         }
@@ -205,35 +219,38 @@ impl Tier {
         Ok(known)
     }
 
-    /// Up to where the next object goes: the end of a segment, or all that is committed when that
+    /// What comes next: an object up to the end of a segment, or of all that is committed when that
     /// has waited long enough.
     fn due(
         &self,
         partition: &Partition,
         known: &Known,
         pace: &mut Pace,
-    ) -> Result<Option<i64>, Trouble> {
+    ) -> Result<Option<Due>, Trouble> {
         let end = known.manifest.end_offset;
         let looked = partition.with_log(|log, high_watermark| {
             let upper = (*high_watermark).min(log.durable_offset());
-            (upper, log.sealed_end(end, upper))
+            let sealed = log.sealed_end(end, upper);
+            (log.log_start_offset(), upper, sealed)
         });
-        let (upper, sealed) = looked.map_err(|_| Trouble::NotLed)?;
+        let (log_start, upper, sealed) = looked.map_err(|_| Trouble::NotLed)?;
+        if log_start > end {
+            return Ok(Some(Due::Skip(log_start)));
+        }
         let behind = &partition.cold.behind_since_ms;
         if upper <= end {
-            pace.behind = None;
             behind.store(NOT_BEHIND, Ordering::Release);
             return Ok(None);
         }
         let now_ms = clock::now_ms();
-        let since_ms = match pace.behind {
-            Some((at, since_ms)) if at == end => since_ms,
+        let since_ms = match behind.load(Ordering::Acquire) {
+            since_ms if since_ms != NOT_BEHIND && pace.end == end => since_ms,
             _ => now_ms,
         };
-        pace.behind = Some((end, since_ms));
+        pace.end = end;
         behind.store(since_ms, Ordering::Release);
         let late = now_ms - since_ms >= self.settings.upload_max_lag_ms;
-        Ok(sealed.or(late.then_some(upper)))
+        Ok(sealed.or(late.then_some(upper)).map(Due::Upload))
     }
 
     /// Uploads records from the manifest's end up to `to`, or as many as a segment holds. `None`
@@ -245,53 +262,26 @@ impl Tier {
         known: &Known,
         to: i64,
     ) -> Result<Option<SegmentRef>, Trouble> {
-        let id = id_of(partition);
         let from = known.manifest.end_offset;
-        let most_bytes = u64::from(partition.policy().log.segment_bytes);
-        let writer = self.writer(known.epoch);
+        let writer = self.writer(known.epoch)?;
         let mut upload = Upload::new(
             &self.bucket,
-            (&partition.topic, id),
+            (&partition.topic, id_of(partition)),
             from,
             (writer.generation, writer.leader_epoch),
         );
-        while upload.end_offset() < to && upload.log_bytes() < most_bytes {
-            let next = upload.end_offset();
-            let plan = partition.with_log(|log, _| log.read_plan(next, READ_BYTES, to, true));
-            let taken = match plan.map_err(|_| Trouble::NotLed)? {
-                Ok(plan) => task::blocking(move || plan.load()).await,
-                Err(error) => Ok(Err(error)),
-            };
-            let loaded = match taken {
-                Ok(Ok(loaded)) => loaded,
-                Ok(Err(ReadError::OutOfRange { log_start, .. })) if log_start > next => {
-                    upload.abort().await;
-                    return self.skip(partition, known, log_start).await.map(|()| None);
-                }
-                Ok(Err(error)) => {
-                    upload.abort().await;
-                    return Err(Trouble::Log(error.to_string()));
-                }
-                Err(error) => {
-                    upload.abort().await;
-                    return Err(Trouble::Log(error.to_string()));
-                }
-            };
-            if loaded.records.is_empty() {
-                break;
-            }
-            if let Err(error) = upload.add(&loaded.records).await {
-                upload.abort().await;
-                return Err(error.into());
-            }
-        }
-        if upload.end_offset() == from {
+        let filled = match fill(partition, &mut upload, to).await {
+            Ok(()) if upload.end_offset() == from => Ok(false),
+            // What was read belongs to that leadership.
+            Ok(()) => match led(partition) {
+                Ok(epoch) if epoch == known.epoch => Ok(true),
+                _ => Err(Trouble::NotLed),
+            },
+            Err(trouble) => Err(trouble),
+        };
+        if !matches!(filled, Ok(true)) {
             upload.abort().await;
-            return Ok(None);
-        }
-        if led(partition)? != known.epoch {
-            upload.abort().await;
-            return Err(Trouble::NotLed);
+            return filled.map(|_| None);
         }
         let entry = upload.finish().await?;
         broker.metrics.tier_uploaded(entry.size_bytes);
@@ -302,21 +292,6 @@ impl Tier {
         Ok(Some(entry))
     }
 
-    /// The log starts above what the bucket has: what lies between was deleted (DeleteRecords).
-    async fn skip(
-        &self,
-        partition: &Arc<Partition>,
-        known: &Known,
-        log_start: i64,
-    ) -> Result<(), Trouble> {
-        let now_ms = clock::now_ms();
-        self.write(partition, known, |manifest| {
-            manifest.raise_start(log_start, now_ms);
-        })
-        .await
-        .map(|_| ())
-    }
-
     /// Writes the next manifest.
     async fn write(
         &self,
@@ -325,7 +300,7 @@ impl Tier {
         change: impl FnOnce(&mut Manifest),
     ) -> Result<Known, Trouble> {
         let id = id_of(partition);
-        let writer = self.writer(known.epoch);
+        let writer = self.writer(known.epoch)?;
         let mut next = match known.crc32 {
             Some(crc32) => known.manifest.succeed(writer, crc32)?,
             None => {
@@ -340,13 +315,10 @@ impl Tier {
         change(&mut next);
         while let Some(chunk) = next.to_move() {
             let chunk_id = new_id();
-            let key = id.chunk(chunk_id);
-            let bytes = document::encode(&chunk).map_err(|error| TierError::Damaged {
-                key: key.clone(),
-                reason: error.to_string(),
-            })?;
-            let crc32 = document::checksum(&bytes);
-            self.bucket.put(&key, bytes).await?;
+            let crc32 = self
+                .bucket
+                .put_document(&id.chunk(chunk_id), &chunk)
+                .await?;
             next.moved(&chunk, chunk_id, crc32);
         }
         let key = id.manifest(next.sequence);
@@ -495,14 +467,28 @@ impl Tier {
     }
 }
 
-/// `cut` as the successor `next` says it.
-fn with(cut: &Manifest, next: &Manifest) -> Manifest {
-    Manifest {
-        sequence: next.sequence,
-        writer: next.writer,
-        predecessor: next.predecessor,
-        ..cut.clone()
+/// Reads records of the local log into an upload, up to `to` or as many as a segment holds.
+async fn fill(partition: &Partition, upload: &mut Upload, to: i64) -> Result<(), Trouble> {
+    let most_bytes = u64::from(partition.policy().log.segment_bytes);
+    while upload.end_offset() < to && upload.log_bytes() < most_bytes {
+        let next = upload.end_offset();
+        let plan = partition.with_log(|log, _| log.read_plan(next, READ_BYTES, to, true));
+        let loaded = match plan.map_err(|_| Trouble::NotLed)? {
+            Ok(plan) => task::blocking(move || plan.load())
+                .await
+                .map_err(|error| Trouble::Log(error.to_string()))?,
+            Err(error) => Err(error),
+        };
+        let loaded = loaded.map_err(|error| match error {
+            ReadError::OutOfRange { log_start, .. } if log_start > next => Trouble::Deleted,
+            error => Trouble::Log(error.to_string()),
+        })?;
+        if loaded.records.is_empty() {
+            break;
+        }
+        upload.add(&loaded.records).await?;
     }
+    Ok(())
 }
 
 fn led(partition: &Partition) -> Result<LeaderEpoch, Trouble> {

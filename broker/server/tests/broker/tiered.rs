@@ -157,8 +157,49 @@ async fn while_the_bucket_is_anothers_nothing_is_deleted() {
     assert_eq!(offset(&mut c, "t", 0, EARLIEST_LOCAL).await, 0);
     assert_eq!(offset(&mut c, "t", 0, LATEST_TIERED).await, -1);
     assert_eq!(number_at(&mut c, "t", 0).await, 0);
+    let storage = code(ErrorCode::KafkaStorageError);
+    assert_eq!(delete_records(&mut c, "t", 0, 5).await.0, storage);
     owner.shutdown().await;
     other.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_had_from_the_bucket_is_an_error_and_not_silence() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (bucket, foreign) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let server = start(&other, &foreign).await;
+    let mut c = Connection::open(&server).await;
+    topic_with(&mut c, "t", 1, TIERED).await;
+    fill(&mut c, "t", 0, 1).await;
+    until("the other bucket has an owner", async || {
+        offset(&mut c, "t", 0, LATEST_TIERED).await == 0
+    })
+    .await;
+    server.shutdown().await;
+    let server = start(&dir, &bucket).await;
+    let mut c = Connection::open(&server).await;
+    topic_with(&mut c, "t", 1, TIERED).await;
+    fill(&mut c, "t", 0, 40).await;
+    until("local segments go", async || {
+        offset(&mut c, "t", 0, EARLIEST_LOCAL).await > 20
+    })
+    .await;
+    server.shutdown().await;
+    let server = start(&dir, &foreign).await;
+    let mut c = Connection::open(&server).await;
+    let storage = code(ErrorCode::KafkaStorageError);
+    until("the reader is told", async || {
+        let data = read(&mut c, "t", 0, 3).await;
+        assert!(values(&data).is_empty());
+        data.error_code == storage
+    })
+    .await;
+    assert_eq!(
+        number_at(&mut c, "t", 39).await,
+        39,
+        "what is local is served"
+    );
+    server.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
