@@ -34,6 +34,20 @@ where
         .map_err(Error::kube(format!("applying {} {name}", K::kind(&()))))
 }
 
+/// Changes some fields of an object that is there; `what` is for what is said when that fails.
+///
+/// # Errors
+/// Kubernetes'.
+pub async fn merge<K>(api: &Api<K>, name: &str, patch: &Value, what: &str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map_err(Error::kube(what))?;
+    Ok(())
+}
+
 /// Writes a status, if it says something new.
 ///
 /// # Errors

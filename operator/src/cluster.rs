@@ -24,7 +24,7 @@ use tidemark_crds::units::{Limit, size_bytes};
 use tidemark_env::{clock, random};
 use tidemark_wire::Uuid;
 
-use crate::apply::{apply, status as write_status};
+use crate::apply::{apply, merge, status as write_status};
 use crate::context::{BUSY, Context, Error, WAITING, WELL};
 use build::{Build, FORMED, Formation};
 use observe::Children;
@@ -39,18 +39,15 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         // Children go with their owner, and data stays or goes as their owners say.
         return Ok(Action::await_change());
     }
-    let namespace = cluster.namespace().unwrap_or_default();
-    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
+    let clusters: Api<Cluster> = context.beside(&*cluster);
+    let tell = async |new| {
+        let old = cluster.status.as_ref();
+        write_status(&clusters, &cluster.name_any(), old, new).await
+    };
     let now_ms = clock::now_ms();
     if let Err(invalid) = tidemark_crds::cluster::validate(&cluster.spec) {
         let new = status::refused(&cluster, &invalid, now_ms);
-        write_status(
-            &clusters,
-            &cluster.name_any(),
-            cluster.status.as_ref(),
-            &new,
-        )
-        .await?;
+        tell(&new).await?;
         return Ok(Action::await_change());
     }
     let Some(image) = cluster.spec.image.clone() else {
@@ -59,14 +56,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         }
         // Written down, so that a newer operator does not move a cluster that is there.
         let patch = json!({"spec": {"image": context.image}});
-        let params = PatchParams::default();
-        clusters
-            .patch(&cluster.name_any(), &params, &Patch::Merge(&patch))
-            .await
-            .map_err(Error::kube("writing spec.image"))?;
+        merge(&clusters, &cluster.name_any(), &patch, "writing spec.image").await?;
         return Ok(Action::requeue(BUSY));
     };
-    let children = observe::children(&context.client, &cluster).await?;
+    let children = observe::children(&context, &cluster).await?;
     let storage = match cluster.spec.paused {
         true => Vec::new(),
         false => grow(&context, &cluster, &children).await?,
@@ -107,13 +100,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         storage: &storage,
     };
     let new = status::status(&told, now_ms);
-    write_status(
-        &clusters,
-        &cluster.name_any(),
-        cluster.status.as_ref(),
-        &new,
-    )
-    .await?;
+    tell(&new).await?;
     Ok(match decision {
         Decision::Idle => Action::requeue(WELL),
         Decision::Do(Step::EndLease(_) | Step::Restart { .. } | Step::Repair(_))
@@ -131,8 +118,7 @@ async fn grow(
     cluster: &Cluster,
     children: &Children,
 ) -> Result<Vec<String>, Error> {
-    let namespace = cluster.namespace().unwrap_or_default();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
     let mut refused = Vec::new();
     for (node, claim) in children.claims_by_node() {
         let pool = cluster.spec.pools.iter().find(|p| p.name == node.pool);
@@ -175,8 +161,7 @@ async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> 
             .map(|node| (node.id, random_id()))
             .collect(),
     };
-    let namespace = cluster.namespace().unwrap_or_default();
-    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &namespace);
+    let maps: Api<ConfigMap> = context.beside(cluster);
     let object = serde_json::from_value(build::formation(cluster, &formation))
         .map_err(|error| Error::Malformed(format!("the formation: {error}")))?;
     // Created and never applied: of two operators one forms the cluster, and the other one fails here.
@@ -209,14 +194,12 @@ async fn furnish(
     nodes: &[build::Node],
 ) -> Result<(), Error> {
     let cluster = build.cluster;
-    let client = &context.client;
-    let namespace = cluster.namespace().unwrap_or_default();
-    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), &namespace);
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let services: Api<Service> = context.beside(cluster);
+    let accounts: Api<ServiceAccount> = context.beside(cluster);
+    let budgets: Api<PodDisruptionBudget> = context.beside(cluster);
+    let maps: Api<ConfigMap> = context.beside(cluster);
+    let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
+    let sets: Api<StatefulSet> = context.beside(cluster);
     apply(&accounts, &build::service_account(cluster)).await?;
     apply(&budgets, &build::disruption_budget(cluster)).await?;
     if let Some(found) = &children.formation_map {
@@ -256,12 +239,8 @@ where
         return Ok(());
     }
     let patch = json!({"metadata": {"ownerReferences": owners}});
-    let params = PatchParams::default();
     let name = found.name_any();
-    api.patch(&name, &params, &Patch::Merge(&patch))
-        .await
-        .map_err(Error::kube(format!("the owner of {name}")))?;
-    Ok(())
+    merge(api, &name, &patch, &format!("the owner of {name}")).await
 }
 
 /// A broker that was ready has a disk: from then on an empty one is a lost one.
@@ -271,8 +250,7 @@ async fn remember_formed(
     children: &Children,
     observed: &observe::Observed,
 ) -> Result<(), Error> {
-    let namespace = cluster.namespace().unwrap_or_default();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
     for broker in &observed.brokers {
         let Some(claim) = children.claim(cluster, broker.id) else {
             continue;
@@ -281,11 +259,7 @@ async fn remember_formed(
             continue;
         }
         let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
-        let params = PatchParams::default();
-        claims
-            .patch(&claim.name_any(), &params, &Patch::Merge(&patch))
-            .await
-            .map_err(Error::kube("marking a claim"))?;
+        merge(&claims, &claim.name_any(), &patch, "marking a claim").await?;
     }
     Ok(())
 }

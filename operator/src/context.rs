@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use tidemark_client::ClientError;
+use tidemark_crds::Cluster;
+use tidemark_crds::common::ClusterRef;
 
 /// How soon something that is under way is looked at again.
 pub const BUSY: Duration = Duration::from_secs(2);
@@ -42,6 +45,28 @@ impl Context {
             image,
             recorder,
         }
+    }
+
+    /// The objects of a kind in the namespace of another object.
+    pub fn beside<K>(&self, object: &impl ResourceExt) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let namespace = object.namespace().unwrap_or_default();
+        Api::namespaced(self.client.clone(), &namespace)
+    }
+
+    /// The cluster that a resource names.
+    ///
+    /// # Errors
+    /// Kubernetes'.
+    pub async fn cluster_of(
+        &self,
+        resource: &impl ResourceExt,
+        named: &ClusterRef,
+    ) -> Result<Option<Cluster>, Error> {
+        let found = self.beside::<Cluster>(resource).get_opt(&named.name).await;
+        found.map_err(Error::kube("reading the cluster"))
     }
 
     /// Tells people about an object. What is not told does not stop what is done.

@@ -48,13 +48,8 @@ pub async fn reconcile(group: Arc<ConsumerGroup>, context: Arc<Context>) -> Resu
     if group.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let namespace = group.namespace().unwrap_or_default();
-    let groups: Api<ConsumerGroup> = Api::namespaced(context.client.clone(), &namespace);
-    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
-    let cluster = clusters
-        .get_opt(&group.spec.cluster_ref.name)
-        .await
-        .map_err(Error::kube("reading the cluster of a group"))?;
+    let groups: Api<ConsumerGroup> = context.beside(&*group);
+    let cluster = context.cluster_of(&*group, &group.spec.cluster_ref).await?;
     let found = match (validate(group.group_id(), &group.spec), cluster) {
         (Err(invalid), _) => Err(invalid),
         (Ok(()), None) => {
@@ -243,10 +238,9 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(context: &Context, cluster: &'a Cluster, group: &'a str) -> Self {
-        let namespace = cluster.namespace().unwrap_or_default();
         let hash = XxHash64::oneshot(0, group.as_bytes());
         Self {
-            maps: Api::namespaced(context.client.clone(), &namespace),
+            maps: context.beside(cluster),
             name: format!("{}-reset-{hash:016x}", cluster.name_any()),
             cluster,
             group,

@@ -3,13 +3,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tidemark_client::admin::{ConfigChange, ConfigOp, ConfigResource, ConfigSource, NewTopic};
 use tidemark_client::{ClientError, Cluster as Brokers, Topics};
@@ -19,7 +18,7 @@ use tidemark_crds::{Cluster, Invalid, Topic, TopicStatus, condition, set_conditi
 use tidemark_env::clock;
 use tidemark_wire::ErrorCode;
 
-use crate::apply::status as write_status;
+use crate::apply::{merge, status as write_status};
 use crate::cluster::build;
 use crate::contact;
 use crate::context::{Context, Error, WAITING, WELL};
@@ -34,22 +33,17 @@ const APPROVE: &str = "tidemark.dev/approve";
 /// # Errors
 /// Kubernetes'. What brokers refuse stands in the status.
 pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Action, Error> {
-    let namespace = topic.namespace().unwrap_or_default();
-    let topics: Api<Topic> = Api::namespaced(context.client.clone(), &namespace);
-    let clusters: Api<Cluster> = Api::namespaced(context.client.clone(), &namespace);
-    let cluster = clusters
-        .get_opt(&topic.spec.cluster_ref.name)
-        .await
-        .map_err(Error::kube("reading the cluster of a topic"))?;
+    let topics: Api<Topic> = context.beside(&*topic);
+    let cluster = context.cluster_of(&*topic, &topic.spec.cluster_ref).await?;
     if topic.metadata.deletion_timestamp.is_some() {
-        return delete(&context.client, &topics, &topic, cluster.as_ref()).await;
+        return delete(&context, &topics, &topic, cluster.as_ref()).await;
     }
     let held = topic.finalizers().iter().any(|f| f == FINALIZER);
     let hold = topic.spec.deletion_policy == DeletionPolicy::Delete;
     if held != hold {
         hold_with(&topics, &topic, hold).await?;
     }
-    let told = bring(&context.client, &topic, cluster.as_ref()).await?;
+    let told = bring(&context, &topic, cluster.as_ref()).await?;
     let done = matches!(&told, Ok((_, plan)) if plan.pending.is_empty());
     let new = status(&topic, told, clock::now_ms());
     let name = topic.name_any();
@@ -65,7 +59,7 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
 /// A topic, and what is left to do about it; or why nothing is done.
 type Told = Result<(Actual, Plan), Invalid>;
 
-async fn bring(client: &Client, topic: &Topic, cluster: Option<&Cluster>) -> Result<Told, Error> {
+async fn bring(context: &Context, topic: &Topic, cluster: Option<&Cluster>) -> Result<Told, Error> {
     let wanted = match validate(topic.topic_name(), &topic.spec) {
         Ok(wanted) => wanted,
         Err(invalid) => return Ok(Err(invalid)),
@@ -74,7 +68,7 @@ async fn bring(client: &Client, topic: &Topic, cluster: Option<&Cluster>) -> Res
         let text = format!("there is no Cluster {}", topic.spec.cluster_ref.name);
         return Ok(Err(Invalid::new("ClusterNotFound", text)));
     };
-    if let Some(owner) = other_owner(client, topic).await? {
+    if let Some(owner) = other_owner(context, topic).await? {
         let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
         return Ok(Err(Invalid::new("NameTaken", text)));
     }
@@ -96,10 +90,9 @@ fn refusal(error: &ClientError) -> Invalid {
 }
 
 /// The name of another resource that this topic belongs to.
-async fn other_owner(client: &Client, topic: &Topic) -> Result<Option<String>, Error> {
+async fn other_owner(context: &Context, topic: &Topic) -> Result<Option<String>, Error> {
     // One that cannot be read claims nothing, and must not stop the others.
-    let all: Api<DeserializeGuard<Topic>> =
-        Api::namespaced(client.clone(), &topic.namespace().unwrap_or_default());
+    let all: Api<DeserializeGuard<Topic>> = context.beside(topic);
     let all = all
         .list(&ListParams::default())
         .await
@@ -224,21 +217,19 @@ async fn hold_with(topics: &Api<Topic>, topic: &Topic, hold: bool) -> Result<(),
         "finalizers": finalizers,
         "resourceVersion": topic.resource_version(),
     }});
-    topics
-        .patch(
-            &topic.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        )
-        .await
-        .map_err(Error::kube("the finalizer of a topic"))?;
-    Ok(())
+    merge(
+        topics,
+        &topic.name_any(),
+        &patch,
+        "the finalizer of a topic",
+    )
+    .await
 }
 
 /// Deletes the topic with its resource, where the spec says so. A cluster that is gone or going
 /// holds nobody up: the topic goes or stays with its disks.
 async fn delete(
-    client: &Client,
+    context: &Context,
     topics: &Api<Topic>,
     topic: &Topic,
     cluster: Option<&Cluster>,
@@ -247,7 +238,7 @@ async fn delete(
         return Ok(Action::await_change());
     }
     let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
-    let theirs = other_owner(client, topic).await?.is_some();
+    let theirs = other_owner(context, topic).await?.is_some();
     if let Some(cluster) = cluster
         && !theirs
         && topic.spec.deletion_policy == DeletionPolicy::Delete
@@ -301,18 +292,8 @@ fn status(topic: &Topic, told: Told, now_ms: i64) -> TopicStatus {
                 .cloned();
             set("Accepted", Some(true), "Valid", "");
             set("Ready", Some(true), "Exists", "");
-            let lines: BTreeMap<&str, Vec<String>> = [
-                (
-                    "pending",
-                    plan.pending.iter().map(ToString::to_string).collect(),
-                ),
-                (
-                    "drift",
-                    plan.drift.iter().map(ToString::to_string).collect(),
-                ),
-            ]
-            .into();
-            let (pending, drift) = (lines["pending"].clone(), lines["drift"].clone());
+            let pending: Vec<String> = plan.pending.iter().map(ToString::to_string).collect();
+            let drift: Vec<String> = plan.drift.iter().map(ToString::to_string).collect();
             new.message = match (&replaced, pending.first(), drift.first()) {
                 (Some(id), _, _) => format!("the topic was replaced: it had the id {id}"),
                 (_, Some(change), _) => format!("waits for approval: {change}"),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tidemark_client::admin::Disruption;
@@ -12,7 +12,7 @@ use twox_hash::XxHash64;
 use super::build::{self, Build, LEASE, REPLICATION_PORT};
 use super::observe::{Children, Observed};
 use super::roller::{Decision, Reason, Step};
-use crate::apply::apply;
+use crate::apply::{apply, merge};
 use crate::contact;
 use crate::context::{Context, Error};
 
@@ -126,15 +126,11 @@ async fn note_lease(
     id: i32,
     token: Option<&Uuid>,
 ) -> Result<(), Error> {
-    let namespace = build.cluster.namespace().unwrap_or_default();
-    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &namespace);
+    let sets: Api<StatefulSet> = context.beside(build.cluster);
     let token = token.map(ToString::to_string);
     let patch = json!({"metadata": {"annotations": {LEASE: token}}});
     let name = build::broker_name(build.cluster, id);
-    sets.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .map_err(Error::kube(format!("the lease of {name}")))?;
-    Ok(())
+    merge(&sets, &name, &patch, &format!("the lease of {name}")).await
 }
 
 async fn end_lease(
@@ -163,13 +159,12 @@ async fn renew(
     let Some(set) = node.and_then(|node| build.stateful_set(node)) else {
         return Ok(());
     };
-    let namespace = build.cluster.namespace().unwrap_or_default();
-    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &namespace);
+    let sets: Api<StatefulSet> = context.beside(build.cluster);
     apply(&sets, &set).await?;
     let Some(pod) = children.pod(id) else {
         return Ok(());
     };
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
+    let pods: Api<Pod> = context.beside(build.cluster);
     // That pod and no other: one that has come meanwhile is on the new template.
     let params = DeleteParams {
         preconditions: Some(Preconditions {

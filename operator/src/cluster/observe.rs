@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod,
 };
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::Value;
 use tidemark_client::admin::ConfigResource;
 use tidemark_client::{ClientError, Cluster as Brokers, Topics};
@@ -24,7 +24,7 @@ use super::build::{
 };
 use super::roller::{Broker, Cause, Image, Life, Partition, Pod};
 use crate::contact;
-use crate::context::Error;
+use crate::context::{Context, Error};
 
 /// The objects of a cluster.
 #[derive(Debug, Default)]
@@ -95,11 +95,10 @@ pub fn requested(claim: &PersistentVolumeClaim) -> Option<i64> {
 ///
 /// # Errors
 /// Kubernetes'.
-pub async fn children(client: &Client, cluster: &Cluster) -> Result<Children, Error> {
-    let namespace = cluster.namespace().unwrap_or_default();
+pub async fn children(context: &Context, cluster: &Cluster) -> Result<Children, Error> {
     let ours = ListParams::default().labels(&format!("{CLUSTER}={}", cluster.name_any()));
     let mut children = Children::default();
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let maps: Api<ConfigMap> = context.beside(cluster);
     let formation = maps
         .get_opt(&build::formation_name(cluster))
         .await
@@ -113,7 +112,7 @@ pub async fn children(client: &Client, cluster: &Cluster) -> Result<Children, Er
         children.formation = Some(read);
         children.formation_map = Some(map);
     }
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let sets: Api<StatefulSet> = context.beside(cluster);
     let sets = sets.list(&ours).await;
     for set in sets.map_err(Error::kube("listing StatefulSets"))? {
         if let Some(node) = node_of(set.labels()) {
@@ -121,7 +120,7 @@ pub async fn children(client: &Client, cluster: &Cluster) -> Result<Children, Er
             children.nodes.push(node);
         }
     }
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
     let claims = claims.list(&ours).await;
     for claim in claims.map_err(Error::kube("listing claims"))? {
         // A claim without its broker is of a cluster that was deleted and is made again.
@@ -132,7 +131,7 @@ pub async fn children(client: &Client, cluster: &Cluster) -> Result<Children, Er
         }
         children.claims.insert(claim.name_any(), claim);
     }
-    let pods: Api<KubePod> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<KubePod> = context.beside(cluster);
     let pods = pods.list(&ours).await;
     for pod in pods.map_err(Error::kube("listing pods"))? {
         if let Some(node) = node_of(pod.labels()) {

@@ -1,5 +1,7 @@
 //! What is told of a topic.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use tidemark_crds::topic::{Drift, Pending};
 
