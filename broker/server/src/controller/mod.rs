@@ -184,7 +184,7 @@ impl Node {
             // Most change nothing: they need not wait for what does.
             let image = self.metadata.image();
             let decision = self.with_sessions(&image, |sessions, now| {
-                sessions.heartbeat(&image, self.context(), now, beat)
+                sessions.heartbeat(&image, self.context(), now, beat.clone())
             });
             if decision.records.is_empty() && decision.result.is_ok() {
                 return Ok(decision.result);

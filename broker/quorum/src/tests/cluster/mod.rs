@@ -130,6 +130,7 @@ impl Cluster {
             image_index: self.image.index(),
             want_fence: false,
             want_shutdown: false,
+            damaged: Vec::new(),
         }
     }
 
