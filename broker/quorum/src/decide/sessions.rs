@@ -160,7 +160,7 @@ impl Sessions {
         image: &Image,
         context: Context<'_>,
         now_ms: i64,
-        beat: Heartbeat,
+        beat: &Heartbeat,
     ) -> Decision<Result<HeartbeatAnswer, Refusal>> {
         let broker = match check_epoch(image, beat.broker_id, beat.broker_epoch) {
             Ok(broker) => broker,

@@ -137,7 +137,7 @@ impl Cluster {
     fn send(&mut self, beat: Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
         let decision = self
             .sessions
-            .heartbeat(&self.image, context(), self.now_ms, beat);
+            .heartbeat(&self.image, context(), self.now_ms, &beat);
         self.fold(&decision.records);
         decision.result
     }
