@@ -74,7 +74,10 @@ impl Newest {
     /// without a key has no place in a compacted log.
     #[must_use]
     pub fn keeps(&self, record: &Record) -> bool {
-        let newest = record.key.as_ref().and_then(|key| self.by_key.get(&key[..]));
+        let newest = record
+            .key
+            .as_ref()
+            .and_then(|key| self.by_key.get(&key[..]));
         newest.is_some_and(|newest| *newest <= record.offset)
     }
 
@@ -118,7 +121,7 @@ impl<'a> Reducer<'a> {
     }
 
     /// What stays of a batch, appended to `out` as whole batches: often nothing. `change` may give
-    /// a record another value. Sequences of producers do not stay: a log that was reduced cannot
+    /// a record another value, or none. Sequences of producers do not stay: a log that was reduced cannot
     /// tell a repeated batch.
     ///
     /// # Errors
@@ -127,7 +130,7 @@ impl<'a> Reducer<'a> {
         &mut self,
         batch: &Batch,
         out: &mut Vec<u8>,
-        mut change: impl FnMut(&Record) -> Option<Bytes>,
+        mut change: impl FnMut(&Record) -> Option<Option<Bytes>>,
     ) -> Result<(), ReduceError> {
         let header = &batch.header;
         // A log may begin inside of its first batch.
@@ -182,7 +185,7 @@ impl<'a> Reducer<'a> {
                 &RecordRef {
                     timestamp_ms: record.timestamp_ms,
                     key: record.key.as_deref(),
-                    value: changed.as_deref().or(record.value.as_deref()),
+                    value: changed.as_ref().unwrap_or(&record.value).as_deref(),
                     headers: &headers,
                 },
             )?;
@@ -199,7 +202,7 @@ impl<'a> Reducer<'a> {
     }
 
     /// The end: offsets at the end whose records have all gone are in a batch without records.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
         self.fill_up(self.seen, out);
     }
 

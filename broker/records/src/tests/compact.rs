@@ -110,19 +110,27 @@ proptest! {
 
 #[test]
 fn values_can_be_changed_on_the_way() {
-    let whole = log(0, &[vec![(Some(1), Some(1)), (Some(2), Some(2))]], Compression::None);
+    let whole = log(
+        0,
+        &[vec![(Some(1), Some(1)), (Some(2), Some(2))]],
+        Compression::None,
+    );
     let mut newest = Newest::default();
     newest.note(&whole[0], Limits::default()).unwrap();
     assert_eq!(newest.keys(), 2);
     let mut out = Vec::new();
     let mut reducer = Reducer::new(&newest, 0, Limits::default());
-    let change = |record: &crate::Record| (record.offset == 1).then(|| Bytes::from_static(b"new"));
+    let change =
+        |record: &crate::Record| (record.offset == 1).then(|| Some(Bytes::from_static(b"new")));
     reducer.reduce(&whole[0], &mut out, change).unwrap();
     let mut out = Bytes::from(out);
     let batch = Batch::split_first(&mut out).unwrap().unwrap();
     let values = batch.records(Limits::default()).unwrap();
     let values: Vec<_> = values.map(|r| r.unwrap().value.unwrap()).collect();
-    assert_eq!(values, [Bytes::from_static(&[1]), Bytes::from_static(b"new")]);
+    assert_eq!(
+        values,
+        [Bytes::from_static(&[1]), Bytes::from_static(b"new")]
+    );
     assert_eq!(batch.header.partition_leader_epoch, 3);
 }
 
@@ -158,7 +166,10 @@ fn a_gap_that_a_batch_cannot_span_is_filled() {
     whole.extend(log(far, &[vec![(Some(1), Some(2))]], Compression::None));
     let less = reduced(0, &whole);
     assert_eq!(count(&less), 1);
-    let ends: Vec<i64> = less.iter().map(|batch| batch.header.next_offset()).collect();
+    let ends: Vec<i64> = less
+        .iter()
+        .map(|batch| batch.header.next_offset())
+        .collect();
     assert_eq!(*ends.last().unwrap(), far + 1);
     assert_eq!(less[0].header.base_offset, 0);
     for pair in less.windows(2) {
@@ -174,5 +185,8 @@ fn batches_out_of_order_are_refused() {
     let mut out = Vec::new();
     reducer.reduce(&whole[0], &mut out, |_| None).unwrap();
     let again = reducer.reduce(&whole[0], &mut out, |_| None);
-    assert!(matches!(again, Err(ReduceError::Overlap { .. })), "{again:?}");
+    assert!(
+        matches!(again, Err(ReduceError::Overlap { .. })),
+        "{again:?}"
+    );
 }
