@@ -362,7 +362,7 @@ def come_back(nodes, settings, where, load, chance):
     words = [word for setting in settings for word in ("--set", setting)]
     voters = ",".join(f"{n.number}@127.0.0.1:{n.quorum_port}:tidemark-lab-back000{n.number}A" for n in nodes)
     for node in nodes:
-        done = tidemark("format", "--cluster-id", "tidemark-lab-restored0A", "--config", node.config, *words,
+        done = tidemark("format", "--cluster-id", "tidemark-lab-restord0A", "--config", node.config, *words,
                         "--initial-voters", voters, "--restore", where[0])
         assert "group beyond: offset" in done.stderr or node is not nodes[0], done.stderr
     for node in nodes:

@@ -1,5 +1,6 @@
 //! `tidemark format`: gives data directories their identity.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -196,9 +197,10 @@ impl Restoring {
         let restored =
             tidemark_server::restore(&source, into.as_ref(), cluster_id, &self.options).await;
         let (report, first) = restored.map_err(|error| super::tier::not_restored(&error))?;
-        for line in super::tier::restore_lines(&report) {
-            eprintln!("{line}");
-        }
+        let mut text = super::tier::restore_lines(&report).join("\n");
+        text.push('\n');
+        // The report of formatting is what goes to standard output; this may be lost.
+        drop(std::io::stderr().write_all(text.as_bytes()));
         Ok(first)
     }
 }
