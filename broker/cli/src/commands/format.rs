@@ -1,6 +1,5 @@
 //! `tidemark format`: gives data directories their identity.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +9,10 @@ use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{clock, random, task};
 use tidemark_model::MetadataRecord;
 use tidemark_server::{FormatError, Formatted, InitialVoter, RestoreOptions, Unformatted, Voters};
-use tidemark_tier::BucketOptions;
 use tidemark_wire::Uuid;
 
 use super::broker::read_settings;
+use super::tier::Restoring;
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 use crate::output::Table;
@@ -151,58 +150,18 @@ pub fn resolve(settings: &ConfigMap) -> Result<BrokerSettings, Failure> {
     BrokerSettings::resolve(layers).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// What a new cluster is to begin with.
-#[derive(Debug)]
-pub struct Restoring {
-    url: String,
-    options: RestoreOptions,
-}
-
-impl Restoring {
-    fn of(args: &Args) -> Result<Option<Self>, Failure> {
-        let at_ms = args.restore_at.as_deref().map(moment).transpose()?;
-        Ok(args.restore.as_ref().map(|url| Self {
-            url: url.clone(),
-            options: RestoreOptions {
-                topics: args.restore_topic.clone(),
-                at_ms,
-                replication_factor: args.restore_replication_factor,
-                brokers: args.restore_brokers,
-            },
-        }))
-    }
-
-    /// Takes the bucket over for the cluster, or copies it into the cluster's own. Says what comes
-    /// back on standard error.
-    async fn take_over(
-        &self,
-        settings: &BrokerSettings,
-        cluster_id: Uuid,
-    ) -> Result<Vec<MetadataRecord>, Failure> {
-        let Some(tier) = &settings.tier else {
-            return Err(Failure::usage(format!(
-                "a restored cluster keeps its topics in a bucket: set tier.url, to {} to take that one over, or to an empty one to copy it",
-                self.url
-            )));
-        };
-        let options = BucketOptions {
-            endpoint: tier.endpoint.clone(),
-            region: tier.region.clone(),
-        };
-        let source = super::tier::open_bucket(&self.url, &options)?;
-        let into = match tier.url == self.url {
-            true => None,
-            false => Some(super::tier::open_bucket(&tier.url, &options)?),
-        };
-        let restored =
-            tidemark_server::restore(&source, into.as_ref(), cluster_id, &self.options).await;
-        let (report, first) = restored.map_err(|error| super::tier::not_restored(&error))?;
-        let mut text = super::tier::restore_lines(&report).join("\n");
-        text.push('\n');
-        // The report of formatting is what goes to standard output; this may be lost.
-        drop(std::io::stderr().write_all(text.as_bytes()));
-        Ok(first)
-    }
+/// What the arguments say is to come back.
+fn restoring(args: &Args) -> Result<Option<Restoring>, Failure> {
+    let at_ms = args.restore_at.as_deref().map(moment).transpose()?;
+    Ok(args.restore.as_ref().map(|url| Restoring {
+        url: url.clone(),
+        options: RestoreOptions {
+            topics: args.restore_topic.clone(),
+            at_ms,
+            replication_factor: args.restore_replication_factor,
+            brokers: args.restore_brokers,
+        },
+    }))
 }
 
 /// Reads a moment.
@@ -461,7 +420,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         context.out.line(&random_uuid().to_string())?;
         return Ok(Exit::Ok);
     };
-    let restore = Restoring::of(&args)?;
+    let restore = restoring(&args)?;
     let restore = restore.as_ref();
     let mut map = read_settings(file)?;
     map.extend(args.set);

@@ -1,6 +1,10 @@
 //! `tidemark tier`: looks into a bucket, with no broker running.
 
+use std::io::Write as _;
+
 use serde::Serialize;
+use tidemark_config::BrokerSettings;
+use tidemark_model::MetadataRecord;
 use tidemark_server::{RestoreError, RestoreOptions, RestoreReport};
 use tidemark_tier::layout;
 use tidemark_tier::verify::{self, Finding};
@@ -150,6 +154,49 @@ async fn restore(args: RestoreArgs, context: &mut Context) -> Result<Exit, Failu
         }
     })?;
     Ok(Exit::Ok)
+}
+
+/// What a new cluster is to begin with.
+#[derive(Debug)]
+pub struct Restoring {
+    /// The bucket's address.
+    pub url: String,
+    /// What of it.
+    pub options: RestoreOptions,
+}
+
+impl Restoring {
+    /// Takes the bucket over for the cluster, or copies it into the cluster's own. Says what comes
+    /// back on standard error.
+    pub async fn take_over(
+        &self,
+        settings: &BrokerSettings,
+        cluster_id: Uuid,
+    ) -> Result<Vec<MetadataRecord>, Failure> {
+        let Some(tier) = &settings.tier else {
+            return Err(Failure::usage(format!(
+                "a restored cluster keeps its topics in a bucket: set tier.url, to {} to take that one over, or to an empty one to copy it",
+                self.url
+            )));
+        };
+        let options = BucketOptions {
+            endpoint: tier.endpoint.clone(),
+            region: tier.region.clone(),
+        };
+        let source = open_bucket(&self.url, &options)?;
+        let into = match tier.url == self.url {
+            true => None,
+            false => Some(open_bucket(&tier.url, &options)?),
+        };
+        let restored =
+            tidemark_server::restore(&source, into.as_ref(), cluster_id, &self.options).await;
+        let (report, first) = restored.map_err(|error| not_restored(&error))?;
+        let mut text = restore_lines(&report).join("\n");
+        text.push('\n');
+        // The report of formatting is what goes to standard output; this may be lost.
+        drop(std::io::stderr().write_all(text.as_bytes()));
+        Ok(first)
+    }
 }
 
 /// Why nothing is restored.

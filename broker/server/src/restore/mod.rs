@@ -10,23 +10,25 @@
 //! and no producer id of before is given out again, and no group's offset is beyond its partition's
 //! end.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod offsets;
+mod report;
 
-use serde::Serialize;
-use tidemark_coordinator::{Clamped, clamp};
+use std::collections::BTreeSet;
+
+use tidemark_coordinator::Clamped;
 use tidemark_env::clock;
 use tidemark_model::{
     CONSUMER_OFFSETS, ConfigResource, MetadataRecord, Restore, RestoredPartition,
 };
-use tidemark_records::Limits;
-use tidemark_records::compact::{Newest, Reducer};
 use tidemark_tier::catalog::{Owner, Restored, Snapshot, Topic, TopicName};
-use tidemark_tier::restore::{self, Part, Pieces};
-use tidemark_tier::upload::{Upload, UploadError};
-use tidemark_tier::{Bucket, Created, SegmentRef, TierError, Writer, document, layout};
+use tidemark_tier::restore::{self, Part};
+use tidemark_tier::{Bucket, Created, TierError, Writer, document, layout};
 use tidemark_wire::Uuid;
 
 use crate::broker::new_id;
+use offsets::{ends, offsets_of, read_offsets, rewrite};
+use report::report;
+pub use report::{ClampReport, PartReport, RestoreReport, TopicReport};
 
 /// Between the highest leader epoch that is known of before and the first one after: elections
 /// that no snapshot and no manifest tells of have room in it.
@@ -95,70 +97,6 @@ pub enum RestoreError {
         /// What is wrong.
         reason: String,
     },
-}
-
-/// What comes back of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RestoreReport {
-    /// The bucket.
-    pub bucket: String,
-    /// The cluster that it is of.
-    pub source_cluster_id: String,
-    /// That one's generation.
-    pub source_generation: u32,
-    /// The generation that the restored cluster has, or would have.
-    pub generation: u32,
-    /// When the metadata were taken, in milliseconds since 1970.
-    pub metadata_taken_at_ms: i64,
-    /// Topics, by name.
-    pub topics: Vec<TopicReport>,
-    /// Offsets of groups that lie beyond what comes back.
-    pub clamped: Vec<ClampReport>,
-    /// What does not come back, and why.
-    pub warnings: Vec<String>,
-}
-
-/// A topic that comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TopicReport {
-    /// Its name.
-    pub name: String,
-    /// Its id, which it keeps.
-    pub topic_id: String,
-    /// How many replicas it gets.
-    pub replication_factor: i32,
-    /// Its partitions, by index.
-    pub partitions: Vec<PartReport>,
-}
-
-/// A partition that comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PartReport {
-    /// First offset that can be read.
-    pub start_offset: i64,
-    /// The offset after the last.
-    pub end_offset: i64,
-    /// The newest record, in milliseconds since 1970; -1 without.
-    pub newest_record_ms: i64,
-    /// For a compacted partition: when it was backed up.
-    pub backup_at_ms: Option<i64>,
-    /// Bytes in the bucket.
-    pub bytes: u64,
-}
-
-/// An offset of a group that lies beyond what comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ClampReport {
-    /// The group.
-    pub group: String,
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// What was committed.
-    pub from: i64,
-    /// What it becomes; none where the topic does not come back, and the offset is forgotten.
-    pub to: Option<i64>,
 }
 
 /// A topic of the source, with what the bucket has of it.
@@ -430,77 +368,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         .any(|at| matches(after, &rest[at..]))
 }
 
-/// Where each partition that comes back ends, by topic and index.
-type Ends = BTreeMap<String, Vec<i64>>;
-
-fn ends(sources: &[Source]) -> Ends {
-    let of = |source: &Source| {
-        let ends = source.parts.iter().map(|part| part.end_offset).collect();
-        (source.topic.name.clone(), ends)
-    };
-    sources.iter().map(of).collect()
-}
-
-/// The backups of groups' offsets.
-fn offsets_of(sources: &[Source]) -> impl Iterator<Item = (String, &Part)> {
-    let offsets = sources
-        .iter()
-        .filter(|source| source.topic.name == CONSUMER_OFFSETS);
-    offsets.flat_map(|source| {
-        let backed_up = source.parts.iter();
-        backed_up
-            .filter(|part| part.backup_at_ms().is_some())
-            .map(|part| (source.topic.name.clone(), part))
-    })
-}
-
-/// Reads a backup of groups' offsets: what is newest of each key, and which offsets lie beyond the
-/// ends of their partitions, by the offset of their record.
-async fn read_offsets(
-    bucket: &Bucket,
-    topic: String,
-    part: &Part,
-    ends: &Ends,
-) -> Result<(Newest, Vec<Clamped>), RestoreError> {
-    let broken = |reason: String| RestoreError::Offsets {
-        key: format!("{topic}-{}", part.id.partition),
-        reason,
-    };
-    let mut newest = Newest::default();
-    let mut records = Vec::new();
-    for entry in &part.entries {
-        let mut pieces = Pieces::open(bucket, part.id, entry).await?;
-        while let Some(batches) = pieces.next().await? {
-            for batch in &batches {
-                newest
-                    .note(batch, Limits::default())
-                    .map_err(|error| broken(error.to_string()))?;
-                if batch.header.is_control() {
-                    continue;
-                }
-                let of_batch = batch
-                    .records(Limits::default())
-                    .map_err(|error| broken(error.to_string()))?;
-                for record in of_batch {
-                    let record = record.map_err(|error| broken(error.to_string()))?;
-                    let Some(key) = &record.key else { continue };
-                    let clamped = clamp(record.offset, key, record.value.as_ref(), |topic, at| {
-                        let at = usize::try_from(at).ok()?;
-                        ends.get(topic)?.get(at).copied()
-                    });
-                    if let Some(clamped) = clamped.map_err(|error| broken(error.to_string()))? {
-                        records.push((record, clamped));
-                    }
-                }
-            }
-        }
-    }
-    records.retain(|(record, _)| newest.keeps(record));
-    let clamped = records.into_iter().map(|(_, clamped)| clamped);
-    let clamped = clamped.collect();
-    Ok((newest, clamped))
-}
-
 /// Makes the newest manifest of each partition one of the new generation; the backups of groups'
 /// offsets with what was clamped in them.
 async fn take_over(
@@ -561,67 +428,6 @@ async fn take_over(
         }
     }
     Ok(all)
-}
-
-/// Writes a backup of groups' offsets anew, with none beyond the ends.
-async fn rewrite(
-    source: &Bucket,
-    (into, writer): (&Bucket, Writer),
-    topic: &str,
-    part: &Part,
-    (newest, ends): (&Newest, &Ends),
-) -> Result<Vec<SegmentRef>, RestoreError> {
-    let broken = |reason: String| RestoreError::Offsets {
-        key: format!("{topic}-{}", part.id.partition),
-        reason,
-    };
-    let upload_failed = |error: UploadError| match error {
-        UploadError::Tier(error) => RestoreError::Tier(error),
-        error => broken(error.to_string()),
-    };
-    let start = part.start_offset();
-    let begin = |at| {
-        let (generation, epoch) = (writer.generation, writer.leader_epoch);
-        Upload::new(into, (topic, part.id), at, (generation, epoch))
-    };
-    let mut entries = Vec::new();
-    let mut reducer = Reducer::new(newest, start, Limits::default());
-    for (at, entry) in part.entries.iter().enumerate() {
-        let mut upload = begin(
-            entries
-                .last()
-                .map_or(start, |last: &SegmentRef| last.end_offset),
-        );
-        let mut pieces = Pieces::open(source, part.id, entry).await?;
-        while let Some(batches) = pieces.next().await? {
-            let mut out = Vec::new();
-            for batch in &batches {
-                let change = |record: &tidemark_records::Record| {
-                    let key = record.key.as_ref()?;
-                    let end_of = |topic: &str, at: i32| {
-                        ends.get(topic)?.get(usize::try_from(at).ok()?).copied()
-                    };
-                    // It was read before, without an error.
-                    let clamped = clamp(record.offset, key, record.value.as_ref(), end_of);
-                    clamped.ok().flatten().map(|clamped| clamped.value)
-                };
-                reducer
-                    .reduce(batch, &mut out, change)
-                    .map_err(|error| broken(error.to_string()))?;
-            }
-            upload.add(&out.into()).await.map_err(upload_failed)?;
-        }
-        if at + 1 == part.entries.len() {
-            let mut out = Vec::new();
-            reducer.finish(&mut out);
-            upload.add(&out.into()).await.map_err(upload_failed)?;
-        }
-        match upload.log_bytes() {
-            0 => upload.abort().await,
-            _ => entries.push(upload.finish().await.map_err(upload_failed)?),
-        }
-    }
-    Ok(entries)
 }
 
 /// What the new cluster begins with.
@@ -712,47 +518,4 @@ fn first_records(plan: &Snapshot, options: &RestoreOptions) -> Vec<MetadataRecor
         }));
     }
     records
-}
-
-fn report(
-    bucket: &Bucket,
-    survey: &Survey,
-    generation: u32,
-    clamped: Vec<Clamped>,
-) -> RestoreReport {
-    let part = |part: &Part| PartReport {
-        start_offset: part.start_offset(),
-        end_offset: part.end_offset,
-        newest_record_ms: part.newest_ms(),
-        backup_at_ms: part.backup_at_ms(),
-        bytes: part.size_bytes(),
-    };
-    RestoreReport {
-        bucket: bucket.address().to_owned(),
-        source_cluster_id: survey.owner.cluster_id.clone(),
-        source_generation: survey.owner.generation,
-        generation,
-        metadata_taken_at_ms: survey.snapshot.taken_at_ms,
-        topics: survey
-            .sources
-            .iter()
-            .map(|source| TopicReport {
-                name: source.topic.name.clone(),
-                topic_id: source.topic.topic_id.clone(),
-                replication_factor: source.topic.replication_factor,
-                partitions: source.parts.iter().map(part).collect(),
-            })
-            .collect(),
-        clamped: clamped
-            .into_iter()
-            .map(|clamped| ClampReport {
-                group: clamped.group,
-                topic: clamped.topic,
-                partition: clamped.partition,
-                from: clamped.from,
-                to: clamped.to,
-            })
-            .collect(),
-        warnings: survey.warnings.clone(),
-    }
 }
