@@ -10,6 +10,7 @@
     reason = "these tests stand outside the product, where files, threads and processes are real"
 )]
 
+mod applying;
 mod cluster;
 mod damage;
 mod doctor;
