@@ -24,18 +24,15 @@ const LOOK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Kubernetes', and pods that do not go.
-pub async fn run(
-    namespace: Option<String>,
-    after: Option<(String, String)>,
-) -> Result<usize, Error> {
+pub async fn run(namespace: Option<&str>, after: Option<(&str, &str)>) -> Result<usize, Error> {
     let client = Client::try_default()
         .await
         .map_err(Error::kube("connecting to Kubernetes"))?;
     if let Some((labels, namespace)) = after {
-        gone(&Api::namespaced(client.clone(), &namespace), &labels).await?;
+        gone(&Api::namespaced(client.clone(), namespace), labels).await?;
     }
     // One that cannot be read has a finalizer as well.
-    let topics: Api<DeserializeGuard<Topic>> = match &namespace {
+    let topics: Api<DeserializeGuard<Topic>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };

@@ -19,6 +19,7 @@ mod formatting;
 mod groups;
 mod harness;
 mod import;
+mod kube;
 mod proxy;
 mod records;
 mod serving;
