@@ -13,6 +13,7 @@
 mod applying;
 mod cluster;
 mod damage;
+mod docs;
 mod doctor;
 mod files;
 mod formatting;
