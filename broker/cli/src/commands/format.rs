@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{clock, random, task};
-use tidemark_model::MetadataRecord;
 use tidemark_server::{FormatError, Formatted, InitialVoter, RestoreOptions, Unformatted, Voters};
 use tidemark_wire::Uuid;
 
@@ -564,14 +563,14 @@ mod tests {
             let map = map.map(|(name, value)| (name.to_owned(), value.to_owned()));
             resolve(&ConfigMap::from(map)).unwrap()
         };
-        let first = format_by(&formation(cluster, true), &settings("a"))
+        let first = format_by(&formation(cluster, true), &settings("a"), None)
             .await
             .unwrap();
         assert_eq!(first.cluster_id, cluster);
         assert_eq!(first.directories[0].1, directory);
         // Again, before and after the operator has seen it work.
         for may_format in [true, false] {
-            let again = format_by(&formation(cluster, may_format), &settings("a")).await;
+            let again = format_by(&formation(cluster, may_format), &settings("a"), None).await;
             assert_eq!(again.unwrap(), first);
         }
         let lost = format_by(&formation(cluster, false), &settings("b")).await;
