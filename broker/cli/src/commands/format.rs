@@ -573,9 +573,9 @@ mod tests {
             let again = format_by(&formation(cluster, may_format), &settings("a"), None).await;
             assert_eq!(again.unwrap(), first);
         }
-        let lost = format_by(&formation(cluster, false), &settings("b")).await;
+        let lost = format_by(&formation(cluster, false), &settings("b"), None).await;
         assert!(lost.unwrap_err().message.contains("its disk is lost"));
-        let other = format_by(&formation(random_uuid(), true), &settings("a")).await;
+        let other = format_by(&formation(random_uuid(), true), &settings("a"), None).await;
         assert!(
             other
                 .unwrap_err()
