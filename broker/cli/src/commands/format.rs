@@ -564,19 +564,19 @@ mod tests {
             let map = map.map(|(name, value)| (name.to_owned(), value.to_owned()));
             resolve(&ConfigMap::from(map)).unwrap()
         };
-        let first = format_by(&formation(cluster, true), &settings("a"))
+        let first = format_by(&formation(cluster, true), &settings("a"), None)
             .await
             .unwrap();
         assert_eq!(first.cluster_id, cluster);
         assert_eq!(first.directories[0].1, directory);
         // Again, before and after the operator has seen it work.
         for may_format in [true, false] {
-            let again = format_by(&formation(cluster, may_format), &settings("a")).await;
+            let again = format_by(&formation(cluster, may_format), &settings("a"), None).await;
             assert_eq!(again.unwrap(), first);
         }
-        let lost = format_by(&formation(cluster, false), &settings("b")).await;
+        let lost = format_by(&formation(cluster, false), &settings("b"), None).await;
         assert!(lost.unwrap_err().message.contains("its disk is lost"));
-        let other = format_by(&formation(random_uuid(), true), &settings("a")).await;
+        let other = format_by(&formation(random_uuid(), true), &settings("a"), None).await;
         assert!(
             other
                 .unwrap_err()
