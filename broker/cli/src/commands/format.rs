@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_env::{clock, random, task};
-use tidemark_model::MetadataRecord;
 use tidemark_server::{FormatError, Formatted, InitialVoter, RestoreOptions, Unformatted, Voters};
 use tidemark_wire::Uuid;
 
