@@ -130,10 +130,11 @@ impl Cluster {
             image_index: self.image.index(),
             want_fence: false,
             want_shutdown: false,
+            damaged: Vec::new(),
         }
     }
 
-    fn send(&mut self, beat: Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
+    fn send(&mut self, beat: &Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
         let decision = self
             .sessions
             .heartbeat(&self.image, context(), self.now_ms, beat);
@@ -142,7 +143,7 @@ impl Cluster {
     }
 
     fn beat(&mut self, id: BrokerId) -> HeartbeatAnswer {
-        self.send(self.heartbeat(id)).unwrap()
+        self.send(&self.heartbeat(id)).unwrap()
     }
 
     fn fence(&mut self, ids: &[BrokerId]) {
