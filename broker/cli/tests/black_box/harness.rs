@@ -94,11 +94,6 @@ impl Broker {
         panic!("it did not say '{what}', but {seen:#?}");
     }
 
-    /// What it has said until now, and nobody has asked for.
-    pub fn said(&self) -> Vec<String> {
-        self.said.try_iter().collect()
-    }
-
     /// Ends it with a signal and waits; answers its exit code, if it had one.
     pub fn stop(&mut self, signal: &str) -> Option<i32> {
         send_signal(&self.process, signal);
