@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Result, while_doing};
-use crate::load::{Load, Pace, RECORD_BYTES, Unmeasured};
+use crate::load::{Load, Pace, Produced, RECORD_BYTES, Unmeasured};
 use crate::memory::WarmMemory;
 use crate::plan::{Batching, DEFAULTS, LARGE};
 use crate::raw::Raw;
 use crate::scenario::MAIN;
+use crate::stats::percentile;
 use crate::topics::create_topic;
 use crate::wire;
 
@@ -36,6 +37,10 @@ pub struct Args {
     #[arg(long)]
     warm: Option<PathBuf>,
 
+    /// MB/s of `steady`.
+    #[arg(long, default_value_t = 5)]
+    rate: u32,
+
     /// Records of the topic, for loads that read it.
     #[arg(long, default_value_t = 0)]
     records: u64,
@@ -51,14 +56,24 @@ enum Kind {
     Consume,
     /// One record of 1 KiB per request, one request in flight.
     Small,
+    /// 16 KiB batches over 12 partitions at `--rate`, an open loop.
+    Steady,
+    /// A record, its acknowledgement, a pause, and again.
+    Single,
 }
 
-/// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`.
+/// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`; and, for loads that have
+/// intended times, `p50_ms=` and `p99_ms=`.
 pub fn run(args: &Args) -> Result<()> {
     let mut memory = args.warm.as_deref().map(WarmMemory::new).transpose()?;
     memory.as_mut().map(WarmMemory::fill).transpose()?;
     // A topic that is there already is what a second drive wants.
-    create_topic(&args.bootstrap, &args.topic, MAIN.partitions).unwrap_or_default();
+    create_topic(&args.bootstrap, &args.topic, MAIN.partitions, None).unwrap_or_default();
+    let mut latencies = String::new();
+    let mut timed = |mut done: Produced| {
+        latencies = percentiles(&mut done.latencies_ms);
+        (0, done.records, done.seconds)
+    };
     let (requests, records, seconds) = match args.load {
         Kind::Produce => saturate(args, DEFAULTS)?,
         Kind::ProduceLarge => saturate(args, LARGE)?,
@@ -72,13 +87,35 @@ pub fn run(args: &Args) -> Result<()> {
             (0, done.bytes / RECORD_BYTES as u64, done.seconds)
         }
         Kind::Small => small(args)?,
+        Kind::Steady => {
+            let (at, topic) = (&args.bootstrap, &args.topic);
+            let load = Load::new(false);
+            let done = load.fixed(at, topic, MAIN, args.rate, args.seconds, &mut Unmeasured)?;
+            timed(done)
+        }
+        Kind::Single => {
+            let (at, topic) = (&args.bootstrap, &args.topic);
+            let load = Load::new(false);
+            timed(load.one_by_one(at, topic, MAIN, args.seconds, &mut Unmeasured)?)
+        }
     };
     let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
-    let text =
-        format!("requests={requests}\nrecords={records}\nmb={mb:.3}\nseconds={seconds:.3}\n");
+    let text = format!(
+        "{latencies}requests={requests}\nrecords={records}\nmb={mb:.3}\nseconds={seconds:.3}\n"
+    );
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(while_doing("printing"))
+}
+
+/// Percentiles as lines of the output.
+fn percentiles(latencies_ms: &mut [f64]) -> String {
+    let named = [("p50_ms", 0.5), ("p99_ms", 0.99)];
+    let lines = named.map(|(name, fraction)| {
+        let at = percentile(latencies_ms, fraction);
+        at.map_or_else(String::new, |at| format!("{name}={at:.3}\n"))
+    });
+    lines.concat()
 }
 
 fn saturate(args: &Args, batching: Batching) -> Result<(u64, u64, f64)> {

@@ -315,6 +315,7 @@ static BROKER_HONOURED: &[&str] = &[
     "tier.delete.delay.ms",
     "tier.endpoint",
     "tier.region",
+    "tier.trash.ms",
     "tier.upload.max.lag.ms",
     "tier.url",
     "wal.dir",

@@ -5,18 +5,21 @@
 //! by its manifests, a chain of which each names its predecessor ([`Manifest`]); what no manifest
 //! names does not count.
 //!
-//! * [`layout`], [`document`], [`manifest`], [`segment`] are pure: names, formats, decisions.
-//! * [`bucket`], [`upload`], [`reader`], [`verify`] do what they say.
+//! * [`layout`], [`document`], [`catalog`], [`manifest`], [`segment`] are pure: names, formats,
+//!   decisions.
+//! * [`bucket`], [`upload`], [`reader`], [`verify`], [`restore`] do what they say.
 //!
 //! **Invariant:** manifests of a partition form one chain; (generation, leader epoch) never
 //! decreases along it; the offsets that one names are contiguous.
 
 pub mod bucket;
+pub mod catalog;
 pub mod document;
 mod error;
 pub mod layout;
 pub mod manifest;
 pub mod reader;
+pub mod restore;
 pub mod segment;
 pub mod upload;
 pub mod verify;

@@ -3,6 +3,9 @@
 //!
 //! `upload.rs` tends one partition at a time: it finds out where the partition stands in the
 //! bucket, uploads what is due, moves its start by retention, deletes what no longer counts.
+//! `backup.rs` does the same for compacted partitions, which go to the bucket as a whole.
+//! `metadata.rs` keeps the cluster's metadata there, on the active controller. `seed.rs` fetches
+//! what a partition that came back from a bucket begins with.
 //! `read.rs` answers from the bucket; a fetch never waits there for it, it is parked and looks
 //! again when what it asked for has come.
 //!
@@ -10,25 +13,27 @@
 //! broker wrote or found as the leader, and every in-sync replica has fetched from it since
 //! ([`Cold::deletable`]).
 
+mod backup;
+mod metadata;
 mod read;
+mod seed;
 mod upload;
 
 pub(crate) use read::ColdRead;
 
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_config::TierSettings;
 use tidemark_env::{clock, task};
-use tidemark_model::LeaderEpoch;
-use tidemark_tier::document::Document;
+use tidemark_model::{CONSUMER_OFFSETS, LeaderEpoch};
+use tidemark_tier::catalog::Owner;
 use tidemark_tier::{
     Bucket, BucketOptions, Cache, Created, Manifest, PartitionId, Reader, TierError, Writer,
-    document, layout,
+    document, layout, restore,
 };
 use tidemark_wire::Uuid;
 use tokio::sync::{Semaphore, watch};
@@ -37,17 +42,6 @@ use tokio::sync::{Semaphore, watch};
 const ROUND: Duration = Duration::from_secs(1);
 /// Pauses after failures, doubled from the first to the last.
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=60_000;
-
-/// Who a bucket belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    cluster_id: String,
-    generation: u32,
-}
-
-impl Document for Owner {
-    const FORMAT: &'static str = "tidemark-owner";
-}
 
 /// The bucket, while this broker runs.
 pub(crate) struct Tier {
@@ -61,6 +55,8 @@ pub(crate) struct Tier {
     /// The bucket could not be opened, when that was tried last.
     troubled: AtomicBool,
     uploads: Semaphore,
+    /// Partitions whose first records are on their way.
+    seeding: Mutex<BTreeMap<(Uuid, i32), seed::Seeding>>,
 }
 
 /// What is known of a partition in the bucket.
@@ -110,6 +106,8 @@ struct Pace {
     retention_ms: i64,
     /// The end in the bucket that [`Cold::behind_since_ms`] speaks of.
     end: i64,
+    /// No backup before this.
+    backup_ms: i64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -173,6 +171,7 @@ impl Tier {
             generation: AtomicU32::new(0),
             troubled: AtomicBool::new(false),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
+            seeding: Mutex::default(),
             settings: settings.clone(),
         })
     }
@@ -192,16 +191,34 @@ impl Tier {
         }
     }
 
+    /// Makes sure that no restore has made another cluster the owner of the bucket: from then on
+    /// this one neither writes nor deletes there.
+    async fn check_owner(&self) -> Result<(), TierError> {
+        let next = match self.generation.load(Ordering::Acquire) {
+            0 => return Ok(()),
+            generation => layout::owner(generation.saturating_add(1)),
+        };
+        match self.bucket.size_bytes(&next).await {
+            Err(TierError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.generation.store(0, Ordering::Release);
+                Err(TierError::Superseded {
+                    key: next,
+                    reason: "the bucket was taken over by a restored cluster".to_owned(),
+                })
+            }
+        }
+    }
+
     /// Makes sure that the bucket is this cluster's: the first to come says so in it.
     async fn open(&self, cluster_id: Uuid) -> Result<(), TierError> {
-        let mut owners = self.bucket.list(layout::OWNERS).await?;
-        owners.sort_by(|a, b| a.key.cmp(&b.key));
         let mine = Owner {
             cluster_id: cluster_id.to_string(),
             generation: 1,
         };
-        let owner = match owners.last() {
-            Some(last) => self.bucket.document::<Owner>(&last.key).await?.0,
+        let owner = match restore::owner(&self.bucket).await? {
+            Some(owner) => owner,
             None => {
                 self.bucket.probe().await?;
                 let key = layout::owner(1);
@@ -231,6 +248,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let Some(tier) = broker.tier.clone() else {
         return;
     };
+    metadata::start(broker, &tier, stop.clone());
     let broker = Arc::clone(broker);
     drop(task::spawn("tier", async move {
         let mut pause_ms = 0;
@@ -270,6 +288,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                 }
             }
             pause_ms = 0;
+            tier.seed(&broker);
             tier.round(&broker);
         }
     }));
@@ -284,7 +303,9 @@ impl Tier {
     fn round(self: &Arc<Self>, broker: &Arc<Broker>) {
         let mut lag_ms = 0;
         for partition in broker.partitions.all() {
-            if !partition.policy().settings.remote_storage_enable || !partition.leads() {
+            let backed_up = partition.policy().backed_up || *partition.topic == *CONSUMER_OFFSETS;
+            let tiered = partition.policy().settings.remote_storage_enable;
+            if !(backed_up || tiered) || !partition.leads() {
                 continue;
             }
             let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
@@ -297,7 +318,7 @@ impl Tier {
             let (tier, broker) = (Arc::clone(self), Arc::clone(broker));
             drop(task::spawn("tier-partition", async move {
                 if let Ok(_permit) = tier.uploads.acquire().await {
-                    tier.tend(&broker, &partition).await;
+                    tier.tend(&broker, &partition, backed_up).await;
                 }
                 partition.cold.queued.store(false, Ordering::Release);
             }));

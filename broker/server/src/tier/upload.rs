@@ -3,30 +3,19 @@
 use super::{Known, NOT_BEHIND, PAUSE_MS, Pace, Tier, id_of, lock, longer};
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_env::{clock, task};
 use tidemark_log::ReadError;
 use tidemark_model::LeaderEpoch;
-use tidemark_tier::document::Document;
+use tidemark_tier::catalog::TopicName;
 use tidemark_tier::manifest::{Expired, Keep};
 use tidemark_tier::upload::{Upload, UploadError};
 use tidemark_tier::{Created, Manifest, SegmentRef, TierError, layout};
 
 /// Records are read from the local log in pieces of this size.
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 const ANY_EPOCH: i32 = -1;
-
-/// A topic's name beside its data, for whoever has only the bucket.
-#[derive(Debug, Serialize, Deserialize)]
-struct TopicName {
-    name: String,
-}
-
-impl Document for TopicName {
-    const FORMAT: &'static str = "tidemark-topic";
-}
 
 /// What is to be done next for a partition.
 enum Due {
@@ -78,13 +67,17 @@ impl Trouble {
 
 impl Tier {
     /// Does what is due. A failure is told once, and tried again later.
-    pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>) {
+    pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>, backed_up: bool) {
         let mut pace = partition.cold.tending.lock().await;
         if clock::now_ms() < pace.next_ms {
             return;
         }
         let (topic, index) = (&partition.topic, partition.index);
-        match self.tend_now(broker, partition, &mut pace).await {
+        let tended = match backed_up {
+            true => self.back_up(broker, partition, &mut pace).await,
+            false => self.tend_now(broker, partition, &mut pace).await,
+        };
+        match tended {
             Ok(()) => {
                 if pace.trouble.take().is_some() {
                     tracing::info!(%topic, partition = index, "the bucket takes the partition again");
@@ -293,7 +286,7 @@ impl Tier {
     }
 
     /// Writes the next manifest.
-    async fn write(
+    pub(super) async fn write(
         &self,
         partition: &Arc<Partition>,
         known: &Known,
@@ -323,6 +316,7 @@ impl Tier {
         }
         let key = id.manifest(next.sequence);
         next.check(&key)?;
+        self.check_owner().await?;
         if led(partition)? != known.epoch {
             return Err(Trouble::NotLed);
         }
@@ -345,7 +339,7 @@ impl Tier {
         Ok(known)
     }
 
-    fn publish(&self, partition: &Partition, known: &Known) {
+    pub(super) fn publish(&self, partition: &Partition, known: &Known) {
         *lock(&partition.cold.known) = Some(known.clone());
         partition.log_start_moved();
     }
@@ -391,7 +385,11 @@ impl Tier {
 
     /// Deletes what has not counted for long enough. What a chunk names goes with it, unless it
     /// came back.
-    async fn sweep(&self, partition: &Arc<Partition>, known: Known) -> Result<(), Trouble> {
+    pub(super) async fn sweep(
+        &self,
+        partition: &Arc<Partition>,
+        known: Known,
+    ) -> Result<(), Trouble> {
         let due = known
             .manifest
             .garbage_due(self.settings.delete_delay_ms, clock::now_ms());
@@ -399,6 +397,7 @@ impl Tier {
         if due.is_empty() || !partition.confirmed_since(known.epoch, known.since_ms) {
             return Ok(());
         }
+        self.check_owner().await?;
         for key in &due {
             if key.contains("/chunk/") {
                 self.sweep_chunk(partition, &known, key).await?;
@@ -491,7 +490,7 @@ async fn fill(partition: &Partition, upload: &mut Upload, to: i64) -> Result<(),
     Ok(())
 }
 
-fn led(partition: &Partition) -> Result<LeaderEpoch, Trouble> {
+pub(super) fn led(partition: &Partition) -> Result<LeaderEpoch, Trouble> {
     let led = partition.leading(ANY_EPOCH);
     led.map(|(epoch, _)| epoch).map_err(|_| Trouble::NotLed)
 }

@@ -45,7 +45,7 @@ pub fn read(text: &str, before: &BTreeMap<Name, Resource>) -> Result<Contents, S
             _ if value.is_null() => {}
             // What `kubectl get -o yaml` prints.
             Some("List") => {
-                documents.extend(value["items"].as_array().cloned().unwrap_or_default())
+                documents.extend(value["items"].as_array().cloned().unwrap_or_default());
             }
             _ => documents.push(value),
         }

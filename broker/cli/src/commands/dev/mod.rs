@@ -171,7 +171,7 @@ async fn start_single(args: Args) -> Result<RunningServer, Failure> {
     let mut settings = defaults(listeners, args.data.display().to_string());
     settings.extend(args.set);
     let resolved = format::resolve(&settings)?;
-    format::format_once(&resolved, None, Voters::Standalone).await?;
+    format::format_once(&resolved, None, Voters::Standalone, None).await?;
     serve::start(settings, args.cut_corrupt_logs, 0).await
 }
 
@@ -185,7 +185,7 @@ async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Fai
     for (node_id, settings) in plan.nodes().zip(&each) {
         let (cluster_id, voters) = plan.identity(node_id)?;
         let resolved = format::resolve(settings)?;
-        format::format_once(&resolved, Some(cluster_id), voters).await?;
+        format::format_once(&resolved, Some(cluster_id), voters, None).await?;
     }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let net_threads = cores.div_ceil(each.len().max(1));
