@@ -42,13 +42,13 @@ fn every_rule_of_the_api_server_is_held_here_too() {
     // The rule's message, a document that is well, what makes it break the rule.
     let broken: Vec<(&str, Value, Change)> = vec![
         ("the name must be a DNS label", cluster(), |v| {
-            v["metadata"]["name"] = json!("1a")
+            v["metadata"]["name"] = json!("1a");
         }),
         ("at least as many brokers as voters", cluster(), |v| {
-            v["spec"]["pools"][0]["replicas"] = json!(2)
+            v["spec"]["pools"][0]["replicas"] = json!(2);
         }),
         ("voters must be 1, 3 or 5", cluster(), |v| {
-            v["spec"]["quorum"] = json!({"voters": 2})
+            v["spec"]["quorum"] = json!({"voters": 2});
         }),
         ("minInsyncReplicas is more than replicas", topic(), |v| {
             v["spec"]["replicas"] = json!(1);
@@ -71,12 +71,12 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             v["spec"]["config"] = json!({"min.insync.replicas": "1"});
         }),
         ("give one of earliest", group(), |v| {
-            v["spec"]["reset"]["to"] = json!({})
+            v["spec"]["reset"]["to"] = json!({});
         }),
     ];
     let changed: Vec<(&str, Value, Change)> = vec![
         ("a pool cannot be taken out", cluster(), |v| {
-            v["spec"]["pools"][0]["name"] = json!("b")
+            v["spec"]["pools"][0]["name"] = json!("b");
         }),
         ("brokers cannot be taken out yet", cluster(), |v| {
             let pool = json!({"name": "b", "replicas": 3, "storage": {"size": "1Gi"}});
@@ -87,7 +87,7 @@ fn every_rule_of_the_api_server_is_held_here_too() {
                 .push(pool);
         }),
         ("a disk cannot shrink", cluster(), |v| {
-            v["spec"]["pools"][0]["storage"]["size"] = json!("512Mi")
+            v["spec"]["pools"][0]["storage"]["size"] = json!("512Mi");
         }),
         ("storageClassName cannot change", cluster(), |v| {
             v["spec"]["pools"][0]["storage"] = json!({"size": "1Gi"});
@@ -100,7 +100,7 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             },
         ),
         ("topicName cannot change", topic(), |v| {
-            v["spec"]["topicName"] = json!("two")
+            v["spec"]["topicName"] = json!("two");
         }),
         (
             "clusterRef cannot change: make another Topic",
@@ -108,10 +108,10 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             |v| v["spec"]["clusterRef"]["name"] = json!("two"),
         ),
         ("partitions cannot be taken away", topic(), |v| {
-            v["spec"]["partitions"] = json!(2)
+            v["spec"]["partitions"] = json!(2);
         }),
         ("groupId cannot change", group(), |v| {
-            v["spec"]["groupId"] = json!("two")
+            v["spec"]["groupId"] = json!("two");
         }),
         (
             "clusterRef cannot change: make another ConsumerGroup",

@@ -134,16 +134,16 @@ impl Cluster {
         }
     }
 
-    fn send(&mut self, beat: Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
+    fn send(&mut self, beat: &Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
         let decision = self
             .sessions
-            .heartbeat(&self.image, context(), self.now_ms, &beat);
+            .heartbeat(&self.image, context(), self.now_ms, beat);
         self.fold(&decision.records);
         decision.result
     }
 
     fn beat(&mut self, id: BrokerId) -> HeartbeatAnswer {
-        self.send(self.heartbeat(id)).unwrap()
+        self.send(&self.heartbeat(id)).unwrap()
     }
 
     fn fence(&mut self, ids: &[BrokerId]) {

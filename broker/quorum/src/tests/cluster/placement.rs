@@ -126,7 +126,7 @@ fn cordoned_fenced_and_stopping_brokers_get_nothing_new() {
         want_shutdown: true,
         ..cluster.heartbeat(2)
     };
-    cluster.send(stop).unwrap();
+    cluster.send(&stop).unwrap();
     for replicas in placed(&cluster.image, 7, 20, 2) {
         assert!(
             replicas.iter().all(|id| [3, 4].contains(id)),

@@ -543,7 +543,7 @@ impl World {
             _ => {}
         }
         let damaged = beat.damaged.first().copied();
-        let answer = self.cluster.send(beat).unwrap();
+        let answer = self.cluster.send(&beat).unwrap();
         if let Some(at) = damaged {
             self.damaged(id, at);
         }
@@ -692,7 +692,7 @@ impl World {
             let beat = self.cluster.heartbeat(id);
             self.machine(id).recorded.push(beat.broker_epoch);
             let before = self.cluster.image.clone();
-            assert!(!self.cluster.send(beat).unwrap().is_fenced);
+            assert!(!self.cluster.send(&beat).unwrap().is_fenced);
             self.took_effect(&before);
             self.check();
         }

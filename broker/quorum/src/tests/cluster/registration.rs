@@ -17,7 +17,7 @@ fn a_new_process_leads_nothing_until_it_has_caught_up() {
         image_index: cluster.image.index() - 1,
         ..cluster.heartbeat(0)
     };
-    let answer = cluster.send(early).unwrap();
+    let answer = cluster.send(&early).unwrap();
     assert!(answer.is_fenced && !answer.is_caught_up);
     assert!(!cluster.beat(0).is_fenced);
     assert_eq!(cluster.state(id, 0).leader, 1, "its place was taken");

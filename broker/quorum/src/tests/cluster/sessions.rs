@@ -119,13 +119,13 @@ fn a_broker_that_wants_to_stop_leads_nothing_before_it_may() {
         want_shutdown: true,
         ..cluster.heartbeat(0)
     };
-    let answer = cluster.send(stop(&cluster)).unwrap();
+    let answer = cluster.send(&stop(&cluster)).unwrap();
     assert!(!answer.should_shut_down);
     assert_eq!(cluster.brief(id), (1, vec![1, 2], vec![]));
     // The others have not heard yet.
-    assert!(!cluster.send(stop(&cluster)).unwrap().should_shut_down);
+    assert!(!cluster.send(&stop(&cluster)).unwrap().should_shut_down);
     cluster.beat(1);
-    assert!(!cluster.send(stop(&cluster)).unwrap().should_shut_down);
+    assert!(!cluster.send(&stop(&cluster)).unwrap().should_shut_down);
     let wish = cluster.wish(first_of(id), &[1, 2, 0]);
     assert_eq!(
         code(cluster.ask(1, &wish)),
@@ -133,7 +133,7 @@ fn a_broker_that_wants_to_stop_leads_nothing_before_it_may() {
         "it does not come back into the ISR"
     );
     cluster.beat(2);
-    assert!(cluster.send(stop(&cluster)).unwrap().should_shut_down);
+    assert!(cluster.send(&stop(&cluster)).unwrap().should_shut_down);
     cluster.fence(&[0]);
     assert!(cluster.beat(0).is_fenced, "only a new process is unfenced");
     cluster.restart(0);
@@ -148,17 +148,17 @@ fn one_that_is_fenced_may_stop_at_once_and_may_ask_to_be_fenced() {
         want_fence: true,
         ..cluster.heartbeat(0)
     };
-    assert!(cluster.send(fence.clone()).unwrap().is_fenced);
+    assert!(cluster.send(&fence).unwrap().is_fenced);
     assert_eq!(cluster.brief(id), (1, vec![1], vec![0]));
     assert!(
-        cluster.send(fence.clone()).unwrap().is_fenced,
+        cluster.send(&fence).unwrap().is_fenced,
         "as long as it wants"
     );
     let stop = Heartbeat {
         want_shutdown: true,
         ..fence
     };
-    assert!(cluster.send(stop).unwrap().should_shut_down);
+    assert!(cluster.send(&stop).unwrap().should_shut_down);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn who_takes_no_records_steps_back_as_long_as_others_can_lead() {
             want_fence: true,
             ..cluster.heartbeat(id)
         };
-        cluster.send(fence).unwrap().is_fenced
+        cluster.send(&fence).unwrap().is_fenced
     };
     assert!(!step_back(&mut cluster, 0), "nobody would gain by it");
     let shared = cluster.topic("shared", &[&[0, 1]]);
@@ -198,13 +198,13 @@ fn heartbeats_of_old_epochs_are_refused() {
     let mut cluster = Cluster::of(1);
     let old = cluster.heartbeat(0);
     cluster.restart(0);
-    assert_eq!(code(cluster.send(old.clone())), ErrorCode::StaleBrokerEpoch);
+    assert_eq!(code(cluster.send(&old)), ErrorCode::StaleBrokerEpoch);
     let unknown = Heartbeat {
         broker_id: 9,
         ..old
     };
     assert_eq!(
-        code(cluster.send(unknown)),
+        code(cluster.send(&unknown)),
         ErrorCode::BrokerIdNotRegistered
     );
 }
