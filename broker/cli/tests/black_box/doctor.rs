@@ -124,6 +124,7 @@ fn partitions_without_a_leader_and_behind() {
         what,
         [
             "1 partition without a leader: t-0",
+            "2 partitions under min.insync.replicas: t-1, t-2",
             "2 partitions under-replicated: t-1, t-2"
         ]
     );
