@@ -37,6 +37,7 @@ async fn run(settings: ConfigMap) -> RunningServer {
         net_threads: 1,
         cut_corrupt_logs: false,
         format_if_empty: false,
+        bucket: None,
     };
     tidemark_server::start(config).await.expect("it starts")
 }

@@ -5,19 +5,23 @@
 //! by its manifests, a chain of which each names its predecessor ([`Manifest`]); what no manifest
 //! names does not count.
 //!
-//! * [`layout`], [`document`], [`manifest`], [`segment`] are pure: names, formats, decisions.
+//! * [`layout`], [`document`], [`manifest`], [`orphans`], [`segment`] are pure: names, formats, decisions.
 //! * [`bucket`], [`upload`], [`reader`], [`verify`] do what they say.
 //!
 //! **Invariant:** manifests of a partition form one chain; (generation, leader epoch) never
 //! decreases along it; the offsets that one names are contiguous.
 
 pub mod bucket;
+pub mod budget;
+mod credentials;
 pub mod document;
 mod error;
 pub mod layout;
 pub mod manifest;
+pub mod orphans;
 pub mod reader;
 pub mod segment;
+mod streams;
 pub mod upload;
 pub mod verify;
 
@@ -25,6 +29,7 @@ pub mod verify;
 mod tests;
 
 pub use bucket::{Bucket, BucketOptions, Created};
+pub use budget::{BytesPerSecond, Requests};
 pub use error::TierError;
 pub use layout::PartitionId;
 pub use manifest::{ChunkRef, Garbage, Manifest, Place, SegmentRef, Writer};
