@@ -192,3 +192,63 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_are_good() {
+        let seeds = seeds();
+        let manifest: Manifest = document::decode(KEY, &with_checksum(&seeds[0][1..])).unwrap();
+        manifest.check(KEY).unwrap();
+        let chunk: Chunk = document::decode(KEY, &with_checksum(&seeds[1][1..])).unwrap();
+        assert_eq!(chunk.segments.len(), 2);
+        seeds.iter().for_each(|seed| tier(seed));
+    }
+
+    /// A little of what the fuzzer does, for where there is none: digits become other digits.
+    #[test]
+    fn numbers_may_be_anything() {
+        let mut random = 1u64;
+        let mut draw = |below: usize| {
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (random >> 33) as usize % below
+        };
+        let numbers = [
+            "0",
+            "-1",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551615",
+        ];
+        for seed in seeds() {
+            let head = seed[..2].to_vec();
+            let text: Vec<char> = seed[2..].iter().map(|byte| char::from(*byte)).collect();
+            for _ in 0..20_000 {
+                let mut changed = String::new();
+                let mut at = 0;
+                while at < text.len() {
+                    let digits = text[at..].iter().take_while(|c| c.is_ascii_digit()).count();
+                    if digits > 0 && draw(8) == 0 {
+                        changed += match draw(8) {
+                            n if n < numbers.len() => numbers[n],
+                            5 => "50",
+                            6 => "60",
+                            _ => "70",
+                        };
+                        at += digits;
+                    } else {
+                        changed.push(text[at]);
+                        at += 1;
+                    }
+                }
+                let mut input = head.clone();
+                input.extend(changed.chars().map(|c| c as u8));
+                tier(&input);
+            }
+        }
+    }
+}

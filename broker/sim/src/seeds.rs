@@ -58,8 +58,14 @@ pub const STATES_OF_TIERED: &[&str] = &[
     "fault: bucket Silent",
     "fault: bucket Slow",
     "fault: bucket Throttled",
+    "bucket: orphan deleted",
+    "error: records wait for the bucket and tier.reserve.bytes is used up: producers to tiered \
+     topics are refused until it takes some",
+    "info: deleted from the bucket what uploads had left behind",
+    "info: producers to tiered topics are served as before",
     "read by time",
     "records deleted",
+    "warn: records wait for the bucket: producers to tiered topics are slowed",
 ];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;

@@ -434,22 +434,6 @@ impl Bucket {
         Ok(listed.into_iter().map(|listed| listed.key).min())
     }
 
-    /// The objects right below the folder `under`, without those in folders of it.
-    ///
-    /// # Errors
-    /// The bucket does not answer.
-    pub async fn list_flat(&self, under: &str) -> Result<Vec<Listed>, TierError> {
-        let path = self.path(under);
-        // However many requests it takes.
-        let listing = self.store.list_with_delimiter(Some(&path));
-        let found = within(under, 10 * REQUEST_TIMEOUT, listing).await?;
-        Ok(found
-            .objects
-            .iter()
-            .map(|found| self.listed(found))
-            .collect())
-    }
-
     fn listed(&self, found: &ObjectMeta) -> Listed {
         Listed {
             key: self.key(&found.location),

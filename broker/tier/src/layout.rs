@@ -51,12 +51,7 @@ impl PartitionId {
 
     /// The key of a chunk.
     pub fn chunk(&self, id: Uuid) -> String {
-        format!("{}/{id}", self.chunks())
-    }
-
-    /// What the keys of all chunks begin with.
-    pub fn chunks(&self) -> String {
-        format!("{}/chunk", self.prefix())
+        format!("{}/chunk/{id}", self.prefix())
     }
 
     /// What the keys of all manifests begin with.

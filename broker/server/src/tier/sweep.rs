@@ -92,8 +92,7 @@ impl Tier {
             return Ok(());
         }
         let id = id_of(partition);
-        let mut objects = self.bucket.list_flat(&id.prefix()).await?;
-        objects.extend(self.bucket.list_flat(&id.chunks()).await?);
+        let objects = self.bucket.list(&id.prefix()).await?;
         let in_chunks = self.in_chunks(partition, known).await?;
         let keys = objects.iter().map(|object| object.key.as_str());
         let orphans = orphans(&known.manifest, &in_chunks, keys);

@@ -195,6 +195,8 @@ impl Tier {
             return Ok(known);
         };
         let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
+        // Who counts for more has led since: it is not for this leader to say what counts.
+        manifest.succeed(writer, crc32)?;
         if log_start == log_end && log_end < manifest.end_offset {
             return Err(Trouble::Empty {
                 end: manifest.end_offset,
@@ -225,9 +227,6 @@ impl Tier {
                     cut(next);
                 })
                 .await;
-        }
-        if known.manifest.writer.leader_epoch > epoch {
-            known.manifest.succeed(writer, crc32)?;
         }
         self.publish(partition, &known);
         Ok(known)

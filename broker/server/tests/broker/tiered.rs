@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tidemark_env::clock;
 use tidemark_server::RunningServer;
 use tidemark_wire::ErrorCode;
+use tidemark_wire::messages::fetch_response::PartitionData;
 
 const EARLIEST: i64 = -2;
 const EARLIEST_LOCAL: i64 = -4;
@@ -401,4 +402,106 @@ fn files_below(dir: &std::path::Path, end: &str) -> Vec<std::path::PathBuf> {
         }
     }
     found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_fetch_reads_many_partitions_from_the_bucket() {
+    const PARTITIONS: i32 = 4;
+    let (dir, bucket) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let server = start(&dir, &bucket).await;
+    let mut c = Connection::open(&server).await;
+    topic_with(&mut c, "t", PARTITIONS, TIERED).await;
+    topic_with(&mut c, "hot", 1, &[]).await;
+    put(&mut c, "hot", 0, b"hot").await;
+    let value = vec![b' '; 100_000];
+    for index in 0..PARTITIONS {
+        for _ in 0..25 {
+            put(&mut c, "t", index, &value).await;
+        }
+    }
+    for index in 0..PARTITIONS {
+        until("local segments go", async || {
+            offset(&mut c, "t", index, EARLIEST_LOCAL).await > 10
+        })
+        .await;
+    }
+    // Another process has nothing in its cache.
+    server.shutdown().await;
+    let server = start(&dir, &bucket).await;
+    let mut c = Connection::open(&server).await;
+    for index in 0..PARTITIONS {
+        until("it is known where the bucket begins", async || {
+            try_offset(&mut c, "t", index, EARLIEST).await == Ok(0)
+        })
+        .await;
+    }
+    let all = (0..PARTITIONS).map(|index| from(index, 1)).collect();
+    let mut request = fetch_request("t", all);
+    let hot = fetch_request("hot", vec![from(0, 0)]);
+    request.topics.extend(hot.topics);
+    let first = c.ask(&request, BY_NAME).await;
+    let hot = partitions_of(&first).last().map(|data| values(data).len());
+    assert_eq!(hot, Some(1), "what is local waits for nothing");
+    until("every partition comes in one answer", async || {
+        let response = c.ask(&request, BY_NAME).await;
+        let data = partitions_of(&response);
+        assert!(data.iter().all(|data| data.error_code == NONE));
+        let is_there = |data: &&&PartitionData| values(data).iter().any(|(at, _)| *at == 1);
+        let cold = &data[..data.len() - 1];
+        cold.iter().filter(is_there).count() == cold.len()
+    })
+    .await;
+    server.shutdown().await;
+}
+
+/// Milliseconds of processor time that this process has taken.
+fn processor_ms() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = [fields[11], fields[12]]
+        .iter()
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum();
+    ticks * 10
+}
+
+/// `cargo test -p tidemark-server --test broker -- --ignored --nocapture idle`
+#[ignore = "measures, for a minute and a half"]
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_partitions_in_the_bucket_cost_next_to_nothing() {
+    let (dir, bucket) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let url = format!("file://{}", bucket.path().display());
+    let server = start_in(&dir, &[("tier.url", &url)]).await;
+    let mut c = Connection::open(&server).await;
+    let measure = async || {
+        clock::sleep(Duration::from_secs(15)).await;
+        let before = processor_ms();
+        clock::sleep(Duration::from_secs(20)).await;
+        (processor_ms() - before) as f64 / 20_000.0 * 100.0
+    };
+    for topic in 0..10 {
+        topic_with(&mut c, &format!("plain-{topic}"), 1000, &[]).await;
+    }
+    let plain = measure().await;
+    for topic in 0..10 {
+        let name = format!("plain-{topic}");
+        assert_eq!(
+            set(&mut c, TOPIC, &name, "remote.storage.enable", "true")
+                .await
+                .0,
+            NONE
+        );
+    }
+    let tiered = measure().await;
+    println!("10,000 idle partitions: {plain:.1} % of a core, tiered {tiered:.1} %");
+    assert!(
+        tiered - plain < 10.0,
+        "{plain:.1} % and {tiered:.1} % of a core"
+    );
+    server.shutdown().await;
 }

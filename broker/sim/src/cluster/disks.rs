@@ -148,7 +148,13 @@ fn missing(all: &[Records], cold: &Cold, history: &[Event]) -> Vec<String> {
             .collect();
         let mut colds = cold.records.iter().filter(|(log, _)| log.0 == name);
         let in_bucket = colds.next().map(|(_, held)| held);
+        let mut ranges = cold.ranges.iter().filter(|(log, _)| log.0 == name);
+        let begins = ranges.next().map_or(0, |(_, (start, _))| *start);
         for (offset, value) in records {
+            if *offset < begins {
+                // Retention went on after it was read.
+                continue;
+            }
             let of = |held: &'_ BTreeMap<i64, Held>| {
                 let begins = held.first_key_value().map_or(i64::MAX, |(first, _)| *first);
                 let colder = in_bucket.filter(|_| *offset < begins);

@@ -247,7 +247,9 @@ impl Shared {
         let configs = [
             ("remote.storage.enable", "true".to_owned()),
             ("segment.ms", "2000".to_owned()),
-            ("local.retention.ms", "1500".to_owned()),
+            // Longer than a producer tries: what a new replica knows of producers, it knows from the
+            // records that are copied to it.
+            ("local.retention.ms", "22000".to_owned()),
             ("retention.ms", "-1".to_owned()),
             ("retention.bytes", retention_bytes.to_string()),
             ("file.delete.delay.ms", "500".to_owned()),

@@ -120,7 +120,7 @@ impl Machine {
                 set("tier.url", bucket::URL.to_owned()),
                 set("tier.upload.max.lag.ms", "3000".to_owned()),
                 set("tier.delete.delay.ms", "4000".to_owned()),
-                set("tier.reserve.bytes", "60000".to_owned()),
+                set("tier.reserve.bytes", "40000".to_owned()),
                 set("log.retention.check.interval.ms", "1000".to_owned()),
             ]);
         }

@@ -89,6 +89,15 @@ impl Chains {
                 rank(&head.manifest)
             ));
         }
+        if let Some(head) = head
+            && manifest.end_offset < head.manifest.end_offset
+        {
+            // No leader is elected here that lacks what was committed.
+            return Err(format!(
+                "{key} ends at {}, and the one before at {}",
+                manifest.end_offset, head.manifest.end_offset
+            ));
+        }
         let next = Head {
             manifest,
             crc32: document::checksum(&object.bytes),

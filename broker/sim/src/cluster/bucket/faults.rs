@@ -11,12 +11,15 @@ use super::{Placed, SimBucket, Sky};
 
 /// A broker that was struck is down so long.
 const DOWN: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The weather over the store.
 pub(in super::super) struct BucketFaults {
     bucket: SimBucket,
     random: Random,
     next: Option<Instant>,
+    /// When it is looked next whether disks and bucket leave nothing out.
+    look_at: Option<Instant>,
     resume: Vec<(Instant, String)>,
     pub(in super::super) count: u64,
 }
@@ -31,6 +34,7 @@ impl BucketFaults {
             bucket,
             random,
             next: None,
+            look_at: None,
             resume: Vec::new(),
             count: 0,
         }
@@ -40,6 +44,10 @@ impl BucketFaults {
     pub(in super::super) async fn tick(&mut self, machines: &[Machine]) {
         let now = clock::monotonic();
         self.strike(machines).await;
+        if self.look_at.is_none_or(|at| at <= now) {
+            self.look_at = Some(now + LOOK_EVERY);
+            self.bucket.look_at_disks(machines);
+        }
         self.after(machines, now);
         let next = *self
             .next

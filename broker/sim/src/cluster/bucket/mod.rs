@@ -15,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use object_store::path::Path;
 use tidemark_env::clock::Instant;
+use tidemark_env::disk::Disk;
 use tidemark_env::random::Random;
 use tidemark_env::sim::{Host, World};
 use tidemark_tier::Bucket;
 
 use super::Record;
+use super::load::{PARTITIONS, TOPIC};
+use super::machine::{DATA, Machine};
 use chain::Chains;
 
 pub(super) use faults::BucketFaults;
@@ -188,6 +191,32 @@ impl SimBucket {
             self.record.broken(format!("bucket: {wrong}"));
         }
         true
+    }
+
+    /// Wherever a log begins on a disk, the bucket has what came before it.
+    fn look_at_disks(&self, machines: &[Machine]) {
+        for machine in machines {
+            let disk = machine.host.disk();
+            for partition in 0..PARTITIONS {
+                let Some((_, end)) = self.range(TOPIC, partition) else {
+                    continue;
+                };
+                let dir = std::path::Path::new(DATA).join(format!("{TOPIC}-{partition}"));
+                // There may be no such replica.
+                let files = disk.list(&dir).unwrap_or_default();
+                let bases = files.iter().filter_map(|file| {
+                    let base = file.name.strip_suffix(".log")?;
+                    base.parse::<i64>().ok()
+                });
+                let Some(first) = bases.min().filter(|first| *first > end) else {
+                    continue;
+                };
+                self.record.broken(format!(
+                    "{TOPIC}-{partition} begins at {first} on {}, and ends at {end} in the bucket",
+                    machine.host.name()
+                ));
+            }
+        }
     }
 
     fn delete(&self, key: &str, by: &(String, u64)) {

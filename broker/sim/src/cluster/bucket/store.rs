@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
@@ -385,16 +385,8 @@ impl ObjectStore for Handle {
         stream::once(listing).flatten().boxed()
     }
 
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let prefix = prefix.cloned().unwrap_or_default();
-        let depth = prefix.parts().count() + 1;
-        let mut objects: Vec<ObjectMeta> = self.list(Some(&prefix)).try_collect().await?;
-        objects.retain(|object| object.location.parts().count() == depth);
-        Ok(ListResult {
-            common_prefixes: Vec::new(),
-            objects,
-            extensions: Default::default(),
-        })
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> Result<ListResult> {
+        Err(unused("list_with_delimiter"))
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
