@@ -69,6 +69,11 @@ pub fn run(args: &Args) -> Result<()> {
     memory.as_mut().map(WarmMemory::fill).transpose()?;
     // A topic that is there already is what a second drive wants.
     create_topic(&args.bootstrap, &args.topic, MAIN.partitions, None).unwrap_or_default();
+    let mut latencies = String::new();
+    let mut timed = |mut done: Produced| {
+        latencies = percentiles(&mut done.latencies_ms);
+        (0, done.records, done.seconds)
+    };
     let (requests, records, seconds) = match args.load {
         Kind::Produce => saturate(args, DEFAULTS)?,
         Kind::ProduceLarge => saturate(args, LARGE)?,
@@ -95,20 +100,22 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
-    let text =
-        format!("requests={requests}\nrecords={records}\nmb={mb:.3}\nseconds={seconds:.3}\n");
+    let text = format!(
+        "{latencies}requests={requests}\nrecords={records}\nmb={mb:.3}\nseconds={seconds:.3}\n"
+    );
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(while_doing("printing"))
 }
 
-fn timed(mut done: Produced) -> (u64, u64, f64) {
-    for (name, fraction) in [("p50_ms", 0.5), ("p99_ms", 0.99)] {
-        if let Some(at) = percentile(&mut done.latencies_ms, fraction) {
-            println!("{name}={at:.3}");
-        }
-    }
-    (0, done.records, done.seconds)
+/// Percentiles as lines of the output.
+fn percentiles(latencies_ms: &mut [f64]) -> String {
+    let named = [("p50_ms", 0.5), ("p99_ms", 0.99)];
+    let lines = named.map(|(name, fraction)| {
+        let at = percentile(latencies_ms, fraction);
+        at.map_or_else(String::new, |at| format!("{name}={at:.3}\n"))
+    });
+    lines.concat()
 }
 
 fn saturate(args: &Args, batching: Batching) -> Result<(u64, u64, f64)> {

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use validate::{OWNED_SETTINGS, validate};
+pub use validate::{OWNED_SETTINGS, validate, validate_change, validate_name};
 
 use crate::common::{Config, DeletionPolicy};
 

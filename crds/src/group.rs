@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use plan::{
     Decision, Move, Phase, Record, Target, View, decide_reset, lag, populated, target, validate,
-    within_bounds,
+    validate_change, within_bounds,
 };
 
 use crate::common::ClusterRef;

@@ -14,7 +14,9 @@
 pub mod cluster;
 pub mod common;
 pub mod group;
+pub mod manifest;
 pub mod reference;
+pub mod schema;
 pub mod topic;
 pub mod units;
 

@@ -89,6 +89,37 @@ fn type_of(field: &JSONSchemaProps) -> String {
     }
 }
 
+/// The paths of all fields below `spec` that hold a value, as `pools[].storage.size`.
+#[must_use]
+pub fn spec_fields(definition: &CustomResourceDefinition) -> Vec<String> {
+    let mut found = Vec::new();
+    for version in &definition.spec.versions {
+        let schema = version.schema.as_ref();
+        let schema = schema.and_then(|s| s.open_api_v3_schema.as_ref()?.properties.as_ref());
+        if let Some(spec) = schema.and_then(|fields| fields.get("spec")) {
+            leaves(&mut found, "", spec);
+        }
+    }
+    found
+}
+
+fn leaves(found: &mut Vec<String>, prefix: &str, of: &JSONSchemaProps) {
+    for (name, field) in of.properties.iter().flatten() {
+        let path = format!("{prefix}{name}");
+        let item = match &field.items {
+            Some(JSONSchemaPropsOrArray::Schema(item)) => item.properties.as_ref().map(|_| item),
+            _ => None,
+        };
+        // Kubernetes' own types are one field to us.
+        match (name.as_str(), item) {
+            ("resources", _) => found.push(path),
+            (_, Some(item)) => leaves(found, &format!("{path}[]."), item),
+            (_, None) if field.properties.is_some() => leaves(found, &format!("{path}."), field),
+            _ => found.push(path),
+        }
+    }
+}
+
 /// The messages of all rules below a schema.
 fn rules(page: &mut String, of: &JSONSchemaProps) {
     let mut messages = Vec::new();
@@ -100,6 +131,19 @@ fn rules(page: &mut String, of: &JSONSchemaProps) {
     for message in messages {
         page.push_str(&format!("- {message}\n"));
     }
+}
+
+/// What every rule of a definition says when it refuses.
+#[must_use]
+pub fn messages(definition: &CustomResourceDefinition) -> Vec<String> {
+    let mut messages = Vec::new();
+    for version in &definition.spec.versions {
+        let schema = version.schema.as_ref();
+        if let Some(schema) = schema.and_then(|s| s.open_api_v3_schema.as_ref()) {
+            collect(&mut messages, schema);
+        }
+    }
+    messages
 }
 
 fn collect(messages: &mut Vec<String>, of: &JSONSchemaProps) {

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use plan::{Actual, Drift, Owner, Pending, Plan, Setting, Step, owner_of, plan};
-pub use validate::{Wanted, validate};
+pub use validate::{Wanted, validate, validate_change};
 
 use crate::common::{ClusterRef, Config, DeletionPolicy};
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 
+import chart as charts
 from kube import IMAGE, Failed, Space, Traffic, Watch, expect, run, until
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -408,8 +409,18 @@ def unreadable(space):
         run("kubectl", "apply", "-f", str(REPO / "crds/yaml/topics.yaml"))
 
 
-CASES = [rules, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,
-         disks, lost_disk, cold_start, scale_up, unreadable, made_again]
+def examples(space):
+    """Every example is accepted by the API server."""
+    charts.examples(space, REPO)
+
+
+def chart(space):
+    """The chart with helm: install, protect, upgrade, roll back, uninstall."""
+    charts.chart(space, REPO)
+
+
+CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,
+         disks, lost_disk, cold_start, scale_up, unreadable, made_again, chart]
 
 
 def main(names):

@@ -6,12 +6,15 @@
 4. A real client reads all of it, from the beginning, at offsets and times of chance.
 5. A reader that knows only docs/tier-format.md reads the same out of the bucket.
 6. DeleteRecords and retention reach into the bucket.
+7. All brokers are killed and all disks are gone: three new ones begin with what the bucket has. Everything is read
+   again, groups go on where they were, and so does a producer.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,7 +196,8 @@ def main():
                 node.start(*settings)
             for node in nodes:
                 node.wait_ready()
-            play(store, nodes, settings, where, chance, arguments.megabytes << 20)
+            load = play(store, nodes, settings, where, chance, arguments.megabytes << 20)
+            come_back(nodes, settings, where, load, chance)
         except BaseException:
             for log in sorted(work.glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text()[-2500:]}", file=sys.stderr)
@@ -301,6 +305,114 @@ def play(store, nodes, settings, where, chance, total):
     findings = [f for f in json.loads(verified.stdout)["findings"] if f["kind"] != "orphan"]
     assert not findings, findings
     print("DeleteRecords and retention reach into the bucket", flush=True)
+    return load
+
+
+def committed(bootstrap, group, partition):
+    one = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    found, = one.committed([TopicPartition(TOPIC, partition)], timeout=30)
+    one.close()
+    return found.offset
+
+
+def plan_of(where):
+    done = tidemark("tier", "restore", *where, "--dry-run", "-o", "json", check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def come_back(nodes, settings, where, load, chance):
+    bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    config = {"remote.storage.enable": "true", "cleanup.policy": "compact"}
+    admin.create_topics([NewTopic("prices", 1, 3, config=config)])["prices"].result(30)
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    prices = {}
+    for number in range(3000):
+        key, value = f"item {chance.randrange(200)}", f"{number}"
+        producer.produce("prices", value, key=key, partition=0)
+        prices[key] = value
+    assert producer.flush(60) == 0
+    one = consumer(bootstrap)
+    bounds = [one.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30) for p in range(PARTITIONS)]
+    one.close()
+    middles = [(low + high) // 2 for low, high in bounds]
+    for partition, offset in enumerate(middles):
+        group = Consumer({"bootstrap.servers": bootstrap, "group.id": f"group-{partition}"})
+        group.commit(offsets=[TopicPartition(TOPIC, partition, offset)], asynchronous=False)
+        group.close()
+    beyond = Consumer({"bootstrap.servers": bootstrap, "group.id": "beyond"})
+    beyond.commit(offsets=[TopicPartition(TOPIC, 1, bounds[1][1] + 1000)], asynchronous=False)
+    beyond.close()
+
+    def whole():
+        plan = plan_of(where)
+        topics = {topic["name"]: topic["partitions"] for topic in plan["topics"]} if plan else {}
+        return (topics.get("prices", [{}])[0].get("end_offset") == 3000 and len(plan["clamped"]) == 1
+                and sum(p["end_offset"] for p in topics["__consumer_offsets"]) >= 4) and plan
+    plan = wait_until(whole, 90, "all that is to come back to be in the bucket", every=1)
+    assert plan["clamped"][0]["to"] == bounds[1][1], plan["clamped"]
+
+    for node in nodes:
+        node.kill()
+    for node in nodes:
+        shutil.rmtree(node.dir, ignore_errors=True)
+        node.dir.mkdir()
+    print("all brokers and disks are gone", flush=True)
+    began = time.monotonic()
+    words = [word for setting in settings for word in ("--set", setting)]
+    voters = ",".join(f"{n.number}@127.0.0.1:{n.quorum_port}:tidemark-lab-back000{n.number}A" for n in nodes)
+    for node in nodes:
+        done = tidemark("format", "--cluster-id", "tidemark-lab-restord0A", "--config", node.config, *words,
+                        "--initial-voters", voters, "--restore", where[0])
+        assert "group beyond: offset" in done.stderr or node is not nodes[0], done.stderr
+    for node in nodes:
+        node.start(*settings)
+    for node in nodes:
+        node.wait_ready()
+
+    def there():
+        topics = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+        names = {TOPIC, "prices", "__consumer_offsets"}
+        return names <= topics.keys() and all(p.leader >= 0 for name in names for p in topics[name].partitions.values())
+    wait_until(there, 30, "topics being back", every=0.5)
+    print(f"a new cluster has the topics after {time.monotonic() - began:.1f} s", flush=True)
+    wait_until(lambda: committed(bootstrap, "group-0", 0) == middles[0], 30, "groups being back", every=0.5)
+    assert [committed(bootstrap, f"group-{p}", p) for p in range(PARTITIONS)] == middles
+    assert committed(bootstrap, "beyond", 1) == bounds[1][1]
+    one = consumer(bootstrap)
+    for partition, (low, high) in enumerate(bounds):
+        offsets = [offset for offset in sorted(load.acked[partition]) if offset >= low]
+        found = read(one, partition, low, len(offsets), 120)
+        assert [offset for offset, _, _ in found] == offsets
+        assert all(value == value_of(partition, load.acked[partition][offset]) for offset, _, value in found)
+    table = {}
+    one.assign([TopicPartition("prices", 0, 0)])
+    deadline = time.monotonic() + 60
+    while one.position([TopicPartition("prices", 0)])[0].offset < 3000:
+        assert time.monotonic() < deadline, "the compacted topic does not come to its end"
+        message = one.poll(1)
+        if message is not None and not message.error():
+            table[message.key().decode()] = message.value().decode()
+    assert table == prices
+    print(f"everything read again, groups are where they were, after {time.monotonic() - began:.1f} s", flush=True)
+
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True})
+    for partition in range(PARTITIONS):
+        producer.produce(TOPIC, value_of(partition, 10**9), partition=partition)
+    assert producer.flush(60) == 0
+    for partition, (_, high) in enumerate(bounds):
+        (at, _, value), = read(one, partition, high, 1)
+        assert (at, value) == (high, value_of(partition, 10**9))
+    one.close()
+
+    def in_bucket():
+        rows = json.loads(tidemark("tier", "ls", *where, "-o", "json").stdout)
+        return all(row["end_offset"] == bounds[row["partition"]][1] + 1 and row["generation"] == 2
+                   for row in rows if row["topic"] == TOPIC)
+    wait_until(in_bucket, 60, "what came after to be in the bucket", every=1)
+    verified = tidemark("tier", "verify", "--deep", *where, "-o", "json", check=False)
+    findings = [f for f in json.loads(verified.stdout)["findings"] if f["kind"] != "orphan"]
+    assert not findings, findings
     for node in nodes:
         end(node.process)
         assert node.process.returncode == 0, f"broker {node.number} ended with {node.process.returncode}"

@@ -4,13 +4,14 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use tidemark_client::admin::OffsetSpec;
+use tidemark_client::admin::{GroupDescription, OffsetSpec};
 use tidemark_client::{ClientError, Cluster as Brokers, TopicPartition};
 use tidemark_crds::group::{
     Decision, LagStatus, Move, Phase, Record, ResetStatus, Target, View, decide_reset, lag,
@@ -72,11 +73,7 @@ pub async fn reconcile(group: Arc<ConsumerGroup>, context: Arc<Context>) -> Resu
 async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Result<Found, Error> {
     let brokers = contact::connect(&build::bootstrap(cluster)).await?;
     let id = group.group_id();
-    let described = match brokers.describe_group(id).await {
-        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => None,
-        other => other?,
-    };
-    let Some(described) = described else {
+    let Some((described, view)) = observe(&brokers, id).await? else {
         return Ok(Found {
             state: "NotFound".to_owned(),
             group_type: String::new(),
@@ -85,18 +82,16 @@ async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Re
             decision: Ok(Decision::None),
         });
     };
-    let committed = brokers.group_offsets(id).await?;
-    let offsets: BTreeMap<(String, i32), i64> = committed
-        .iter()
-        .map(|(tp, committed)| ((tp.topic.clone(), tp.partition), committed.offset))
-        .collect();
-    let ends = listed(&brokers, offsets.keys(), OffsetSpec::Latest).await?;
-    let view = View {
-        members: i32::try_from(described.members.len()).unwrap_or(i32::MAX),
-        committed: offsets,
-        ends,
-    };
-    let decision = reset(context, group, cluster, &brokers, &view).await?;
+    let records = Records::new(context, cluster, id);
+    let decision = reset(&brokers, group, &view, &records).await?;
+    match &decision {
+        Ok(Decision::Apply(moves)) => {
+            let text = summary(moves);
+            context.tell(group, false, "ResetApplied", &text).await;
+        }
+        Ok(Decision::Refuse(text)) => context.tell(group, true, "ResetRefused", text).await,
+        _ => {}
+    }
     Ok(Found {
         state: described.state,
         group_type: described.group_type,
@@ -104,6 +99,35 @@ async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Re
         view,
         decision,
     })
+}
+
+/// A group as it is, if it is.
+///
+/// # Errors
+/// When brokers cannot be asked.
+pub async fn observe(
+    brokers: &Brokers,
+    id: &str,
+) -> Result<Option<(GroupDescription, View)>, ClientError> {
+    let described = match brokers.describe_group(id).await {
+        Err(error) if error.code() == Some(ErrorCode::GroupIdNotFound) => None,
+        other => other?,
+    };
+    let Some(described) = described else {
+        return Ok(None);
+    };
+    let committed = brokers.group_offsets(id).await?;
+    let offsets: BTreeMap<(String, i32), i64> = committed
+        .iter()
+        .map(|(tp, committed)| ((tp.topic.clone(), tp.partition), committed.offset))
+        .collect();
+    let ends = listed(brokers, offsets.keys(), OffsetSpec::Latest).await?;
+    let view = View {
+        members: i32::try_from(described.members.len()).unwrap_or(i32::MAX),
+        committed: offsets,
+        ends,
+    };
+    Ok(Some((described, view)))
 }
 
 async fn listed(
@@ -120,13 +144,25 @@ async fn listed(
     Ok(offset.collect())
 }
 
-/// Decides on a reset, and carries it out.
-async fn reset(
-    context: &Context,
-    group: &ConsumerGroup,
-    cluster: &Cluster,
+/// Where it is kept which resets were begun and done, beside the cluster.
+pub trait Memory {
+    /// A group's last reset.
+    fn read(&self) -> impl Future<Output = Result<Option<Record>, Error>> + Send;
+    /// Writes it down; it is there after a crash when this returns.
+    fn write(&self, record: &Record) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// Decides on a reset, and carries it out: a decision to apply, confirm or refuse is done and
+/// written down when this returns.
+///
+/// # Errors
+/// When brokers or the memory cannot be asked, or brokers refuse. What is wrong with the spec is
+/// the inner error.
+pub async fn reset(
     brokers: &Brokers,
+    group: &ConsumerGroup,
     view: &View,
+    memory: &impl Memory,
 ) -> Result<Result<Decision, Invalid>, Error> {
     let Some(spec) = &group.spec.reset else {
         return Ok(Ok(Decision::None));
@@ -136,8 +172,7 @@ async fn reset(
         Ok(target) => moves(brokers, view, &spec.topics, target).await?,
         Err(invalid) => return Ok(Err(invalid)),
     };
-    let records = Records::new(context, cluster, group.group_id());
-    let record = records.read().await?;
+    let record = memory.read().await?;
     let decision = match decide_reset(Some(spec), record.as_ref(), view, &moves, now_ms) {
         Ok(decision) => decision,
         Err(invalid) => return Ok(Err(invalid)),
@@ -149,7 +184,7 @@ async fn reset(
     };
     match &decision {
         Decision::Apply(moves) => {
-            records.write(&note(Phase::Begun, moves)).await?;
+            memory.write(&note(Phase::Begun, moves)).await?;
             let offsets = moves.iter().map(|step| {
                 let tp = TopicPartition::new(step.topic.clone(), step.partition);
                 (tp, step.to)
@@ -166,19 +201,10 @@ async fn reset(
                 }
                 Err(error) => return Err(error.into()),
             }
-            records.write(&note(Phase::Applied, moves)).await?;
-            let text = summary(moves);
-            context.tell(group, false, "ResetApplied", &text).await;
-            return Ok(Ok(Decision::Applied(moves.clone())));
+            memory.write(&note(Phase::Applied, moves)).await?;
         }
-        Decision::Confirm(moves) => {
-            records.write(&note(Phase::Applied, moves)).await?;
-            return Ok(Ok(Decision::Applied(moves.clone())));
-        }
-        Decision::Refuse(text) => {
-            records.write(&note(Phase::Refused, &[])).await?;
-            context.tell(group, true, "ResetRefused", text).await;
-        }
+        Decision::Confirm(moves) => memory.write(&note(Phase::Applied, moves)).await?,
+        Decision::Refuse(_) => memory.write(&note(Phase::Refused, &[])).await?,
         _ => {}
     }
     Ok(Ok(decision))
@@ -246,7 +272,9 @@ impl<'a> Records<'a> {
             group,
         }
     }
+}
 
+impl Memory for Records<'_> {
     async fn read(&self) -> Result<Option<Record>, Error> {
         let map = self.maps.get_opt(&self.name).await;
         let map = map.map_err(Error::kube("reading the resets of a group"))?;
@@ -280,7 +308,9 @@ impl<'a> Records<'a> {
     }
 }
 
-fn summary(moves: &[Move]) -> String {
+/// A reset in a line.
+#[must_use]
+pub fn summary(moves: &[Move]) -> String {
     let on: i64 = moves
         .iter()
         .map(|step| step.to.saturating_sub(step.from.unwrap_or(0)))
@@ -298,7 +328,9 @@ fn shown(moves: &[Move]) -> Vec<String> {
     moves.iter().take(SHOWN).map(line).collect()
 }
 
-fn reset_status(token: &str, decision: &Decision) -> Option<(ResetStatus, bool)> {
+/// A reset as a status tells it, and whether it was done; `None` where the spec asks for none.
+#[must_use]
+pub fn reset_status(token: &str, decision: &Decision) -> Option<(ResetStatus, bool)> {
     let (phase, summary, plan) = match decision {
         Decision::None => return None,
         Decision::DryRun(moves) => ("DryRun", summary(moves), shown(moves)),

@@ -24,7 +24,7 @@ use crate::contact;
 use crate::context::{Context, Error, WAITING, WELL};
 
 /// Holds a Topic with deletionPolicy Delete until its topic is gone.
-const FINALIZER: &str = "tidemark.dev/topic";
+pub const FINALIZER: &str = "tidemark.dev/topic";
 /// The annotation that approves changes that delete records.
 const APPROVE: &str = "tidemark.dev/approve";
 
@@ -136,7 +136,11 @@ async fn act(brokers: &Brokers, topic: &Topic, wanted: &Wanted) -> Result<Told, 
     }
 }
 
-async fn observe(brokers: &Brokers, name: &str) -> Result<Option<Actual>, ClientError> {
+/// A topic as it is, if it is.
+///
+/// # Errors
+/// When brokers cannot be asked.
+pub async fn observe(brokers: &Brokers, name: &str) -> Result<Option<Actual>, ClientError> {
     let info = brokers.metadata(Topics::Named(&[name])).await?;
     let Some(topic) = info.topics.get(name) else {
         return match info.topic_errors.get(name) {
@@ -167,7 +171,11 @@ async fn observe(brokers: &Brokers, name: &str) -> Result<Option<Actual>, Client
     }))
 }
 
-async fn carry_out(brokers: &Brokers, name: &str, step: &Step) -> Result<(), ClientError> {
+/// Does one step of a topic's plan.
+///
+/// # Errors
+/// What brokers refuse, or that they cannot be asked.
+pub async fn carry_out(brokers: &Brokers, name: &str, step: &Step) -> Result<(), ClientError> {
     match step {
         Step::Create {
             partitions,

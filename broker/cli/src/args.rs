@@ -73,6 +73,8 @@ pub enum Command {
     Broker(commands::broker::Args),
     /// Look after Tidemark on Kubernetes: Cluster, Topic and ConsumerGroup resources
     Operator(commands::operator::Args),
+    /// Look at Tidemark on Kubernetes, and ask its operator for things (kubectl tidemark)
+    Kube(commands::kube::Args),
     /// Give a broker's empty data directories their identity, once
     Format(commands::format::Args),
     /// Make, list, describe, change and delete topics

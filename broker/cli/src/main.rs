@@ -15,6 +15,7 @@ mod record_format;
 mod suggest;
 mod when;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ use output::{Format, Out};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(words(std::env::args_os()));
     commands::logging(&arguments);
     let format = arguments.output;
     let bootstrap = arguments.bootstrap_if_typed();
@@ -42,6 +43,15 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// What was typed: `kubectl tidemark status` is `tidemark kube status`.
+fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = typed.collect();
+    if commands::kube::is_plugin(words.first().map(OsString::as_os_str)) {
+        words.insert(1, "kube".into());
+    }
+    words
 }
 
 fn run(arguments: Arguments) -> Result<Exit, Failure> {

@@ -125,6 +125,8 @@ pub struct TierSettings {
     pub cache_bytes: i64,
     /// `tier.upload.max.lag.ms`.
     pub upload_max_lag_ms: i64,
+    /// `tier.trash.ms`.
+    pub trash_ms: i64,
     /// `tier.delete.delay.ms`.
     pub delete_delay_ms: i64,
     /// `tier.reserve.bytes`; -1 for all that leaves a tenth of the disk free.
@@ -368,6 +370,7 @@ impl BrokerSettings {
                     region: layers.text("tier.region")?,
                     cache_bytes: layers.long("tier.cache.bytes")?,
                     upload_max_lag_ms: layers.long("tier.upload.max.lag.ms")?,
+                    trash_ms: layers.long("tier.trash.ms")?,
                     delete_delay_ms: layers.long("tier.delete.delay.ms")?,
                     reserve_bytes: layers.long("tier.reserve.bytes")?,
                     copy_max_bytes_per_second: layers

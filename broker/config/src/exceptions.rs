@@ -320,6 +320,7 @@ static BROKER_HONOURED: &[&str] = &[
     "tier.endpoint",
     "tier.region",
     "tier.reserve.bytes",
+    "tier.trash.ms",
     "tier.upload.max.lag.ms",
     "tier.url",
     "wal.dir",

@@ -10,6 +10,7 @@
 //! **Invariant:** an answer leaves only when every record that it depends on is
 //! committed; replaying the log gives the stored state again.
 
+mod clamp;
 mod config;
 mod context;
 mod coordinator;
@@ -30,6 +31,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use clamp::{Clamped, clamp};
 pub use config::GroupConfig;
 pub use coordinator::GroupCoordinator;
 pub use partition::partition_for;

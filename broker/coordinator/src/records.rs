@@ -106,6 +106,14 @@ pub enum ReplayError {
         /// What is wrong.
         source: DecodeError,
     },
+    /// A record that was read and changed cannot be written again.
+    #[error("the record at offset {offset} of the offsets topic cannot be written anew: {source}")]
+    Unwritable {
+        /// Offset of the record.
+        offset: i64,
+        /// Why.
+        source: EncodeError,
+    },
     /// Only a coordinator that is still loading can replay.
     #[error("the record at offset {offset} came after loading had ended; load a new coordinator")]
     NotLoading {

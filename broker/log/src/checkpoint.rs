@@ -9,8 +9,8 @@
 //! id (16 bytes), released LSN (u64), next LSN (u64), next log id (u64), count of entries
 //! (u32); each entry
 //! is log id (u64), topic id (16 bytes), partition (i32), last epoch (i32), LSN (u64),
-//! log start (i64), end (i64), base of the end's segment (i64), position in it (u64);
-//! then the CRC-32C of all before (u32).
+//! log start (i64), end (i64), base of the end's segment (i64), position in it (u64), high
+//! watermark (i64, from version 2 on); then the CRC-32C of all before (u32).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,10 +26,13 @@ use crate::error::OpenError;
 use crate::names;
 
 const MAGIC: &[u8; 4] = b"TMCK";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without high watermarks.
+const FIRST_VERSION: u16 = 1;
 const FLAG_CLEAN: u16 = 1;
 const HEADER_BYTES: usize = 52;
-const ENTRY_BYTES: usize = 72;
+const ENTRY_BYTES: usize = 80;
+const FIRST_ENTRY_BYTES: usize = 72;
 /// A file longer than this is not one: over seven million logs.
 const MAX_BYTES: usize = 512 << 20;
 
@@ -52,6 +55,8 @@ pub struct LogCheckpoint {
     pub segment_base: i64,
     /// Position of the end in that segment, in bytes.
     pub position: u64,
+    /// Records below were known to be committed: the high watermark, which may be above the end.
+    pub high_watermark: i64,
 }
 
 impl LogCheckpoint {
@@ -66,6 +71,7 @@ impl LogCheckpoint {
             end: 0,
             segment_base: 0,
             position: 0,
+            high_watermark: 0,
         }
     }
 }
@@ -112,6 +118,7 @@ impl DirCheckpoint {
             bytes.extend_from_slice(&log.end.to_be_bytes());
             bytes.extend_from_slice(&log.segment_base.to_be_bytes());
             bytes.extend_from_slice(&log.position.to_be_bytes());
+            bytes.extend_from_slice(&log.high_watermark.to_be_bytes());
         }
         let crc = crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
@@ -128,7 +135,7 @@ impl DirCheckpoint {
             return Err("it does not begin with TMCK".to_owned());
         }
         let version = u16::from_be_bytes(cursor.take()?);
-        if version != VERSION {
+        if !(FIRST_VERSION..=VERSION).contains(&version) {
             return Err(format!(
                 "it has version {version}, this program knows {VERSION}: run the newer release that wrote it"
             ));
@@ -148,7 +155,11 @@ impl DirCheckpoint {
         let next_lsn = u64::from_be_bytes(cursor.take()?);
         let next_log_id = u64::from_be_bytes(cursor.take()?);
         let count = u32::from_be_bytes(cursor.take()?);
-        let expected = HEADER_BYTES as u64 + u64::from(count) * ENTRY_BYTES as u64 + 4;
+        let entry_bytes = match version {
+            FIRST_VERSION => FIRST_ENTRY_BYTES,
+            _ => ENTRY_BYTES,
+        };
+        let expected = HEADER_BYTES as u64 + u64::from(count) * entry_bytes as u64 + 4;
         if bytes.len() as u64 != expected {
             return Err(format!(
                 "it has {} bytes where {count} logs take {expected}",
@@ -158,7 +169,7 @@ impl DirCheckpoint {
         let mut logs = BTreeMap::new();
         for _ in 0..count {
             let id = LogId(u64::from_be_bytes(cursor.take()?));
-            let log = LogCheckpoint {
+            let mut log = LogCheckpoint {
                 topic_id: Uuid(cursor.take()?),
                 partition: i32::from_be_bytes(cursor.take()?),
                 last_epoch: i32::from_be_bytes(cursor.take()?),
@@ -167,6 +178,11 @@ impl DirCheckpoint {
                 end: i64::from_be_bytes(cursor.take()?),
                 segment_base: i64::from_be_bytes(cursor.take()?),
                 position: u64::from_be_bytes(cursor.take()?),
+                high_watermark: 0,
+            };
+            log.high_watermark = match version {
+                FIRST_VERSION => log.log_start,
+                _ => i64::from_be_bytes(cursor.take()?),
             };
             logs.insert(id, log);
         }

@@ -72,6 +72,8 @@ pub struct Log {
     pub(crate) log_start: i64,
     pub(crate) end: i64,
     pub(crate) durable: i64,
+    /// Records below are known to be committed, as far as this log was told; for checkpoints.
+    pub(crate) committed: i64,
     pub(crate) size_bytes: u64,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) producers: Producers,
@@ -119,6 +121,17 @@ impl Log {
     /// All records below survive a power cut.
     pub fn durable_offset(&self) -> i64 {
         self.durable
+    }
+
+    /// Records below were known to be committed when this was noted last, by this process or, as
+    /// its checkpoint has it, by an earlier one. At least the log start.
+    pub fn committed_offset(&self) -> i64 {
+        self.committed.clamp(self.log_start, self.end)
+    }
+
+    /// Notes a high watermark, for checkpoints.
+    pub fn note_committed(&mut self, high_watermark: i64) {
+        self.committed = self.committed.max(high_watermark.min(self.end));
     }
 
     /// Bumped by every truncation; what was synced under an older one says nothing.

@@ -196,6 +196,7 @@ impl Log {
             end: self.written.end,
             segment_base: self.written.segment_base,
             position: u64::from(self.written.position),
+            high_watermark: self.committed,
         };
         let unsynced = self.unsynced_from <= self.written.segment_base;
         let sync =

@@ -208,6 +208,7 @@ impl Log {
         )?;
         self.tail = Some(Box::new(tail));
         self.end = cut.end;
+        self.committed = self.committed.min(cut.end);
         self.written = Written {
             end: cut.end,
             segment_base: files.base_offset,
@@ -237,6 +238,7 @@ impl Log {
         self.log_start = offset;
         self.durable = offset;
         self.end = offset;
+        self.committed = offset;
         self.epochs_dirty |= !self.epochs.entries().is_empty();
         self.epochs = Default::default();
         self.after_cut(now_ms)

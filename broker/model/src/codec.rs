@@ -11,6 +11,7 @@ use bytes::{
 };
 use take::take_record;
 
+use crate::image::{ConfigMap, Restore, RestoredPartition};
 use crate::partition::Partition;
 use crate::record::{ConfigResource, Endpoint, FeatureRange, MetadataRecord, RestoredBroker};
 
@@ -158,10 +159,12 @@ impl<'a> BatchReader<'a> {
 /// The version in which a record type is written; older ones are read.
 ///
 /// Version 2 brought what a cluster of more than one broker needs: features, ELR kept
-/// beyond lost disks, reassignments, unclean elections.
+/// beyond lost disks, reassignments, unclean elections. Version 3 of a partition brought where
+/// the log of one begins that came back from a bucket.
 fn newest_version(record_type: u64) -> u64 {
     match record_type {
-        BROKER_REGISTERED | PARTITION_CREATED | PARTITION_CHANGED => 2,
+        BROKER_REGISTERED | PARTITION_CHANGED => 2,
+        PARTITION_CREATED => 3,
         _ => 1,
     }
 }
@@ -185,7 +188,8 @@ const TOPIC_DELETION_PENDING: u64 = 16;
 const TOPIC_DELETION_CONFIRMED: u64 = 17;
 const DISRUPTION_GRANTED: u64 = 18;
 const DISRUPTION_ENDED: u64 = 19;
-const NEWEST_RECORD_TYPE: u64 = DISRUPTION_ENDED;
+const TOPIC_RESTORE_PENDING: u64 = 20;
+const NEWEST_RECORD_TYPE: u64 = TOPIC_RESTORE_PENDING;
 
 fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
     match record {
@@ -303,6 +307,8 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_brokers(out, &state.adding);
             put_brokers(out, &state.removing);
             put_signed(out, i64::from(state.unclean_epoch));
+            put_signed(out, state.first_offset);
+            out.push(u8::from(state.from_backup));
             PARTITION_CREATED
         }
         MetadataRecord::PartitionChanged {
@@ -412,6 +418,24 @@ fn put_record(out: &mut Vec<u8>, record: &MetadataRecord) -> u64 {
             put_signed(out, i64::from(*broker_id));
             put_uuid(out, *token);
             DISRUPTION_ENDED
+        }
+        MetadataRecord::TopicRestorePending(restore) => {
+            put_uuid(out, restore.topic_id);
+            put_text(out, &restore.name);
+            put_signed(out, i64::from(restore.replication_factor));
+            put_signed(out, i64::from(restore.brokers));
+            put_length(out, restore.configs.len());
+            for (name, value) in &restore.configs {
+                put_text(out, name);
+                put_text(out, value);
+            }
+            put_length(out, restore.partitions.len());
+            for partition in &restore.partitions {
+                put_signed(out, i64::from(partition.leader_epoch));
+                put_signed(out, partition.first_offset);
+                out.push(u8::from(partition.from_backup));
+            }
+            TOPIC_RESTORE_PENDING
         }
     }
 }

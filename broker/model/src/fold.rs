@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::Vector;
 
 use crate::ids::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
-use crate::image::{Broker, Deletion, Image, Lease, Topic};
+use crate::image::{Broker, Deletion, Image, Lease, Restore, Topic};
 use crate::names::{check_topic_name, collision_key};
 use crate::record::{ConfigResource, MetadataRecord, RestoredBroker};
 use crate::rejected::Rejected;
@@ -241,7 +241,22 @@ impl Image {
                 }
                 self.leases.remove(broker_id);
             }
+            MetadataRecord::TopicRestorePending(restore) => self.add_restore(restore)?,
         }
+        Ok(())
+    }
+
+    fn add_restore(&mut self, restore: &Restore) -> Result<(), Rejected> {
+        self.check_new_topic(restore.topic_id, &restore.name)?;
+        let id = restore.topic_id;
+        if self.restores.contains_key(&id) {
+            return Err(Rejected::TopicIdTaken(id));
+        }
+        if restore.partitions.is_empty() || restore.replication_factor < 1 {
+            return Err(Rejected::EmptyRestore(id));
+        }
+        self.restore_names.insert(collision_key(&restore.name), id);
+        self.restores.insert(id, Arc::new(restore.clone()));
         Ok(())
     }
 
@@ -459,7 +474,8 @@ impl Image {
         Ok(())
     }
 
-    fn create_topic(&mut self, id: TopicId, name: &str) -> Result<(), Rejected> {
+    /// Whether a topic may be created, or be announced to come back.
+    fn check_new_topic(&self, id: TopicId, name: &str) -> Result<(), Rejected> {
         check_topic_name(name)?;
         if self.topic_ids.contains_key(name) {
             return Err(Rejected::TopicExists(name.to_owned()));
@@ -472,6 +488,23 @@ impl Image {
         }
         if id.is_zero() || self.topics.contains_key(&id) || self.deletions.contains_key(&id) {
             return Err(Rejected::TopicIdTaken(id));
+        }
+        let restore = self.restore_of(name);
+        if restore.is_some_and(|restore| restore.topic_id != id || restore.name != name) {
+            return Err(Rejected::TopicExists(name.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn create_topic(&mut self, id: TopicId, name: &str) -> Result<(), Rejected> {
+        self.check_new_topic(id, name)?;
+        match self.restores.get(&id) {
+            Some(restore) if restore.name != name => return Err(Rejected::TopicIdTaken(id)),
+            Some(_) => {
+                self.restores.remove(&id);
+                self.restore_names.remove(&collision_key(name));
+            }
+            None => {}
         }
         let name: Arc<str> = Arc::from(name);
         self.topic_ids.insert(name.clone(), id);

@@ -18,6 +18,9 @@ pub type Offset = i64;
 /// Identity of an idempotent producer (KIP-98).
 pub type ProducerId = i64;
 
+/// Stands among those that may hold some of a deleted topic for the bucket of tiered topics.
+pub const IN_BUCKET: BrokerId = -2;
+
 /// Stands where a partition has no leader.
 pub const NO_LEADER: BrokerId = -1;
 

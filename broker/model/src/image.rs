@@ -6,7 +6,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, Vector};
 use tidemark_wire::Uuid;
 
-use crate::ids::{BrokerEpoch, BrokerId, NO_LEADER, ProducerId, TopicId, TopicPartition};
+use crate::ids::{
+    BrokerEpoch, BrokerId, LeaderEpoch, NO_LEADER, ProducerId, TopicId, TopicPartition,
+};
 use crate::index::PartitionIndex;
 use crate::names::{collision_key, is_internal_topic};
 use crate::partition::Partition;
@@ -85,8 +87,37 @@ pub struct Deletion {
     pub name: Arc<str>,
     /// How many partitions it had.
     pub partitions: i32,
-    /// Brokers that have not said yet that nothing is left; never empty.
+    /// Brokers that have not said yet that nothing is left, and [`crate::IN_BUCKET`] for the bucket;
+    /// never empty.
     pub brokers: Vec<BrokerId>,
+}
+
+/// A partition of a topic that is to come back from a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredPartition {
+    /// The leader epoch that it begins in, above all that it ever had.
+    pub leader_epoch: LeaderEpoch,
+    /// See [`Partition::first_offset`].
+    pub first_offset: i64,
+    /// See [`Partition::from_backup`].
+    pub from_backup: bool,
+}
+
+/// A topic that is to come back from a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Its identity.
+    pub topic_id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// How many replicas its partitions get.
+    pub replication_factor: i32,
+    /// It is placed once so many brokers can be given replicas.
+    pub brokers: i32,
+    /// Its settings.
+    pub configs: ConfigMap,
+    /// Its partitions by index.
+    pub partitions: Vec<RestoredPartition>,
 }
 
 /// A topic.
@@ -128,6 +159,9 @@ pub struct Image {
     pub(crate) partition_index: PartitionIndex,
     pub(crate) leases: OrdMap<BrokerId, Lease>,
     pub(crate) deletions: OrdMap<TopicId, Arc<Deletion>>,
+    pub(crate) restores: OrdMap<TopicId, Arc<Restore>>,
+    /// By [`collision_key`].
+    pub(crate) restore_names: OrdMap<String, TopicId>,
     pub(crate) configs: OrdMap<ConfigResource, Arc<ConfigMap>>,
     pub(crate) next_producer_id: ProducerId,
 }
@@ -290,6 +324,18 @@ impl Image {
     /// The jobs of deleted topics' data, by topic id.
     pub fn deletions(&self) -> impl Iterator<Item = &Arc<Deletion>> {
         self.deletions.values()
+    }
+
+    /// The topics that are to come back from a bucket, by id.
+    pub fn restores(&self) -> impl Iterator<Item = &Arc<Restore>> {
+        self.restores.values()
+    }
+
+    /// The topic to come back from a bucket whose name is `name`, or collides with it.
+    pub fn restore_of(&self, name: &str) -> Option<&Arc<Restore>> {
+        self.restore_names
+            .get(collision_key(name).as_str())
+            .and_then(|id| self.restores.get(id))
     }
 
     pub(crate) fn at_index(mut self, index: u64) -> Image {

@@ -22,10 +22,10 @@ mod tests;
 pub use codec::{CodecError, decode_batch, encode_batch};
 pub use diff::{Changes, TopicChange};
 pub use ids::{
-    BrokerEpoch, BrokerId, LeaderEpoch, NO_LEADER, Offset, PartitionEpoch, ProducerId, TopicId,
-    TopicPartition,
+    BrokerEpoch, BrokerId, IN_BUCKET, LeaderEpoch, NO_LEADER, Offset, PartitionEpoch, ProducerId,
+    TopicId, TopicPartition,
 };
-pub use image::{Broker, ConfigMap, Deletion, Image, Lease, Topic};
+pub use image::{Broker, ConfigMap, Deletion, Image, Lease, Restore, RestoredPartition, Topic};
 pub use names::{
     CONSUMER_OFFSETS, InvalidTopicName, SHARE_GROUP_STATE, TRANSACTION_STATE, check_topic_name,
     collision_key, is_internal_topic,

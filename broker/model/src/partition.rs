@@ -29,6 +29,12 @@ pub struct Partition {
     /// The last leader epoch whose leader may have lacked acknowledged records, -1 if none:
     /// only a follower whose log ends in an older epoch may truncate below its high watermark.
     pub unclean_epoch: LeaderEpoch,
+    /// Where the log of a replica begins that holds nothing: 0, but for a partition that came back
+    /// from a bucket, which has the records below.
+    pub first_offset: i64,
+    /// Whether replicas that are in sync and hold nothing take their first records from the
+    /// partition's backup in the bucket.
+    pub from_backup: bool,
 }
 
 impl Default for Partition {
@@ -45,6 +51,8 @@ impl Default for Partition {
             leader_epoch: 0,
             partition_epoch: 0,
             unclean_epoch: -1,
+            first_offset: 0,
+            from_backup: false,
         }
     }
 }
@@ -117,6 +125,9 @@ impl Partition {
         }
         if self.unclean_epoch < -1 || self.unclean_epoch > self.leader_epoch {
             return unsound("the unclean epoch is none that a leader had");
+        }
+        if self.first_offset < 0 {
+            return unsound("its first offset is negative");
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::ids::{
     BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, ProducerId, TopicId, TopicPartition,
 };
+use crate::image::Restore;
 use crate::partition::Partition;
 use tidemark_wire::Uuid;
 
@@ -271,6 +272,9 @@ pub enum MetadataRecord {
         /// Who asked.
         token: Uuid,
     },
+    /// A topic is to come back from a bucket, and waits for brokers to be placed on: nobody else
+    /// gets its name or its id. Applies as the creation of a topic does; ends with that.
+    TopicRestorePending(Restore),
 }
 
 /// What a snapshot knows of a broker besides its registration.

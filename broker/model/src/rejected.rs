@@ -43,6 +43,8 @@ pub enum Rejected {
     TopicCollides { new: String, existing: String },
     #[error("topic id {0} is reserved or in use")]
     TopicIdTaken(TopicId),
+    #[error("topic id {0} cannot come back without partitions and replicas")]
+    EmptyRestore(TopicId),
     #[error("no topic has id {0}")]
     UnknownTopic(TopicId),
     #[error("topic {topic_id} has no partition {partition}")]

@@ -94,6 +94,9 @@ impl Image {
                 brokers: job.brokers.clone(),
             });
         }
+        for restore in self.restores.values() {
+            emit(MetadataRecord::TopicRestorePending((**restore).clone()));
+        }
         for (resource, map) in &self.configs {
             for (name, value) in map.iter() {
                 emit(MetadataRecord::ConfigChanged {

@@ -448,6 +448,62 @@ fn records_of_the_first_version_are_read() {
     ));
 }
 
+fn restore_pending(n: u8, name: &str, replication_factor: i32) -> MetadataRecord {
+    let partition = |first_offset| RestoredPartition {
+        leader_epoch: 1_000,
+        first_offset,
+        from_backup: first_offset == 7,
+    };
+    MetadataRecord::TopicRestorePending(Restore {
+        topic_id: topic_id(n),
+        name: name.to_owned(),
+        replication_factor,
+        brokers: 1,
+        configs: ConfigMap::from([("retention.ms".to_owned(), "5".to_owned())]),
+        partitions: vec![partition(0), partition(7)],
+    })
+}
+
+#[test]
+fn a_topic_that_comes_back_keeps_its_name_and_its_id() {
+    let image = Image::default()
+        .apply(&[register(0, 1, 1, None), restore_pending(1, "a.b", 1)])
+        .unwrap();
+    assert_eq!(image.restore_of("a_b").unwrap().name, "a.b");
+    for stranger in [
+        created(2, "a.b"),
+        created(2, "a_b"),
+        created(1, "c"),
+        restore_pending(1, "c", 1),
+        restore_pending(2, "a_b", 1),
+        restore_pending(2, "c", 0),
+    ] {
+        assert!(
+            image.apply(std::slice::from_ref(&stranger)).is_err(),
+            "{stranger:?}"
+        );
+    }
+    let state = Partition {
+        first_offset: 7,
+        from_backup: true,
+        ..partition_on(&[0])
+    };
+    let placed = MetadataRecord::PartitionCreated {
+        topic_id: topic_id(1),
+        partition: 0,
+        state,
+    };
+    let image = image.apply(&[created(1, "a.b"), placed]).unwrap();
+    assert_eq!(image.restores().count(), 0);
+    assert!(image.restore_of("a.b").is_none());
+    // Where its log begins stays, whatever else changes.
+    let image = image
+        .apply(&[leader_changed(1, 0, NO_LEADER, 5, &[])])
+        .unwrap();
+    let state = image.partition(topic_id(1), 0).unwrap();
+    assert_eq!((state.first_offset, state.from_backup), (7, true));
+}
+
 #[test]
 fn stale_records_are_rejected() {
     let image = image_with_one_topic();
@@ -647,7 +703,8 @@ fn any_record() -> impl Strategy<Value = MetadataRecord> {
                 broker_epoch,
             }
         }),
-        (1..4u8, name).prop_map(|(n, name)| created(n, name)),
+        (1..4u8, name.clone()).prop_map(|(n, name)| created(n, name)),
+        (1..4u8, name, 0..3i32).prop_map(|(n, name, factor)| restore_pending(n, name, factor)),
         (
             1..4u8,
             0..3i32,

@@ -5,10 +5,12 @@
 //! inside, decompressing under a limit that the caller chooses.
 //! [`BatchBuilder`] writes batches, [`patch`] changes the two fields that a
 //! leader assigns, and [`validate_produce`] is all that a leader checks and
-//! rewrites before it appends.
+//! rewrites before it appends. [`compact`] reduces a log to the last record of
+//! each key.
 
 mod batch;
 mod builder;
+pub mod compact;
 mod compress;
 mod compression;
 mod decompress;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidemark_config::{BrokerSettings, Listener};
 use tidemark_env::disk::Disk;
 use tidemark_env::net::host_name;
-use tidemark_model::BrokerId;
+use tidemark_model::{BrokerId, MetadataRecord};
 use tidemark_quorum::raft::{self, InitialVoters, StoreError, VoterId, VoterIdentity, VoterNode};
 use tidemark_quorum::{DirectoryIdentity, IdentityError};
 use tidemark_wire::Uuid;
@@ -300,6 +300,22 @@ pub fn format(
     settings: &BrokerSettings,
     cluster_id: Option<Uuid>,
     voters: &Voters,
+    new_id: impl FnMut() -> Uuid,
+) -> Result<Formatted, FormatError> {
+    format_with(disk, settings, cluster_id, voters, &[], new_id)
+}
+
+/// [`format`] for a cluster that comes back from a bucket: a quorum that this node begins starts
+/// with `first`. Blocks.
+///
+/// # Errors
+/// Those of [`format`].
+pub fn format_with(
+    disk: &Arc<dyn Disk>,
+    settings: &BrokerSettings,
+    cluster_id: Option<Uuid>,
+    voters: &Voters,
+    first: &[MetadataRecord],
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Formatted, FormatError> {
     let (disk, node_id) = (&**disk, settings.node_id);
@@ -360,7 +376,7 @@ pub fn format(
         };
         let initial = initial_voters(settings, voters, voter);
         let identity = VoterIdentity { cluster_id, voter };
-        raft::format(disk, dir, identity, initial.as_ref())?;
+        raft::format_with(disk, dir, identity, initial.as_ref(), first)?;
     }
     Ok(Formatted {
         cluster_id,

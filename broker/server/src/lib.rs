@@ -27,6 +27,7 @@ mod net;
 mod partition;
 mod register;
 mod replica;
+mod restore;
 mod start;
 #[cfg(test)]
 mod testing;
@@ -38,7 +39,8 @@ mod voters;
 pub use controller::JoinError;
 pub use fatal::Fatal;
 pub use format::{
-    FormatError, Formatted, InitialVoter, Unformatted, Voters, format, quorum_dir, read_formatted,
+    FormatError, Formatted, InitialVoter, Unformatted, Voters, format, format_with, quorum_dir,
+    read_formatted,
 };
 pub use import::{
     ImportConfig, ImportFailure, ImportProgress, ImportReport, ImportedPartition, SourceError,
@@ -47,5 +49,9 @@ pub use import::{
 pub use listeners::Advertised;
 pub use lost_quorum::{QuorumDirectory, force_quorum, inspect_quorum};
 pub use partition::RegistryError;
+pub use restore::{
+    ClampReport, PartReport, RestoreError, RestoreOptions, RestoreReport, TopicReport,
+    preview_restore, restore,
+};
 pub use start::{RunningServer, ServerConfig, StartError, start, start_with};
 pub use tidemark_quorum::raft::StoreError as QuorumStoreError;

@@ -338,6 +338,7 @@ pub async fn start_with(
         // What a controller is asked for is decided as a broker decides it, that holds nothing.
         broker.in_step(image.index());
         follow(&broker, image, warned, unfollowed);
+        tier::start(&broker, stopped.clone());
         broker.set_lifecycle(Lifecycle::Running);
         return Ok(RunningServer {
             broker: Some(broker),

@@ -104,6 +104,7 @@ impl Two {
             image_index: u64::MAX,
             want_fence: false,
             want_shutdown: false,
+            damaged: Vec::new(),
         };
         let up = broker.node.heartbeat(beat).await.expect("a change");
         assert!(!up.expect("a broker").is_fenced);

@@ -9,16 +9,21 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[path = "broker/kit.rs"]
+mod kit;
 
 use common::{Connection, get};
+use kit::{batch, first_of, produce_request, read, values};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::clock;
-use tidemark_env::disk::{Disk, FileDisk};
+use tidemark_env::disk::{Disk, FileDisk, OpenMode};
 use tidemark_server::{InitialVoter, RunningServer, ServerConfig, Voters};
 use tidemark_wire::messages::create_topics_request::CreatableTopic;
+use tidemark_wire::messages::metadata_response::MetadataResponsePartition;
 use tidemark_wire::messages::{CreateTopicsRequest, DescribeQuorumRequest, MetadataRequest};
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -165,6 +170,11 @@ impl Cluster {
         node.kill().await;
     }
 
+    async fn shut_down(&mut self, id: i32) {
+        let node = self.nodes[id as usize].take().expect("it runs");
+        node.shutdown().await;
+    }
+
     async fn restart(&mut self, id: i32) {
         self.nodes[id as usize] = Some(run(self.settings[id as usize].clone()).await);
     }
@@ -227,6 +237,23 @@ impl Cluster {
         let deadline = clock::monotonic() + PATIENCE;
         while self.up(as_seen_by).await != expected {
             assert!(clock::monotonic() < deadline, "never up: {expected:?}");
+            clock::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The only partition of a topic.
+    async fn partition(&self, as_seen_by: i32, topic: &str) -> MetadataResponsePartition {
+        let mut c = Connection::open(self.node(as_seen_by)).await;
+        let metadata = c.ask(&all(), 12).await;
+        let mut topics = metadata.topics.into_iter();
+        let found = topics.find(|found| found.name.as_deref() == Some(topic));
+        found.expect("the topic").partitions.remove(0)
+    }
+
+    async fn until_led(&self, as_seen_by: i32, topic: &str, leader: i32) {
+        let deadline = clock::monotonic() + PATIENCE;
+        while self.partition(as_seen_by, topic).await.leader_id != leader {
+            assert!(clock::monotonic() < deadline, "{leader} never leads");
             clock::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -311,11 +338,69 @@ async fn a_killed_broker_is_fenced_at_once_and_a_stopped_one_too() {
     cluster.restart(others[0]).await;
     cluster.until_up(controller, &[0, 1, 2]).await;
     // A clean stop leaves nothing to be waited for.
-    let node = cluster.nodes[others[1] as usize].take().unwrap();
-    node.shutdown().await;
+    cluster.shut_down(others[1]).await;
     let mut left = vec![controller, others[0]];
     left.sort_unstable();
     cluster.until_up(controller, &left).await;
+    cluster.stop().await;
+}
+
+/// A broker that is eligible and cannot use its log is not chosen: who has the records is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_log_is_damaged_does_not_lead_it_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.until_up(0, &[0, 1, 2]).await;
+    cluster.create(0, "t").await;
+    let placed = cluster.partition(0, "t").await;
+    let (damaged, whole) = (placed.replica_nodes[0], placed.replica_nodes[1]);
+    let third = 3 - damaged - whole;
+    let mut c = Connection::open(cluster.node(damaged)).await;
+    let deadline = clock::monotonic() + PATIENCE;
+    loop {
+        let request = produce_request("t", -1, vec![(0, batch(&[b"kept"]))]);
+        if first_of(c.ask(&request, 12).await).error_code == 0 {
+            break;
+        }
+        assert!(clock::monotonic() < deadline, "nothing is acknowledged");
+    }
+    let kept = values(&read(&mut c, "t", 0, 0).await).len();
+    let deadline = clock::monotonic() + PATIENCE;
+    loop {
+        let page = get(cluster.node(whole), "/metrics/partitions").await.1;
+        let told =
+            format!("tidemark_partition_high_watermark{{topic=\"t\",partition=\"0\"}} {kept}");
+        if page.contains(&told) {
+            break;
+        }
+        assert!(clock::monotonic() < deadline, "it is never told");
+    }
+    cluster.shut_down(damaged).await;
+    cluster.until_led(third, "t", whole).await;
+    cluster.shut_down(whole).await;
+    // Its last batch is not whole.
+    let path = cluster.dirs[damaged as usize]
+        .path()
+        .join("t-0/00000000000000000000.log");
+    let file = FileDisk::new().open(&path, OpenMode::ReadWrite).unwrap();
+    file.set_len(file.len().unwrap() - 1).unwrap();
+    cluster.restart(damaged).await;
+    let mut up = vec![damaged, third];
+    up.sort_unstable();
+    cluster.until_up(third, &up).await;
+    let state = cluster.partition(third, "t").await;
+    assert_eq!(state.leader_id, -1, "{state:?}");
+    cluster.restart(whole).await;
+    cluster.until_led(third, "t", whole).await;
+    // Alone it is below the minimum, and commits nothing. What was committed it knows.
+    let mut c = Connection::open(cluster.node(whole)).await;
+    let deadline = clock::monotonic() + PATIENCE;
+    loop {
+        let found = read(&mut c, "t", 0, 0).await;
+        if found.error_code == 0 && values(&found).len() == kept {
+            break;
+        }
+        assert!(clock::monotonic() < deadline, "{found:?}");
+    }
     cluster.stop().await;
 }
 

@@ -4,6 +4,7 @@
 //! owner/<generation>                                   who the bucket belongs to
 //! metadata/<generation>-<index>                        the cluster's metadata
 //! topics/<topic id>/topic.json                         a topic's name
+//! topics/<topic id>/deleted                            the topic was deleted
 //! <hash>/<topic id>/<partition>/<base>-<epoch>-<id>.segment
 //! <hash>/<topic id>/<partition>/chunk/<id>             older entries of manifests
 //! <hash>/<topic id>/<partition>/manifest/<number>
@@ -128,6 +129,20 @@ pub fn metadata(generation: u32, index: u64) -> String {
 
 /// What the keys of all topics begin with.
 pub const TOPICS: &str = "topics";
+
+/// Which metadata a key names: the generation and the index.
+pub fn metadata_of(key: &str) -> Option<(u32, u64)> {
+    let (generation, index) = key
+        .strip_prefix(METADATA)?
+        .strip_prefix('/')?
+        .split_once('-')?;
+    Some((generation.parse().ok()?, index.parse().ok()?))
+}
+
+/// The key of the word that a topic was deleted.
+pub fn deleted(topic_id: Uuid) -> String {
+    format!("{TOPICS}/{topic_id}/deleted")
+}
 
 /// The key of a topic's name.
 pub fn topic(topic_id: Uuid) -> String {

@@ -5,14 +5,16 @@
 //! by its manifests, a chain of which each names its predecessor ([`Manifest`]); what no manifest
 //! names does not count.
 //!
-//! * [`layout`], [`document`], [`manifest`], [`orphans`], [`segment`] are pure: names, formats, decisions.
-//! * [`bucket`], [`upload`], [`reader`], [`verify`] do what they say.
+//! * [`layout`], [`document`], [`catalog`], [`manifest`], [`orphans`], [`segment`] are pure: names,
+//!   formats, decisions.
+//! * [`bucket`], [`upload`], [`reader`], [`verify`], [`restore`] do what they say.
 //!
 //! **Invariant:** manifests of a partition form one chain; (generation, leader epoch) never
 //! decreases along it; the offsets that one names are contiguous.
 
 pub mod bucket;
 pub mod budget;
+pub mod catalog;
 mod credentials;
 pub mod document;
 mod error;
@@ -20,6 +22,7 @@ pub mod layout;
 pub mod manifest;
 pub mod orphans;
 pub mod reader;
+pub mod restore;
 pub mod segment;
 mod streams;
 pub mod upload;

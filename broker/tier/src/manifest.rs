@@ -168,6 +168,10 @@ pub struct Manifest {
     pub segments: Vec<SegmentRef>,
     /// What is to be deleted.
     pub garbage: Vec<Garbage>,
+    /// For a compacted partition: when its entries were taken, all at once, as a backup of the whole
+    /// of it, in milliseconds since 1970. None where entries follow one another as they are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_at_ms: Option<i64>,
 }
 
 impl Document for Manifest {
@@ -219,6 +223,7 @@ impl Manifest {
             chunks: Vec::new(),
             segments: Vec::new(),
             garbage: Vec::new(),
+            backup_at_ms: None,
         }
     }
 
@@ -330,11 +335,11 @@ impl Manifest {
                     _ => *start > next,
                 };
                 next = *start;
-                fits && *start < entry.end_offset
+                fits
             };
             if entry.epochs.is_empty() || !entry.epochs.iter().enumerate().all(fits) {
                 return damaged(format!(
-                    "the leader epochs of the entry at {} do not begin in it one after the other",
+                    "the leader epochs of the entry at {} do not begin with it, one after the other",
                     entry.base_offset
                 ));
             }
@@ -373,6 +378,80 @@ impl Manifest {
         );
         self.end_offset = segment.end_offset;
         self.segments.push(segment);
+    }
+
+    /// Puts a new backup of the whole partition, which begins at `start`, in the place of what
+    /// was there. Chunks go with what they name: `chunked` are their entries.
+    ///
+    /// # Panics
+    /// The entries do not follow each other from `start` on.
+    pub fn replace(
+        &mut self,
+        start: i64,
+        entries: Vec<SegmentRef>,
+        chunked: &[SegmentRef],
+        now_ms: i64,
+    ) {
+        let id = self.id();
+        let old = self.head.drain(..).chain(self.segments.drain(..));
+        let old = old.chain(chunked.iter().cloned());
+        self.garbage
+            .extend(old.map(|entry| entry.discarded(id, now_ms)));
+        let chunks = self.chunks.drain(..);
+        self.garbage
+            .extend(chunks.map(|chunk| chunk.discarded(id, now_ms)));
+        self.start_offset = start;
+        self.end_offset = start;
+        for entry in entries {
+            self.append(entry);
+        }
+        self.backup_at_ms = Some(now_ms);
+    }
+
+    /// Cuts off what lies at `offset` and above: the partition goes back to a moment. `entries` are
+    /// all entries, those in chunks included.
+    pub fn cut_at(&mut self, offset: i64, entries: &[SegmentRef], now_ms: i64) {
+        if offset >= self.end_offset {
+            return;
+        }
+        let id = self.id();
+        let offset = offset.max(self.base_offset());
+        // Each that goes is named: what a chunk names counts until its own end is passed.
+        let gone = entries.iter().filter(|entry| entry.base_offset >= offset);
+        self.garbage
+            .extend(gone.map(|entry| entry.discarded(id, now_ms)));
+        let kept = |entry: &&SegmentRef| entry.base_offset < offset;
+        self.head.retain(|entry| entry.base_offset < offset);
+        self.segments.retain(|entry| entry.base_offset < offset);
+        let cut_chunks: Vec<ChunkRef> = self
+            .chunks
+            .extract_if(.., |chunk| chunk.end_offset > offset)
+            .collect();
+        if let Some(first) = cut_chunks.first() {
+            let inside = |entry: &&SegmentRef| entry.base_offset >= first.base_offset;
+            let back = entries.iter().filter(inside).filter(kept);
+            let back: Vec<SegmentRef> = back.cloned().collect();
+            self.segments.splice(0..0, back);
+        }
+        self.garbage
+            .extend(cut_chunks.iter().map(|chunk| chunk.discarded(id, now_ms)));
+        for last in [&mut self.segments, &mut self.head] {
+            if let Some(last) = last.last_mut() {
+                last.end_offset = last.end_offset.min(offset);
+                let end = last.end_offset;
+                last.epochs.retain(|(_, start)| *start < end);
+            }
+        }
+        self.end_offset = offset;
+        self.start_offset = self.start_offset.min(offset);
+    }
+
+    /// The highest leader epoch that it tells of.
+    pub fn highest_epoch(&self) -> i32 {
+        let entries = self.head.iter().chain(&self.segments);
+        let of_records = entries.flat_map(|entry| &entry.epochs);
+        let of_records = of_records.map(|(epoch, _)| *epoch).max();
+        of_records.unwrap_or(0).max(self.writer.leader_epoch)
     }
 
     /// Moves the start up to `offset` (DeleteRecords, retention); what lies below does not count

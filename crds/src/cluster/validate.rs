@@ -55,6 +55,12 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
             }
         }
     }
+    if ![1, 3, 5].contains(&spec.quorum.voters) {
+        return Err(Invalid::new(
+            "InvalidVoters",
+            format!("{} voters: there are 1, 3 or 5", spec.quorum.voters),
+        ));
+    }
     let brokers: i64 = spec.pools.iter().map(|pool| i64::from(pool.replicas)).sum();
     if brokers < i64::from(spec.quorum.voters) {
         return Err(Invalid::new(
@@ -74,6 +80,57 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
         }
         check(Scope::Broker, name, value)
             .map_err(|error| Invalid::new("InvalidSetting", format!("config: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Checks a Cluster's name: its brokers and services are named after it.
+///
+/// # Errors
+/// When it is no DNS label of at most 40 characters that begins with a letter.
+pub fn validate_name(name: &str) -> Result<(), Invalid> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.len() <= 40
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(legal)
+    {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        "InvalidName",
+        format!(
+            "metadata.name: '{name}' must be a DNS label of at most 40 characters that begins with a letter"
+        ),
+    ))
+}
+
+/// Checks what may not change in a Cluster, as its rules do.
+///
+/// # Errors
+/// The first thing that may not.
+pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Invalid> {
+    let refuse = |text: String| Err(Invalid::new("Immutable", text));
+    if old.quorum.voters != new.quorum.voters {
+        return refuse("the number of voters is chosen when the cluster is made".to_owned());
+    }
+    for was in &old.pools {
+        let name = &was.name;
+        let Some(is) = new.pools.iter().find(|pool| pool.name == *name) else {
+            return refuse(format!("pool {name}: a pool cannot be taken out"));
+        };
+        if is.replicas < was.replicas {
+            return refuse(format!("pool {name}: brokers cannot be taken out yet"));
+        }
+        let bytes = |text: &str| {
+            size_bytes(text).map_err(|error| Invalid::new("InvalidSize", error.to_string()))
+        };
+        if bytes(&is.storage.size)? < bytes(&was.storage.size)? {
+            return refuse(format!("pool {name}: a disk cannot shrink"));
+        }
+        if is.storage.storage_class_name != was.storage.storage_class_name {
+            return refuse(format!("pool {name}: storageClassName cannot change"));
+        }
     }
     Ok(())
 }

@@ -106,6 +106,21 @@ pub fn validate(group_id: &str, spec: &ConsumerGroupSpec) -> Result<(), Invalid>
     Ok(())
 }
 
+/// Checks what may not change in a ConsumerGroup, as its rules do.
+///
+/// # Errors
+/// The first thing that may not.
+pub fn validate_change(old: &ConsumerGroupSpec, new: &ConsumerGroupSpec) -> Result<(), Invalid> {
+    let refuse = |text: &str| Err(Invalid::new("Immutable", text));
+    if old.cluster_ref != new.cluster_ref {
+        return refuse("clusterRef cannot change: make another ConsumerGroup");
+    }
+    if old.group_id != new.group_id {
+        return refuse("groupId cannot change: make another ConsumerGroup");
+    }
+    Ok(())
+}
+
 fn moment(text: &str) -> Result<i64, Invalid> {
     let parsed: Result<Timestamp, _> = text.parse();
     parsed.map(Timestamp::as_millisecond).map_err(|_| {

@@ -68,6 +68,35 @@ pub enum Step {
     Alter(BTreeMap<String, Option<String>>),
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create {
+                partitions,
+                replicas,
+                settings,
+            } => {
+                let plural = if *partitions == 1 { "" } else { "s" };
+                write!(f, "made with {partitions} partition{plural}")?;
+                if let Some(replicas) = replicas {
+                    write!(f, ", replicas={replicas}")?;
+                }
+                settings
+                    .iter()
+                    .try_for_each(|(name, value)| write!(f, ", {name}={value}"))
+            }
+            Self::Grow { to } => write!(f, "grown to {to} partitions"),
+            Self::Alter(changes) => {
+                let each = changes.iter().map(|(name, value)| match value {
+                    Some(value) => format!("{name}={value}"),
+                    None => format!("{name} back to the default"),
+                });
+                f.write_str(&each.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
 /// A difference that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {

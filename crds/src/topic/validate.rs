@@ -100,6 +100,24 @@ pub fn validate(name: &str, spec: &TopicSpec) -> Result<Wanted, Invalid> {
     })
 }
 
+/// Checks what may not change in a Topic, as its rules do.
+///
+/// # Errors
+/// The first thing that may not.
+pub fn validate_change(old: &TopicSpec, new: &TopicSpec) -> Result<(), Invalid> {
+    let refuse = |text: &str| Err(Invalid::new("Immutable", text));
+    if old.cluster_ref != new.cluster_ref {
+        return refuse("clusterRef cannot change: make another Topic");
+    }
+    if old.topic_name != new.topic_name {
+        return refuse("topicName cannot change: make another Topic");
+    }
+    if new.partitions < old.partitions {
+        return refuse("partitions cannot be taken away");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -24,7 +24,7 @@ COMMON = {
 class Broker:
     """One broker on loopback with its own data directory."""
 
-    def __init__(self, kind=None, data=None, settings=None, port=None, name="broker"):
+    def __init__(self, kind=None, data=None, settings=None, port=None, name="broker", arguments=()):
         self.kind = kind or PEER
         root = Path(os.environ.get("LAB_RUN_DIR") or tempfile.gettempdir())
         self.owns_data = data is None
@@ -32,6 +32,7 @@ class Broker:
         self.port = port or free_port()
         self.controller_port = free_port() if self.kind == "kafka" else None
         self.settings = {**COMMON, **(settings or {})}
+        self.arguments = list(arguments)  # more of them for `tidemark dev`
         self.process = None
         self.log_path = self.data.with_name(self.data.name + ".log")
 
@@ -45,7 +46,7 @@ class Broker:
                        "--port", str(self.port), "--controller-port", str(self.controller_port)]
             ready = re.compile(r"Kafka Server started")
         else:
-            command = [str(TIDEMARK), "dev", "--listen", self.bootstrap, "--data", str(self.data)]
+            command = [str(TIDEMARK), "dev", "--listen", self.bootstrap, "--data", str(self.data), *self.arguments]
             ready = re.compile(r"\bready\b")
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]

@@ -37,6 +37,9 @@ pub const PARTS: [(&str, &str); 3] = [
     ("tidemark.dev/resources", "ResourcesChange"),
     ("tidemark.dev/config", "StaticConfig"),
 ];
+/// The annotation of a Cluster that asks for a restart of its brokers: any other value does. It is an
+/// annotation of the pods as well.
+pub const RESTART: (&str, &str) = ("tidemark.dev/restart", "ManualRestart");
 /// What a difference is that the operator alone made.
 pub const OPERATOR_UPGRADE: &str = "OperatorUpgrade";
 /// The annotation of a claim whose disk has been formatted.
@@ -417,9 +420,14 @@ impl Build<'_> {
             json!(self.cluster.spec.config).to_string(),
         ];
         let named = PARTS.iter().zip(parts);
-        named
+        let mut parts: BTreeMap<String, String> = named
             .map(|((name, _), part)| ((*name).to_owned(), hash(&part)))
-            .collect()
+            .collect();
+        // Where nobody asked there is none: the annotation came after the first clusters.
+        if let Some(asked) = self.cluster.annotations().get(RESTART.0) {
+            parts.insert(RESTART.0.to_owned(), hash(asked));
+        }
+        parts
     }
 
     /// Why a pod with these annotations is not of the template that it should be of.
@@ -431,6 +439,7 @@ impl Build<'_> {
         let wanted = self.parts(pool);
         let changed = PARTS
             .iter()
+            .chain([&RESTART])
             .filter(|(name, _)| wanted.get(*name) != of_pod.get(*name));
         let reasons: Vec<&str> = changed.map(|(_, reason)| *reason).collect();
         match reasons.is_empty() {

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::disk::{Disk, FileDisk};
-use tidemark_env::{random, task};
-use tidemark_server::{FormatError, Formatted, InitialVoter, Unformatted, Voters};
+use tidemark_env::{clock, random, task};
+use tidemark_server::{FormatError, Formatted, InitialVoter, RestoreOptions, Unformatted, Voters};
 use tidemark_wire::Uuid;
 
 use super::broker::read_settings;
+use super::tier::Restoring;
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 use crate::output::Table;
+use crate::when::parse_moment;
 
 /// Give a broker's empty data directories their identity, once
 ///
@@ -62,6 +64,28 @@ pub struct Args {
         conflicts_with_all = ["cluster_id", "initial_voters", "standalone", "no_initial_voters"]
     )]
     pub formation: Option<PathBuf>,
+    /// Begin with what a bucket has of a lost cluster: topics, records, groups. That of tier.url is
+    /// taken over, and the lost cluster, should it still run, writes nothing more there; another
+    /// one is copied into that of tier.url. See `tidemark tier restore --dry-run`
+    #[arg(long, value_name = "URL", conflicts_with = "no_initial_voters")]
+    pub restore: Option<String>,
+    /// Restore only topics of this name, in which * stands for anything; may be repeated
+    #[arg(long, value_name = "NAME", requires = "restore")]
+    pub restore_topic: Vec<String>,
+    /// Restore as of a moment: -6h, 2026-11-22T13:00:00Z
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "restore",
+        allow_hyphen_values = true
+    )]
+    pub restore_at: Option<String>,
+    /// Give restored topics at most so many replicas
+    #[arg(long, value_name = "N", requires = "restore")]
+    pub restore_replication_factor: Option<i32>,
+    /// Place restored topics once there are so many brokers; those of the lost cluster otherwise
+    #[arg(long, value_name = "N", requires = "restore")]
+    pub restore_brokers: Option<i32>,
     /// No error where everything is formatted already
     #[arg(long)]
     pub ignore_formatted: bool,
@@ -125,12 +149,40 @@ pub fn resolve(settings: &ConfigMap) -> Result<BrokerSettings, Failure> {
     BrokerSettings::resolve(layers).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// What the arguments say is to come back.
+fn restoring(args: &Args) -> Result<Option<Restoring>, Failure> {
+    let at_ms = args.restore_at.as_deref().map(moment).transpose()?;
+    Ok(args.restore.as_ref().map(|url| Restoring {
+        url: url.clone(),
+        options: RestoreOptions {
+            topics: args.restore_topic.clone(),
+            at_ms,
+            replication_factor: args.restore_replication_factor,
+            brokers: args.restore_brokers,
+        },
+    }))
+}
+
+/// Reads a moment.
+pub fn moment(text: &str) -> Result<i64, Failure> {
+    parse_moment(text, clock::now_ms()).map_err(Failure::usage)
+}
+
 /// Formats what `settings` describe.
 async fn format(
     settings: &BrokerSettings,
     cluster_id: Option<Uuid>,
     voters: Voters,
+    restore: Option<&Restoring>,
 ) -> Result<Formatted, FormatFailure> {
+    let (mut cluster_id, mut first) = (cluster_id, Vec::new());
+    if let Some(restore) = restore
+        && read(settings).await?.is_err()
+    {
+        let id = cluster_id.unwrap_or_else(random_uuid);
+        first = restore.take_over(settings, id).await?;
+        cluster_id = Some(id);
+    }
     let settings = settings.clone();
     on_disk(move |disk| {
         let mut locks = Vec::new();
@@ -141,7 +193,8 @@ async fn format(
                 locks.push(disk.lock_dir(&dir).map_err(in_use)?);
             }
         }
-        let made = tidemark_server::format(disk, &settings, cluster_id, &voters, random_uuid);
+        let made =
+            tidemark_server::format_with(disk, &settings, cluster_id, &voters, &first, random_uuid);
         Ok(made?)
     })
     .await
@@ -152,8 +205,9 @@ pub async fn format_once(
     settings: &BrokerSettings,
     cluster_id: Option<Uuid>,
     voters: Voters,
+    restore: Option<&Restoring>,
 ) -> Result<Formatted, Failure> {
-    match format(settings, cluster_id, voters).await {
+    match format(settings, cluster_id, voters, restore).await {
         Err(FormatFailure::Format(FormatError::Already { .. })) => {
             let formatted = read(settings).await?;
             formatted.map_err(|unformatted| Failure::finding(unformatted.to_string()))
@@ -320,7 +374,11 @@ struct Formation {
 }
 
 /// Formats by a formation, unless that was done.
-async fn format_by(path: &Path, settings: &BrokerSettings) -> Result<Formatted, Failure> {
+async fn format_by(
+    path: &Path,
+    settings: &BrokerSettings,
+    restore: Option<&Restoring>,
+) -> Result<Formatted, Failure> {
     let shown = path.display().to_string();
     let text = crate::input::read_text(path).map_err(|error| Failure::file(&shown, &error))?;
     let wrong = |error: String| Failure::usage(format!("{shown}: {error}"));
@@ -340,7 +398,11 @@ async fn format_by(path: &Path, settings: &BrokerSettings) -> Result<Formatted, 
                 "{unformatted}, though this broker was in the cluster: its disk is lost, and an empty one must not vote in its place"
             )));
         }
-        Err(_) => format(settings, Some(cluster_id), voters).await?,
+        Err(_) => {
+            // The metadata come from those that begin the quorum.
+            let restore = restore.filter(|_| voters != Voters::Others);
+            format(settings, Some(cluster_id), voters, restore).await?
+        }
     };
     if formatted.cluster_id != cluster_id {
         return Err(Failure::finding(format!(
@@ -357,11 +419,13 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         context.out.line(&random_uuid().to_string())?;
         return Ok(Exit::Ok);
     };
+    let restore = restoring(&args)?;
+    let restore = restore.as_ref();
     let mut map = read_settings(file)?;
     map.extend(args.set);
     let settings = resolve(&map)?;
     if let Some(formation) = &args.formation {
-        let formatted = format_by(formation, &settings).await?;
+        let formatted = format_by(formation, &settings, restore).await?;
         let report = report(&formatted, &settings);
         context.out.show(&report, |out| {
             let (node, cluster) = (report.node_id, &report.cluster_id);
@@ -384,9 +448,9 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         }
     };
     let formatted = if args.ignore_formatted {
-        format_once(&settings, args.cluster_id, voters).await?
+        format_once(&settings, args.cluster_id, voters, restore).await?
     } else {
-        format(&settings, args.cluster_id, voters).await?
+        format(&settings, args.cluster_id, voters, restore).await?
     };
     let report = report(&formatted, &settings);
     context.out.show(&report, |out| {
@@ -499,14 +563,14 @@ mod tests {
             let map = map.map(|(name, value)| (name.to_owned(), value.to_owned()));
             resolve(&ConfigMap::from(map)).unwrap()
         };
-        let first = format_by(&formation(cluster, true), &settings("a"))
+        let first = format_by(&formation(cluster, true), &settings("a"), None)
             .await
             .unwrap();
         assert_eq!(first.cluster_id, cluster);
         assert_eq!(first.directories[0].1, directory);
         // Again, before and after the operator has seen it work.
         for may_format in [true, false] {
-            let again = format_by(&formation(cluster, may_format), &settings("a")).await;
+            let again = format_by(&formation(cluster, may_format), &settings("a"), None).await;
             assert_eq!(again.unwrap(), first);
         }
         let lost = format_by(&formation(cluster, false), &settings("b")).await;
@@ -537,11 +601,11 @@ mod tests {
             data.display()
         );
         assert_eq!(failure.next, Some(command));
-        let first = format_once(&settings, None, Voters::Standalone)
+        let first = format_once(&settings, None, Voters::Standalone, None)
             .await
             .unwrap();
         require_formatted(file, &set, &settings).await.unwrap();
-        let second = format_once(&settings, None, Voters::Standalone)
+        let second = format_once(&settings, None, Voters::Standalone, None)
             .await
             .unwrap();
         assert_eq!(second, first);

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod doctor;
 pub mod format;
 pub mod group;
+pub mod kube;
 pub mod log;
 pub mod operator;
 pub mod places;
@@ -35,6 +36,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
         Command::Topic(command) => topic::run(command, context).await,
         Command::Produce(args) => produce::run(args, context).await,
         Command::Consume(args) => consume::run(args, context).await,
+        Command::Kube(args) => kube::run(args, context).await,
         Command::Group(command) => group::run(command, context).await,
         Command::Config(command) => config::run(command, context).await,
         Command::Cluster(args) => cluster::run(args, context).await,

@@ -77,8 +77,21 @@ impl StopSignals {
 /// Serves until SIGTERM or Ctrl-C, then closes logs so that the next start reads none.
 pub async fn until_signal(
     servers: Vec<RunningServer>,
-    mut signals: StopSignals,
+    signals: StopSignals,
 ) -> Result<Exit, Failure> {
+    stopped_by(&servers, signals).await?;
+    shutdown(servers).await;
+    Ok(Exit::Ok)
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// A broker that failed.
+pub async fn stopped_by(
+    servers: &[RunningServer],
+    mut signals: StopSignals,
+) -> Result<(), Failure> {
     let failed = select_all(servers.iter().map(|server| Box::pin(server.failed())));
     let name = tokio::select! {
         _ = signals.terminate.recv() => "SIGTERM",
@@ -88,8 +101,12 @@ pub async fn until_signal(
         }
     };
     tracing::info!(signal = name, "stopping");
+    Ok(())
+}
+
+/// Closes logs, so that the next start reads none.
+pub async fn shutdown(servers: Vec<RunningServer>) {
     // All at once: each hands over what it leads to those that are left.
     join_all(servers.into_iter().map(RunningServer::shutdown)).await;
     tracing::info!("stopped");
-    Ok(Exit::Ok)
 }

@@ -1,9 +1,15 @@
 //! `tidemark tier`: looks into a bucket, with no broker running.
 
+use std::io::Write as _;
+
 use serde::Serialize;
+use tidemark_config::BrokerSettings;
+use tidemark_model::MetadataRecord;
+use tidemark_server::{RestoreError, RestoreOptions, RestoreReport};
 use tidemark_tier::layout;
 use tidemark_tier::verify::{self, Finding};
 use tidemark_tier::{Bucket, BucketOptions, TierError};
+use tidemark_wire::Uuid;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -20,6 +26,13 @@ pub enum Command {
     ///
     /// Exit code 1 when something is missing, damaged, or does not belong there.
     Verify(VerifyArgs),
+    /// Give a new cluster what the bucket holds of a lost one
+    ///
+    /// With --dry-run, prints what would come back and changes nothing. Otherwise takes the bucket
+    /// over for the cluster of --cluster-id, as `tidemark format --restore` does by itself: the
+    /// cluster that wrote it, should it still run, writes nothing more there. With --into it stays
+    /// as it is, and is copied.
+    Restore(RestoreArgs),
 }
 
 /// Which bucket.
@@ -49,11 +62,46 @@ pub struct VerifyArgs {
     deep: bool,
 }
 
+/// What is to come back, and to whom.
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///directory
+    url: String,
+    /// Where the object store is, when the address does not say, such as http://127.0.0.1:8333
+    #[arg(long, env = "TIDEMARK_TIER_ENDPOINT")]
+    endpoint: Option<String>,
+    /// The object store's region
+    #[arg(long, env = "TIDEMARK_TIER_REGION")]
+    region: Option<String>,
+    /// Only topics of this name, in which * stands for anything; may be repeated
+    #[arg(long, value_name = "NAME")]
+    topic: Vec<String>,
+    /// As of a moment: -6h, 2026-11-22T13:00:00Z
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    /// Give topics at most so many replicas
+    #[arg(long, value_name = "N")]
+    replication_factor: Option<i32>,
+    /// Place topics once there are so many brokers; those of the lost cluster otherwise
+    #[arg(long, value_name = "N")]
+    brokers: Option<i32>,
+    /// Copy it into this bucket, which has to be empty
+    #[arg(long, value_name = "URL", conflicts_with = "dry_run")]
+    into: Option<String>,
+    /// The new cluster's id, from `tidemark format --random-uuid`
+    #[arg(long, value_name = "ID", required_unless_present = "dry_run")]
+    cluster_id: Option<Uuid>,
+    /// Print what would come back and change nothing
+    #[arg(long, conflicts_with = "cluster_id")]
+    dry_run: bool,
+}
+
 /// Runs the command.
 pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failure> {
     match command {
         Command::Ls(args) => ls(&args, context).await,
         Command::Verify(args) => check(&args, context).await,
+        Command::Restore(args) => restore(args, context).await,
     }
 }
 
@@ -62,7 +110,154 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
     };
-    Bucket::open(&args.url, &options).map_err(|error| Failure::usage(error.to_string()))
+    open_bucket(&args.url, &options)
+}
+
+/// Opens the bucket of an address.
+pub fn open_bucket(url: &str, options: &BucketOptions) -> Result<Bucket, Failure> {
+    Bucket::open(url, options).map_err(|error| Failure::usage(error.to_string()))
+}
+
+async fn restore(args: RestoreArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let options = BucketOptions {
+        endpoint: args.endpoint,
+        region: args.region,
+    };
+    let bucket = open_bucket(&args.url, &options)?;
+    let into = args.into.as_deref().map(|url| open_bucket(url, &options));
+    let into = into.transpose()?;
+    let at_ms = args.at.as_deref().map(super::format::moment).transpose()?;
+    let wanted = RestoreOptions {
+        topics: args.topic,
+        at_ms,
+        replication_factor: args.replication_factor,
+        brokers: args.brokers,
+    };
+    let report = match args.cluster_id {
+        None => tidemark_server::preview_restore(&bucket, &wanted).await,
+        Some(cluster_id) => {
+            let done = tidemark_server::restore(&bucket, into.as_ref(), cluster_id, &wanted).await;
+            done.map(|(report, _)| report)
+        }
+    };
+    let report = report.map_err(|error| not_restored(&error))?;
+    context.out.show(&report, |out| {
+        for line in restore_lines(&report) {
+            out.line(&line)?;
+        }
+        match args.cluster_id {
+            None => out.line("Nothing was changed."),
+            Some(id) => out.line(&format!(
+                "next:  tidemark format --config FILE --cluster-id {id} --restore {}",
+                args.url
+            )),
+        }
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// What a new cluster is to begin with.
+#[derive(Debug)]
+pub struct Restoring {
+    /// The bucket's address.
+    pub url: String,
+    /// What of it.
+    pub options: RestoreOptions,
+}
+
+impl Restoring {
+    /// Takes the bucket over for the cluster, or copies it into the cluster's own. Says what comes
+    /// back on standard error.
+    pub async fn take_over(
+        &self,
+        settings: &BrokerSettings,
+        cluster_id: Uuid,
+    ) -> Result<Vec<MetadataRecord>, Failure> {
+        let Some(tier) = &settings.tier else {
+            return Err(Failure::usage(format!(
+                "a restored cluster keeps its topics in a bucket: set tier.url, to {} to take that one over, or to an empty one to copy it",
+                self.url
+            )));
+        };
+        let options = BucketOptions {
+            endpoint: tier.endpoint.clone(),
+            region: tier.region.clone(),
+        };
+        let source = open_bucket(&self.url, &options)?;
+        let into = match tier.url == self.url {
+            true => None,
+            false => Some(open_bucket(&tier.url, &options)?),
+        };
+        let restored =
+            tidemark_server::restore(&source, into.as_ref(), cluster_id, &self.options).await;
+        let (report, first) = restored.map_err(|error| not_restored(&error))?;
+        let mut text = restore_lines(&report).join("\n");
+        text.push('\n');
+        // The report of formatting is what goes to standard output; this may be lost.
+        drop(std::io::stderr().write_all(text.as_bytes()));
+        Ok(first)
+    }
+}
+
+/// Why nothing is restored.
+pub fn not_restored(error: &RestoreError) -> Failure {
+    match error {
+        RestoreError::Tier(error) => away(error),
+        error => Failure::finding(error.to_string()),
+    }
+}
+
+/// What comes back, in lines for people.
+pub fn restore_lines(report: &RestoreReport) -> Vec<String> {
+    let mut lines = vec![format!(
+        "cluster {}, generation {}, metadata of {}",
+        report.source_cluster_id,
+        report.source_generation,
+        format_moment(report.metadata_taken_at_ms)
+    )];
+    for topic in &report.topics {
+        let records: i64 = topic
+            .partitions
+            .iter()
+            .map(|part| part.end_offset - part.start_offset)
+            .sum();
+        let size: u64 = topic.partitions.iter().map(|part| part.bytes).sum();
+        lines.push(format!(
+            "{}: {}, {} offsets, {}, {}",
+            topic.name,
+            plural(as_i64(topic.partitions.len()), "partition"),
+            count(records),
+            bytes(i64::try_from(size).unwrap_or(i64::MAX)),
+            plural(i64::from(topic.replication_factor), "replica"),
+        ));
+        for (index, part) in topic.partitions.iter().enumerate() {
+            let newest = match (part.backup_at_ms, part.newest_record_ms) {
+                (Some(backup_ms), _) => format!("backed up {}", format_moment(backup_ms)),
+                (None, -1) => continue,
+                (None, newest) => format!("newest record {}", format_moment(newest)),
+            };
+            lines.push(format!(
+                "  {index}: {} to {}, {newest}",
+                count(part.start_offset),
+                count(part.end_offset)
+            ));
+        }
+    }
+    for clamp in &report.clamped {
+        let becomes = match clamp.to {
+            Some(to) => format!("goes back to {}", count(to)),
+            None => "is forgotten: the topic does not come back".to_owned(),
+        };
+        lines.push(format!(
+            "group {}: offset {} in {}-{} {becomes}",
+            clamp.group,
+            count(clamp.from),
+            clamp.topic,
+            clamp.partition
+        ));
+    }
+    lines.extend(report.warnings.iter().map(|text| format!("note: {text}")));
+    lines
 }
 
 /// A bucket that does not answer.

@@ -18,6 +18,8 @@ pub struct Broker {
     pub address: String,
     /// Where its data is; kept while the broker is, and for [`Broker::restart`].
     data: Option<tempfile::TempDir>,
+    /// What it says after it is ready.
+    said: std::sync::mpsc::Receiver<String>,
 }
 
 impl Broker {
@@ -62,14 +64,34 @@ impl Broker {
         };
         let address = address.to_owned();
         // What it says later must not fill the pipes.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (sender, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
         let mut errors = process.stderr.take().expect("a pipe");
         std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         Self {
             process,
             address,
             data: Some(data),
+            said,
         }
+    }
+
+    /// Waits until it says something with this in it; the line.
+    pub fn says(&self, what: &str) -> String {
+        let begun = Instant::now();
+        let mut seen = Vec::new();
+        while let Some(left) = PATIENCE.checked_sub(begun.elapsed()) {
+            match self.said.recv_timeout(left) {
+                Ok(line) if line.contains(what) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => break,
+            }
+        }
+        panic!("it did not say '{what}', but {seen:#?}");
     }
 
     /// Ends it with a signal and waits; answers its exit code, if it had one.
@@ -79,7 +101,12 @@ impl Broker {
     }
 
     /// Starts it again over the same data at the same address. It must have been stopped.
-    pub fn restart(mut self) -> Self {
+    pub fn restart(self) -> Self {
+        self.restart_with(&[])
+    }
+
+    /// As [`Broker::restart`], with more arguments for `dev`.
+    pub fn restart_with(mut self, arguments: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
         // The ports of a cluster are found anew.
         let several = self.address.contains(',');
@@ -88,7 +115,7 @@ impl Broker {
         } else {
             &self.address
         };
-        command.args(arguments_of_dev(listen));
+        command.args(arguments_of_dev(listen)).args(arguments);
         let data = self
             .data
             .take()

@@ -10,14 +10,17 @@
     reason = "these tests stand outside the product, where files, threads and processes are real"
 )]
 
+mod applying;
 mod cluster;
 mod damage;
+mod docs;
 mod doctor;
 mod files;
 mod formatting;
 mod groups;
 mod harness;
 mod import;
+mod kube;
 mod proxy;
 mod records;
 mod serving;

@@ -220,3 +220,44 @@ fn a_group_tombstone_leaves_offsets_that_have_none() {
     shell.restart();
     assert_eq!(shell.offset_of("t"), 5);
 }
+
+#[test]
+fn offsets_beyond_the_end_go_back_to_it_or_are_forgotten() {
+    let committed = |topic: &str, offset: i64| {
+        let record = crate::records::CoordinatorRecord::OffsetCommit {
+            group_id: "g".to_owned(),
+            topic: topic.to_owned(),
+            partition: 0,
+            value: Some(OffsetAndMetadata {
+                offset,
+                leader_epoch: 4,
+                metadata: "note".to_owned(),
+                commit_timestamp_ms: 77,
+                expire_timestamp_ms: None,
+                topic_id: Uuid([1; 16]),
+            }),
+        };
+        record.encode().unwrap()
+    };
+    let end_of = |topic: &str, _: i32| (topic == "t").then_some(10);
+    let look = |record: &LogRecord| clamp(5, &record.key, record.value.as_ref(), end_of).unwrap();
+    assert_eq!(look(&committed("t", 10)), None);
+    let found = look(&committed("t", 11)).unwrap();
+    assert_eq!((found.from, found.to), (11, Some(10)));
+    let written =
+        crate::records::CoordinatorRecord::decode(5, &committed("t", 11).key, found.value.as_ref());
+    let Some(crate::records::CoordinatorRecord::OffsetCommit { value, .. }) = written.unwrap()
+    else {
+        panic!("a commit stays one");
+    };
+    let value = value.unwrap();
+    assert_eq!((value.offset, value.leader_epoch), (10, -1));
+    assert_eq!((&*value.metadata, value.commit_timestamp_ms), ("note", 77));
+    let gone = look(&committed("other", 3)).unwrap();
+    assert_eq!((gone.to, gone.value), (None, None));
+    let tombstone = LogRecord {
+        value: None,
+        ..committed("other", 3)
+    };
+    assert_eq!(look(&tombstone), None);
+}

@@ -248,6 +248,7 @@ impl Opening {
             log_start: first_base.min(end),
             end,
             durable: end,
+            committed: 0,
             size_bytes,
             journal: self.args.journal.take(),
             topic_id: self.recovery.topic_id.unwrap_or_default(),
@@ -276,6 +277,10 @@ impl Opening {
         }
         let log_start = trusted.log_start.max(log.log_start).min(log.end);
         log.log_start = log_start;
+        log.committed = known
+            .as_ref()
+            .map_or(log_start, committed)
+            .clamp(log_start, log.end);
         log.epochs_dirty |= log.epochs.truncate_from_start(log_start);
         self.finish(&mut log, known.as_ref());
         Ok((log, self.recovery))
@@ -560,4 +565,14 @@ impl Opening {
             }),
         }
     }
+}
+
+/// Up to where records were known to be committed. What was cut off since was not, or was given up.
+fn committed(known: &Known) -> i64 {
+    let cuts = known.replay.iter().filter_map(|entry| match entry.kind {
+        EntryKind::Truncate { end_offset } => Some(end_offset),
+        EntryKind::Reset { start_offset } => Some(start_offset),
+        _ => None,
+    });
+    cuts.fold(known.checkpoint.high_watermark, i64::min)
 }

@@ -14,6 +14,7 @@ fn example() -> DirCheckpoint {
         end,
         segment_base: 5,
         position: 4_096,
+        high_watermark: 7,
     };
     DirCheckpoint {
         ring: RingId([7; 16]),
@@ -42,6 +43,49 @@ fn a_checkpoint_comes_back_as_it_was_and_any_changed_bit_is_noticed() {
     newer[5] = 9;
     let error = DirCheckpoint::decode(&newer).unwrap_err();
     assert!(error.contains("version 9"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_without_high_watermarks_is_read() {
+    let checkpoint = example();
+    let bytes = checkpoint.encode();
+    let (header, rest) = bytes.split_at(52);
+    let mut older = header.to_vec();
+    older[5] = 1;
+    for entry in rest[..rest.len() - 4].chunks(80) {
+        older.extend_from_slice(&entry[..72]);
+    }
+    let crc = tidemark_records::crc32c(&older);
+    older.extend_from_slice(&crc.to_be_bytes());
+    let mut expected = checkpoint;
+    for log in expected.logs.values_mut() {
+        log.high_watermark = log.log_start;
+    }
+    assert_eq!(DirCheckpoint::decode(&older).unwrap(), expected);
+}
+
+#[test]
+fn what_was_committed_is_known_to_the_next_start_but_for_what_was_cut_since() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(log.committed_offset(), 0);
+    for _ in 0..4 {
+        log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    }
+    log.note_committed(6);
+    log.flush();
+    log.checkpoint();
+    drop(log);
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!(log.committed_offset(), 6);
+    // Given up, and other records are in their place: none of them is known to be committed.
+    log.truncate_to(4, NOW_MS).unwrap();
+    assert_eq!(log.committed_offset(), 4);
+    log.append_as_leader(&records(2), 1, NOW_MS).unwrap();
+    log.flush();
+    drop(log);
+    let (log, _) = open(&disk, &LogConfig::default()).unwrap();
+    assert_eq!((log.end_offset(), log.committed_offset()), (6, 4));
 }
 
 #[test]

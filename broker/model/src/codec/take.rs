@@ -34,7 +34,7 @@ pub(super) fn take_record(
         PARTITION_CREATED => MetadataRecord::PartitionCreated {
             topic_id: input.uuid()?,
             partition: input.number()?,
-            state: take_partition(input, cluster)?,
+            state: take_partition(input, version)?,
         },
         PARTITION_CHANGED => take_partition_change(input, cluster)?,
         TOPIC_DELETED => MetadataRecord::TopicDeleted {
@@ -87,6 +87,20 @@ pub(super) fn take_record(
             broker_id: input.number()?,
             token: input.uuid()?,
         },
+        TOPIC_RESTORE_PENDING => MetadataRecord::TopicRestorePending(Restore {
+            topic_id: input.uuid()?,
+            name: input.text()?,
+            replication_factor: input.number()?,
+            brokers: input.number()?,
+            configs: ConfigMap::from_iter(input.list(|input| Ok((input.text()?, input.text()?)))?),
+            partitions: input.list(|input| {
+                Ok(RestoredPartition {
+                    leader_epoch: input.number()?,
+                    first_offset: input.number()?,
+                    from_backup: input.boolean()?,
+                })
+            })?,
+        }),
         newer => {
             return Err(CodecError::Newer {
                 what: "metadata record type",
@@ -148,7 +162,7 @@ fn take_registration(input: &mut Input<'_>, cluster: bool) -> Result<MetadataRec
     })
 }
 
-fn take_partition(input: &mut Input<'_>, cluster: bool) -> Result<Partition, CodecError> {
+fn take_partition(input: &mut Input<'_>, version: u64) -> Result<Partition, CodecError> {
     let mut state = Partition {
         replicas: input.brokers()?,
         isr: input.brokers()?,
@@ -158,11 +172,15 @@ fn take_partition(input: &mut Input<'_>, cluster: bool) -> Result<Partition, Cod
         partition_epoch: input.number()?,
         ..Partition::default()
     };
-    if cluster {
+    if version >= 2 {
         state.last_known_elr = input.brokers()?;
         state.adding = input.brokers()?;
         state.removing = input.brokers()?;
         state.unclean_epoch = input.number()?;
+    }
+    if version >= 3 {
+        state.first_offset = input.number()?;
+        state.from_backup = input.boolean()?;
     }
     Ok(state)
 }

@@ -124,6 +124,8 @@ fn change_partition(
         } else {
             slot.unclean_epoch
         },
+        first_offset: slot.first_offset,
+        from_backup: slot.from_backup,
     };
     after.check(at)?;
     slot.check_change(at, &after, *unclean, joined, |id| {

@@ -177,8 +177,19 @@ fn alter_one(
         ConfigResource::Topic(_) => {
             let settings = TopicSettings::resolve(&after, layers).map_err(invalid)?;
             // Where nothing can be said of the old settings, nothing is in the bucket either.
-            let tiered = TopicSettings::resolve(before, layers)
-                .is_ok_and(|before| before.remote_storage_enable);
+            let before = TopicSettings::resolve(before, layers).ok();
+            let before = before.filter(|before| before.remote_storage_enable);
+            if let Some(before) = &before
+                && before.cleanup_compact != settings.cleanup_compact
+            {
+                return Err(invalid(ConfigError::Conflict(
+                    "cleanup.policy of a tiered topic cannot change between compact and delete: \
+                     what is in the bucket is of the other kind, and would be lost to readers. \
+                     Create another topic and copy the records"
+                        .to_owned(),
+                )));
+            }
+            let tiered = before.is_some();
             if tiered && !settings.remote_storage_enable {
                 return Err(invalid(ConfigError::Conflict(
                     "remote.storage.enable cannot be turned off again: records that are only in \

@@ -51,6 +51,37 @@ pub fn may_step_back(image: &Image, broker_id: BrokerId) -> bool {
     shared.peek().is_some() && shared.all(|another| another)
 }
 
+/// Takes a broker out of the ISRs and ELRs of partitions whose logs are damaged there, and gives
+/// those that it led to others. Not where nobody else holds what was acknowledged: such a partition
+/// is offline with its log, and comes back with it when that is mended.
+pub(super) fn give_up_damaged(
+    image: &Image,
+    context: Context<'_>,
+    broker_id: BrokerId,
+    damaged: &[TopicPartition],
+) -> Vec<MetadataRecord> {
+    let damaged: BTreeSet<TopicPartition> = damaged.iter().copied().collect();
+    let min_insync = MinInsync::new(image, context);
+    let lost = [broker_id];
+    let change = Change {
+        lost: &lost,
+        ..Change::default()
+    };
+    let given_up = damaged.into_iter().filter_map(|at| {
+        let state = image.topic_by_id(at.topic_id)?.partition(at.partition)?;
+        let holders = || state.isr.iter().chain(&state.elr);
+        if !holders().any(|id| *id == broker_id) || holders().all(|id| *id == broker_id) {
+            return None;
+        }
+        let mut wanted = Partition::clone(state);
+        wanted.isr.retain(|id| *id != broker_id);
+        let min = min_insync.of(at.topic_id);
+        let after = next_state(state, wanted, change, min, |id| is_active(image, id));
+        record_change(image, at, state, after)
+    });
+    given_up.collect()
+}
+
 /// Decides that a broker may lead from now on: what waited for it has a leader again.
 pub(super) fn unfence_broker(
     image: &Image,

@@ -13,6 +13,7 @@ mod placement;
 mod reassign;
 mod registration;
 mod removal;
+mod restore;
 mod sessions;
 mod state;
 mod topics;
@@ -41,6 +42,7 @@ pub use reassign::{
 };
 pub use registration::{Join, RecordedDirectory, register};
 pub use removal::{cordon_broker, unregister_broker};
+pub use restore::place_restored;
 pub use sessions::{Heartbeat, HeartbeatAnswer, Sessions};
 pub use topics::{
     CreatedTopic, NewTopic, TopicName, begin_topic_deletions, confirm_deletions,

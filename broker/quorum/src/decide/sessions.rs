@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_model::{BrokerEpoch, BrokerId, Image};
+use tidemark_model::{BrokerEpoch, BrokerId, Image, TopicPartition};
 
 use super::brokers::check_epoch;
-use super::fencing::{begin_shutdown, may_step_back, unfence_broker};
+use super::fencing::{begin_shutdown, give_up_damaged, may_step_back, unfence_broker};
 use super::{Context, Decision, Refusal, fence_brokers};
 
 /// A broker's heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The broker.
     pub broker_id: BrokerId,
@@ -23,6 +23,8 @@ pub struct Heartbeat {
     pub want_fence: bool,
     /// Whether it would like to stop.
     pub want_shutdown: bool,
+    /// Partitions whose logs are damaged there: it has them, and cannot use them.
+    pub damaged: Vec<TopicPartition>,
 }
 
 /// What a broker is told.
@@ -145,6 +147,8 @@ impl Sessions {
 
     /// Decides a heartbeat.
     ///
+    /// - With damaged logs: it counts for these no more, before anything else, as it might be
+    ///   chosen to lead them.
     /// - Fenced: unfenced once its image is at its registration, unless it does not want to
     ///   be; or told to stop, if it would like to.
     /// - Unfenced: fenced if it asks for it. If it would like to stop, all that it leads
@@ -156,7 +160,7 @@ impl Sessions {
         image: &Image,
         context: Context<'_>,
         now_ms: i64,
-        beat: Heartbeat,
+        beat: &Heartbeat,
     ) -> Decision<Result<HeartbeatAnswer, Refusal>> {
         let broker = match check_epoch(image, beat.broker_id, beat.broker_epoch) {
             Ok(broker) => broker,
@@ -175,8 +179,10 @@ impl Sessions {
             is_fenced: broker.fenced,
             should_shut_down: false,
         };
-        let mut records = Vec::new();
-        if broker.fenced {
+        let mut records = give_up_damaged(image, context, broker.id, &beat.damaged);
+        if !records.is_empty() {
+            // What else it asks for, it asks again.
+        } else if broker.fenced {
             if beat.want_shutdown {
                 answer.should_shut_down = true;
             } else if !beat.want_fence && is_caught_up && !broker.shutting_down {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_config::{BrokerSettings, ConfigMap, Scope, TopicSettings};
 use tidemark_model::{
-    BrokerId, CONSUMER_OFFSETS, ConfigResource, Image, MetadataRecord, Partition, Topic, TopicId,
-    check_topic_name,
+    BrokerId, CONSUMER_OFFSETS, ConfigResource, IN_BUCKET, Image, MetadataRecord, Partition, Topic,
+    TopicId, check_topic_name,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -140,6 +140,16 @@ fn check_new_name(image: &Image, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::new(
             ErrorCode::TopicAlreadyExists,
             format!("Topic '{name}' already exists."),
+        ));
+    }
+    if let Some(restore) = image.restore_of(name) {
+        return Err(Refusal::new(
+            ErrorCode::TopicAlreadyExists,
+            format!(
+                "Topic '{}' is coming back from its bucket, and waits for {} brokers.",
+                restore.name,
+                restore.brokers.max(restore.replication_factor)
+            ),
         ));
     }
     if let Some(existing) = image.colliding_topic(name) {
@@ -374,15 +384,30 @@ pub enum TopicName {
 }
 
 /// Decides DeleteTopics; each topic by itself. Brokers find out by themselves what they
-/// have left of it.
+/// have left of it. What a tiered one has in the bucket is remembered until it is gone from there
+/// ([`confirm_deletions`] of [`IN_BUCKET`]).
 pub fn delete_topics(
     image: &Image,
     settings: &BrokerSettings,
     requests: &[TopicName],
 ) -> Decision<Vec<Result<(TopicId, String), Refusal>>> {
-    delete_with(image, settings, requests, |topic_id| {
+    let mut decision = delete_with(image, settings, requests, |topic_id| {
         MetadataRecord::TopicDeleted { topic_id }
-    })
+    });
+    let in_bucket = decision.result.iter().flatten().filter_map(|(id, name)| {
+        let configs = image.configs(&ConfigResource::Topic(*id));
+        let tiered = configs.get("remote.storage.enable")? == "true";
+        let partitions = image.topic_by_id(*id)?.partitions.len();
+        tiered.then(|| MetadataRecord::TopicDeletionPending {
+            topic_id: *id,
+            name: name.clone(),
+            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            brokers: vec![IN_BUCKET],
+        })
+    });
+    let in_bucket: Vec<MetadataRecord> = in_bucket.collect();
+    decision.records.extend(in_bucket);
+    decision
 }
 
 /// Decides DeleteTopics; each topic by itself. The metadata remembers each until every

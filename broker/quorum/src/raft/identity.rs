@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tidemark_env::disk::{Disk, read_file, write_file_atomic};
+use tidemark_model::{MetadataRecord, decode_batch, encode_batch};
 use tidemark_wire::Uuid;
 
 use super::codec::{Reader, Writer};
 use super::error::StoreError;
 use super::frame::{HEAD_BYTES, be_u32, check_head, crc32c, head};
 use super::journal::Journal;
+use super::snapshot::MOST_SNAPSHOT_BYTES;
 use super::types::{Membership, VoterId, VoterNode};
 use crate::dirs::create_durably;
 
 const IDENTITY_MAGIC: [u8; 8] = *b"TIDENODE";
 const TOKEN_MAGIC: [u8; 8] = *b"TIDEBOOT";
+const FIRST_MAGIC: [u8; 8] = *b"TIDEFRST";
 const IDENTITY: &str = "identity";
 const TOKEN: &str = "bootstrap";
+const FIRST: &str = "first";
 const MOST_BYTES: usize = 64 * 1024;
 const PREFIX_BYTES: usize = HEAD_BYTES + 4;
 
@@ -45,6 +49,21 @@ pub fn format(
     identity: VoterIdentity,
     initial_voters: Option<&InitialVoters>,
 ) -> Result<(), StoreError> {
+    format_with(disk, dir, identity, initial_voters, &[])
+}
+
+/// [`format`] for a cluster that comes back from a bucket: `first` are the records that the new
+/// quorum's metadata begin with, the same for each voter. Blocks.
+///
+/// # Errors
+/// [`StoreError::Formatted`] when it has an identity already.
+pub fn format_with(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: VoterIdentity,
+    initial_voters: Option<&InitialVoters>,
+    first: &[MetadataRecord],
+) -> Result<(), StoreError> {
     create_durably(disk, dir).map_err(StoreError::io(dir))?;
     if let Some(found) = read_identity(disk, dir)? {
         return Err(StoreError::Formatted {
@@ -61,6 +80,9 @@ pub fn format(
             voters.clone(),
         ));
         put(disk, &dir.join(TOKEN), TOKEN_MAGIC, &writer.out)?;
+        if !first.is_empty() {
+            put(disk, &dir.join(FIRST), FIRST_MAGIC, &encode_batch(first))?;
+        }
     }
     let mut writer = Writer::default();
     writer.uuid(identity.cluster_id);
@@ -75,7 +97,7 @@ pub fn format(
 /// Those of the disk, and of a file that is not sound.
 pub fn read_identity(disk: &dyn Disk, dir: &Path) -> Result<Option<VoterIdentity>, StoreError> {
     let path = dir.join(IDENTITY);
-    let Some(mut reader) = get(disk, &path, IDENTITY_MAGIC)? else {
+    let Some(mut reader) = get(disk, &path, IDENTITY_MAGIC, MOST_BYTES)? else {
         return Ok(None);
     };
     let read = || {
@@ -92,7 +114,7 @@ pub fn read_identity(disk: &dyn Disk, dir: &Path) -> Result<Option<VoterIdentity
 /// The token of `dir`, if it has one. Blocks.
 pub(super) fn read_token(disk: &dyn Disk, dir: &Path) -> Result<Option<InitialVoters>, StoreError> {
     let path = dir.join(TOKEN);
-    let Some(mut reader) = get(disk, &path, TOKEN_MAGIC)? else {
+    let Some(mut reader) = get(disk, &path, TOKEN_MAGIC, MOST_BYTES)? else {
         return Ok(None);
     };
     let membership = reader
@@ -100,6 +122,15 @@ pub(super) fn read_token(disk: &dyn Disk, dir: &Path) -> Result<Option<InitialVo
         .map_err(StoreError::unreadable(&path, PREFIX_BYTES))?;
     let nodes = membership.nodes();
     Ok(Some(nodes.map(|(id, node)| (*id, node.clone())).collect()))
+}
+
+/// The records that the metadata of a new quorum begin with. Blocks.
+pub(super) fn read_first(disk: &dyn Disk, dir: &Path) -> Result<Vec<MetadataRecord>, StoreError> {
+    let path = dir.join(FIRST);
+    let Some(reader) = get(disk, &path, FIRST_MAGIC, MOST_SNAPSHOT_BYTES)? else {
+        return Ok(Vec::new());
+    };
+    decode_batch(&reader.rest()).map_err(StoreError::unreadable(&path, PREFIX_BYTES))
 }
 
 /// Uses the token up, durably. Blocks.
@@ -117,11 +148,16 @@ fn put(disk: &dyn Disk, path: &Path, magic: [u8; 8], body: &[u8]) -> Result<(), 
     write_file_atomic(disk, path, &bytes).map_err(StoreError::io(path))
 }
 
-fn get(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Result<Option<Reader>, StoreError> {
+fn get(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: [u8; 8],
+    most_bytes: usize,
+) -> Result<Option<Reader>, StoreError> {
     if !disk.exists(path).map_err(StoreError::io(path))? {
         return Ok(None);
     }
-    let bytes = read_file(disk, path, MOST_BYTES).map_err(StoreError::io(path))?;
+    let bytes = read_file(disk, path, most_bytes).map_err(StoreError::io(path))?;
     check_head(path, &bytes, magic)?;
     let crc = be_u32(&bytes[HEAD_BYTES..]);
     if bytes.len() < PREFIX_BYTES || crc != Some(crc32c(&[&bytes[PREFIX_BYTES..]])) {

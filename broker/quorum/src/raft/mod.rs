@@ -40,7 +40,7 @@ pub use client::{CallError, Dial, Dialled, TcpDial};
 pub use error::StoreError;
 pub use fold::Fold;
 pub use force::force;
-pub use identity::{InitialVoters, VoterIdentity, format, read_identity};
+pub use identity::{InitialVoters, VoterIdentity, format, format_with, read_identity};
 pub use inspect::{Inspection, inspect};
 pub use journal::RaftRecovery;
 pub use machine::{Builder, Machine};

@@ -14,7 +14,7 @@ use tidemark_env::clock;
 use tidemark_env::disk::Disk;
 use tidemark_env::net::Stream;
 use tidemark_env::task::{Task, spawn};
-use tidemark_model::{BrokerId, Image};
+use tidemark_model::{BrokerId, Image, MetadataRecord};
 use tidemark_wire::Uuid;
 use tokio::sync::watch;
 
@@ -22,7 +22,7 @@ use super::active::{Activity, Metrics, Watch};
 use super::client::{CallError, Caller, Dial, Link, Links};
 use super::error::StoreError;
 use super::fold::Fold;
-use super::identity::{VoterIdentity, consume_token, read_identity, read_token};
+use super::identity::{VoterIdentity, consume_token, read_first, read_identity, read_token};
 use super::journal::RaftRecovery;
 use super::machine::Machine;
 use super::propose::{Proposals, Proposer, QuorumError, leader, refused};
@@ -107,6 +107,7 @@ pub struct Quorum {
     caller: Caller,
     recovery: RaftRecovery,
     catch_up: Duration,
+    first: Vec<MetadataRecord>,
     tasks: Mutex<Vec<Task<()>>>,
 }
 
@@ -130,11 +131,16 @@ impl Quorum {
     ) -> Result<Arc<Quorum>, QuorumStartError> {
         let raft_config = raft_config(&config)?;
         let (of, dir) = (disk.clone(), config.clone());
-        let (identity, token, opened) = blocking(config.inline, move || {
+        let (identity, token, first, opened) = blocking(config.inline, move || {
             let identity = identity(&*of, &dir)?;
             let token = read_token(&*of, &dir.dir)?;
-            let opened = LogStore::open(of, &dir.dir, identity.voter, dir.inline)?;
-            Ok((identity, token, opened))
+            let opened = LogStore::open(of.clone(), &dir.dir, identity.voter, dir.inline)?;
+            let first = match opened.fold.image.cluster_id() {
+                None => read_first(&*of, &dir.dir)?,
+                // They were the first.
+                Some(_) => Vec::new(),
+            };
+            Ok((identity, token, first, opened))
         })
         .await?;
         let me = identity.voter;
@@ -167,6 +173,7 @@ impl Quorum {
             caller,
             recovery: opened.recovery,
             catch_up: election,
+            first,
             tasks: Mutex::default(),
         };
         quorum.keep(spawn("raft-active", watch.run()));
@@ -203,6 +210,12 @@ impl Quorum {
             raft.trigger().elect().await.map_err(failed)?;
         }
         Ok(quorum)
+    }
+
+    /// What the metadata are to begin with, beside the cluster's id, where this voter was formatted
+    /// for a cluster that comes back from a bucket; empty once they have begun.
+    pub fn first_records(&self) -> &[MetadataRecord] {
+        &self.first
     }
 
     /// Begins a new quorum, unless there is one, and uses the token up.

@@ -2,7 +2,10 @@
 
 use tidemark_config::alter::{Change, Operation};
 use tidemark_config::{BrokerSettings, ConfigMap};
-use tidemark_model::{ConfigResource, Image, MetadataRecord, NO_LEADER, Partition};
+use tidemark_model::{
+    ConfigResource, IN_BUCKET, Image, MetadataRecord, NO_LEADER, Partition, Restore,
+    RestoredPartition,
+};
 use tidemark_wire::{ErrorCode, Uuid};
 
 use super::{context, ids_from, image_with_brokers, new_topic, registration, settings};
@@ -264,6 +267,70 @@ fn partitions_are_added_and_never_taken() {
     assert_eq!(topic.partitions.len(), 5);
     assert_eq!(topic.partition(4).unwrap().replicas, [1, 0]);
     assert_eq!(topic.partition(3).unwrap().replicas.len(), 2);
+}
+
+#[test]
+fn topics_that_come_back_wait_for_brokers_and_are_placed_once() {
+    let restore = |n: u8, name: &str, replication_factor, brokers| {
+        let partition = |first_offset| RestoredPartition {
+            leader_epoch: 1_000,
+            first_offset,
+            from_backup: first_offset == 9,
+        };
+        MetadataRecord::TopicRestorePending(Restore {
+            topic_id: Uuid([n; 16]),
+            name: name.to_owned(),
+            replication_factor,
+            brokers,
+            configs: ConfigMap::from([("retention.ms".to_owned(), "5".to_owned())]),
+            partitions: vec![partition(0), partition(9)],
+        })
+    };
+    let image = image_with_brokers(2)
+        .apply(&[
+            restore(1, "orders", 2, 2),
+            restore(2, "three", 3, 1),
+            restore(3, "late", 1, 3),
+        ])
+        .unwrap();
+    let taken = refused(&image, new_topic("three", 1, 1));
+    assert_eq!(taken, ErrorCode::TopicAlreadyExists);
+    let image = image.apply(&place_restored(&image)).unwrap();
+    assert!(place_restored(&image).is_empty());
+    let waiting: Vec<&str> = image.restores().map(|r| r.name.as_str()).collect();
+    assert_eq!(waiting, ["three", "late"]);
+    let topic = image.topic("orders").unwrap();
+    assert_eq!(topic.id, Uuid([1; 16]));
+    let state = topic.partition(1).unwrap();
+    assert_eq!((state.first_offset, state.from_backup), (9, true));
+    assert_eq!((state.leader_epoch, state.isr.len()), (1_000, 2));
+    assert_eq!(image.configs(&ConfigResource::Topic(topic.id)).len(), 1);
+    let more = register_broker(&image, &registration(2, 1), LostDirectories::Refuse);
+    let image = image.apply(&more.records).unwrap();
+    let image = image.apply(&place_restored(&image)).unwrap();
+    assert_eq!((image.restores().count(), image.topic_count()), (0, 3));
+}
+
+#[test]
+fn a_deleted_topic_is_remembered_until_the_bucket_has_nothing_of_it() {
+    let image = image_with_brokers(1);
+    let image = applied(&image, create(&image, &[new_topic("t", 2, 1)]));
+    let id = image.topic("t").unwrap().id;
+    let image = image
+        .apply(&[MetadataRecord::ConfigChanged {
+            resource: ConfigResource::Topic(id),
+            name: "remote.storage.enable".to_owned(),
+            value: Some("true".to_owned()),
+        }])
+        .unwrap();
+    let names = [TopicName::Name("t".to_owned())];
+    let image = applied(&image, delete_topics(&image, &settings(), &names));
+    let job = image.deletion(id).unwrap();
+    assert_eq!((job.partitions, &job.brokers[..]), (2, &[IN_BUCKET][..]));
+    let image = image
+        .apply(&confirm_deletions(&image, IN_BUCKET, &[id]))
+        .unwrap();
+    assert_eq!(image.deletions().count(), 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod batches;
 mod builders;
 mod codecs;
+mod compact;
 mod golden;
 mod hostile;
 mod properties;

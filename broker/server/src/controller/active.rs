@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_model::{Image, MetadataRecord};
-use tidemark_quorum::QuorumError;
 use tidemark_quorum::decide::{self, Context, Decision};
-use tidemark_wire::Uuid;
+use tidemark_quorum::{Metadata, QuorumError};
 
 /// Sessions are looked at this often at least.
 const TICK: Duration = Duration::from_millis(500);
@@ -79,28 +78,25 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-/// A new cluster is given its id.
+/// A new cluster is given its id, and what it begins with where it comes back from a bucket.
 async fn begin(node: &Arc<Node>) -> Result<(), QuorumError> {
-    let Some(cluster_id) = node.cluster_id() else {
+    let Metadata::Voter(quorum) = &*node.metadata else {
         return Ok(());
     };
-    let named = node.decide(move |image, _, _, _| Decision {
-        records: match image.cluster_id() {
-            Some(_) => Vec::new(),
-            None => vec![MetadataRecord::ClusterId { cluster_id }],
-        },
-        result: (),
+    let cluster_id = quorum.identity().cluster_id;
+    let first = quorum.first_records().to_vec();
+    let named = node.decide(move |image, _, _, _| {
+        let mut records = Vec::new();
+        if image.cluster_id().is_none() {
+            records.push(MetadataRecord::ClusterId { cluster_id });
+            records.extend(first);
+        }
+        Decision {
+            records,
+            result: (),
+        }
     });
     named.await
-}
-
-impl Node {
-    fn cluster_id(&self) -> Option<Uuid> {
-        match &*self.metadata {
-            tidemark_quorum::Metadata::Voter(quorum) => Some(quorum.identity().cluster_id),
-            _ => None,
-        }
-    }
 }
 
 /// Fences brokers of which nothing was heard for a session, all at once.
@@ -135,6 +131,10 @@ async fn tend(node: &Arc<Node>, image: &Image) -> Result<(), QuorumError> {
     }
     if !complete(image, node.context()).is_empty() {
         make(node, complete).await?;
+    }
+    let place = |image: &Image, _: Context<'_>| decide::place_restored(image);
+    if image.restores().next().is_some() && !place(image, node.context()).is_empty() {
+        make(node, place).await?;
     }
     Ok(())
 }

@@ -3,12 +3,13 @@
 use super::Node;
 use crate::broker::Broker;
 use crate::fatal::{Failed, Fatal};
+use crate::handlers::broker_heartbeat::put_damaged;
 use crate::handlers::broker_registration::{message_of, put_recorded};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
-use tidemark_model::BrokerEpoch;
+use tidemark_model::{BrokerEpoch, TopicPartition};
 use tidemark_quorum::Metadata;
 use tidemark_quorum::decide::{self, Join};
 use tidemark_wire::ErrorCode;
@@ -152,8 +153,10 @@ impl Life {
                 return std::future::pending().await;
             }
             let mut want = *wants.borrow_and_update();
+            let mut damaged = Vec::new();
             let index = match self.broker.get().and_then(Weak::upgrade) {
                 Some(broker) => {
+                    damaged = counted_damaged(&broker);
                     // Others have room for what producers send; with room again it leads again.
                     if want == Want::Lead
                         && broker.partitions.log_dirs().iter().any(|dir| dir.is_full())
@@ -165,7 +168,7 @@ impl Life {
                 }
                 None => node.metadata.image().index(),
             };
-            let request = BrokerHeartbeatRequest {
+            let mut request = BrokerHeartbeatRequest {
                 broker_id: node.id,
                 broker_epoch: epoch,
                 current_metadata_offset: i64::try_from(index).unwrap_or(i64::MAX),
@@ -173,6 +176,7 @@ impl Life {
                 want_shut_down: want == Want::ShutDown,
                 ..Default::default()
             };
+            put_damaged(&mut request, &damaged);
             let mut pause = heartbeat;
             match node.ask(&request, heartbeat.max(PAUSE)).await {
                 Ok((response, _)) => match ErrorCode::from_code(response.error_code) {
@@ -233,4 +237,21 @@ impl Life {
             );
         }
     }
+}
+
+/// Partitions whose logs are damaged here, and of which the metadata still say that this broker
+/// holds what was acknowledged.
+fn counted_damaged(broker: &Broker) -> Vec<TopicPartition> {
+    let offline = broker.partitions.offline();
+    let image = broker.image();
+    let counted = offline.keys().filter(|(topic_id, index)| {
+        let topic = image.topic_by_id(*topic_id);
+        let state = topic.and_then(|topic| topic.partition(*index));
+        state.is_some_and(|state| state.isr.contains(&broker.id) || state.elr.contains(&broker.id))
+    });
+    let counted = counted.map(|(topic_id, partition)| TopicPartition {
+        topic_id: *topic_id,
+        partition: *partition,
+    });
+    counted.collect()
 }

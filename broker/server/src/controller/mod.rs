@@ -184,14 +184,14 @@ impl Node {
             // Most change nothing: they need not wait for what does.
             let image = self.metadata.image();
             let decision = self.with_sessions(&image, |sessions, now| {
-                sessions.heartbeat(&image, self.context(), now, beat)
+                sessions.heartbeat(&image, self.context(), now, &beat)
             });
             if decision.records.is_empty() && decision.result.is_ok() {
                 return Ok(decision.result);
             }
         }
         let decided = self.decide(move |image, context, sessions, now| {
-            sessions.heartbeat(image, context, now, beat)
+            sessions.heartbeat(image, context, now, &beat)
         });
         decided.await
     }

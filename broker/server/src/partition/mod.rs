@@ -17,6 +17,7 @@ mod role;
 
 pub(crate) use acks::Acks;
 pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
+pub(crate) use opening::segment_file;
 pub(crate) use policy::Policy;
 pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_config::BrokerSettings;
+use tidemark_env::disk::OpenMode;
 use tidemark_env::{clock, task};
 use tidemark_log::{
     Journal, KeptTail, Known, Log, OnCorruption, OpenArgs, OpenError, RecoveredDir, Recovery,
@@ -158,7 +159,7 @@ impl Registry {
         policy: Arc<Policy>,
         left: Option<&Left>,
     ) -> Result<Option<Opened>, RegistryError> {
-        let (path, found) = self.directory(&topic.name, index);
+        let (path, mut found) = self.directory(&topic.name, index);
         let Some(dir) = self.log_dir_of(&path) else {
             return Ok(None);
         };
@@ -169,6 +170,26 @@ impl Registry {
                 .unwrap_or_else(PoisonError::into_inner);
             left.take(topic.id, index)
         });
+        if let Some(state) = topic.partition(index)
+            && !found
+            && known.is_none()
+        {
+            let me = self.args.broker_id;
+            if state.from_backup && (state.isr.contains(&me) || state.elr.contains(&me)) {
+                let mut unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
+                unseeded.insert((topic.id, index));
+                return Ok(None);
+            }
+            if state.first_offset > 0 && !state.from_backup {
+                self.begin_at(&path, state.first_offset).map_err(|source| {
+                    RegistryError::Directory {
+                        path: path.clone(),
+                        source,
+                    }
+                })?;
+                found = true;
+            }
+        }
         let (log_id, known) = match known {
             Some((log_id, known)) => (log_id, Some(known)),
             None => (dir.next_log_id(), None),
@@ -201,6 +222,31 @@ impl Registry {
             }
             other => other,
         }
+    }
+
+    /// Makes the directory of a log that holds nothing and begins at `offset`: an empty segment says
+    /// so. It is there whole or not at all.
+    fn begin_at(&self, path: &Path, offset: i64) -> std::io::Result<()> {
+        let disk = &*self.args.disk;
+        let beside = begun_beside(path);
+        if disk.exists(&beside)? {
+            disk.remove_dir_all(&beside)?;
+        }
+        disk.create_dir_all(&beside)?;
+        let segment = disk.open(&segment_file(&beside, offset), OpenMode::Create)?;
+        segment.sync_all()?;
+        disk.sync_dir(&beside)?;
+        disk.rename(&beside, path)?;
+        match path.parent() {
+            Some(parent) => disk.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the first records of a partition that is to be opened are put together: a directory
+    /// that counts for nothing until it is renamed.
+    pub(crate) fn seed_directory(&self, topic: &str, index: i32) -> PathBuf {
+        begun_beside(&self.directory(topic, index).0)
     }
 
     /// What the write-ahead log holds of a log that cannot be opened must not go with the ring.
@@ -323,6 +369,18 @@ impl Registry {
             .unwrap_or_else(|| PathBuf::from(name));
         (path, false)
     }
+}
+
+/// The name of a partition's directory while it is not whole: none that a partition has.
+fn begun_beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".restore");
+    PathBuf::from(name)
+}
+
+/// The file of the segment that begins at `base_offset`.
+pub(crate) fn segment_file(dir: &Path, base_offset: i64) -> PathBuf {
+    dir.join(format!("{base_offset:020}.log"))
 }
 
 /// Says what opening a log cut off its end. Records that were acknowledged are never cut quietly.

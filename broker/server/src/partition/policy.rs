@@ -11,10 +11,15 @@ pub(crate) struct Policy {
     pub(crate) produce: ProducePolicy,
     pub(crate) log: Arc<LogConfig>,
     pub(crate) settings: TopicSettings,
+    /// Whether the whole of each partition is backed up in the bucket: a tiered topic that is
+    /// compacted. It counts as not tiered otherwise, all of it being local.
+    pub(crate) backed_up: bool,
 }
 
 impl Policy {
-    pub(crate) fn new(settings: TopicSettings, producer_id_expiration_ms: i32) -> Policy {
+    pub(crate) fn new(mut settings: TopicSettings, producer_id_expiration_ms: i32) -> Policy {
+        let backed_up = settings.remote_storage_enable && settings.cleanup_compact;
+        settings.remote_storage_enable &= !backed_up;
         let codec = |codec, level: Option<i32>| TopicCompression::Codec { codec, level };
         let compression = match settings.compression_type {
             CompressionType::Producer => TopicCompression::Producer,
@@ -66,6 +71,7 @@ impl Policy {
             produce,
             log: Arc::new(log),
             settings,
+            backed_up,
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::fatal::Failed;
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
 use crate::replica::Replicas;
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap, TopicSettings};
@@ -101,6 +101,8 @@ pub(crate) struct Registry {
     pub(super) log_dirs: RwLock<Vec<Arc<LogDir>>>,
     pub(super) partitions: RwLock<HashMap<(TopicId, i32), Arc<Partition>>>,
     pub(super) offline: RwLock<Arc<OfflineLogs>>,
+    /// Partitions whose first records have to come from the bucket before they can be opened.
+    pub(super) unseeded: Mutex<BTreeSet<(TopicId, i32)>>,
     /// The image that the partitions are in step with.
     pub(super) applied: Mutex<Arc<Image>>,
     /// Its brokers, as replicas see them.
@@ -123,6 +125,7 @@ impl Registry {
             log_dirs: RwLock::default(),
             partitions: RwLock::default(),
             offline: RwLock::default(),
+            unseeded: Mutex::default(),
             applied: Mutex::default(),
             brokers: Mutex::default(),
             applied_index: watch::Sender::new(0),
@@ -175,6 +178,52 @@ impl Registry {
                 None => ErrorCode::UnknownTopicOrPartition,
             }
         })
+    }
+
+    /// Partitions whose first records have to come from the bucket.
+    pub(crate) fn unseeded(&self) -> Vec<(TopicId, i32)> {
+        let unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
+        unseeded.iter().copied().collect()
+    }
+
+    /// A partition's first records are in the directory `from`: it goes to its place, and the
+    /// partition is served. Says whether there is still such a partition here; `then` acts on it
+    /// before the metadata go on. Blocks.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn seeded(
+        &self,
+        topic_id: TopicId,
+        index: i32,
+        from: &Path,
+        settings: &BrokerSettings,
+        then: impl FnOnce(&Image),
+    ) -> std::io::Result<bool> {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = Arc::clone(&applied);
+        let forget = || {
+            let mut unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
+            unseeded.remove(&(topic_id, index));
+        };
+        let topic = image.topic_by_id(topic_id);
+        let Some(topic) = topic.filter(|topic| self.placed_here(topic).contains(&index)) else {
+            forget();
+            self.args.disk.remove_dir_all(from)?;
+            return Ok(false);
+        };
+        if let Some(parent) = from.parent() {
+            let path = parent.join(format!("{}-{index}", topic.name));
+            self.args.disk.rename(from, &path)?;
+            self.args.disk.sync_dir(parent)?;
+        }
+        forget();
+        self.open_missing(&image, topic, settings);
+        let mut states = self.states(topic, None);
+        states.retain(|(at, _)| at.partition == index);
+        self.show(&image, states);
+        then(&image);
+        Ok(true)
     }
 
     /// What all replicas share.

@@ -74,7 +74,7 @@ pub(super) fn generation(log: &Log) -> i64 {
     i64::try_from(log.generation()).unwrap_or(i64::MAX)
 }
 
-/// What a replica is to know of a log that was opened. What of it is committed is not known.
+/// What a replica is to know of a log that was opened.
 pub(super) fn log_state(log: &Log) -> LogState {
     let starts = log.epochs().entries().iter().map(|entry| EpochStart {
         epoch: entry.epoch,
@@ -85,7 +85,7 @@ pub(super) fn log_state(log: &Log) -> LogState {
         end: log.end_offset(),
         durable_end: log.durable_offset(),
         generation: generation(log),
-        high_watermark: log.log_start_offset(),
+        high_watermark: log.committed_offset(),
         epochs: Epochs::new(starts.collect()),
     }
 }
@@ -115,6 +115,9 @@ impl Partition {
     fn carry_out(self: &Arc<Self>, state: &mut State, action: Action) {
         match action {
             Action::HighWatermark { offset } => {
+                if let Some(log) = &mut state.log {
+                    log.note_committed(offset);
+                }
                 release_to(&mut state.waiting, offset);
                 mark(&state.watching, |wants| wants != Wants::LowWatermark);
             }

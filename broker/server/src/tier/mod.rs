@@ -3,7 +3,9 @@
 //!
 //! `upload.rs` tends one partition at a time: it finds out where the partition stands in the
 //! bucket, uploads what is due, moves its start by retention. `sweep.rs` deletes what no longer
-//! counts, and what never did.
+//! counts, and what never did. `backup.rs` does the same for compacted partitions, which go to the
+//! bucket as a whole. `metadata.rs` keeps the cluster's metadata there, on the active controller.
+//! `seed.rs` fetches what a partition that came back from a bucket begins with.
 //! `read.rs` answers from the bucket; a fetch never waits there for it, it is parked and looks
 //! again when what it asked for has come. `reserve.rs` looks how much only waits for the bucket,
 //! and slows producers before that fills the disk.
@@ -12,8 +14,11 @@
 //! broker wrote or found as the leader, and every in-sync replica has fetched from it since
 //! ([`Cold::deletable`]).
 
+mod backup;
+mod metadata;
 mod read;
 mod reserve;
+mod seed;
 mod sweep;
 mod upload;
 
@@ -23,7 +28,6 @@ pub(crate) use reserve::{Brake, Reserve, slower};
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use reserve::{BrakeCell, Reserves};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -31,11 +35,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_config::TierSettings;
 use tidemark_env::{clock, random, task};
-use tidemark_model::LeaderEpoch;
-use tidemark_tier::document::Document;
+use tidemark_model::{CONSUMER_OFFSETS, LeaderEpoch};
+use tidemark_tier::catalog::Owner;
 use tidemark_tier::{
     Bucket, BucketOptions, BytesPerSecond, Cache, Created, Manifest, PartitionId, Reader, Requests,
-    TierError, Writer, document, layout,
+    TierError, Writer, document, layout, restore,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Semaphore, watch};
@@ -48,17 +52,6 @@ const ENDLESS: u64 = i64::MAX as u64;
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=20_000;
 /// Retention in the bucket is looked at this often at least.
 const RETENTION_MS: i64 = 60_000;
-
-/// Who a bucket belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    cluster_id: String,
-    generation: u32,
-}
-
-impl Document for Owner {
-    const FORMAT: &'static str = "tidemark-owner";
-}
 
 /// The bucket, while this broker runs.
 pub(crate) struct Tier {
@@ -76,6 +69,8 @@ pub(crate) struct Tier {
     /// Bytes that go to the bucket, and come from it.
     up: BytesPerSecond,
     down: BytesPerSecond,
+    /// Partitions whose first records are on their way.
+    seeding: Mutex<BTreeMap<(Uuid, i32), seed::Seeding>>,
 }
 
 /// What is known of a partition in the bucket.
@@ -144,6 +139,8 @@ struct Pace {
     sweep: Sweep,
     /// The end in the bucket that [`Cold::behind_since_ms`] speaks of.
     end: i64,
+    /// No backup before this.
+    backup_ms: i64,
 }
 
 impl Pace {
@@ -267,6 +264,7 @@ impl Tier {
             up,
             down,
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
+            seeding: Mutex::default(),
             settings: settings.clone(),
         })
     }
@@ -286,16 +284,34 @@ impl Tier {
         }
     }
 
+    /// Makes sure that no restore has made another cluster the owner of the bucket: from then on
+    /// this one neither writes nor deletes there.
+    async fn check_owner(&self) -> Result<(), TierError> {
+        let next = match self.generation.load(Ordering::Acquire) {
+            0 => return Ok(()),
+            generation => layout::owner(generation.saturating_add(1)),
+        };
+        match self.bucket.size_bytes(&next).await {
+            Err(TierError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.generation.store(0, Ordering::Release);
+                Err(TierError::Superseded {
+                    key: next,
+                    reason: "the bucket was taken over by a restored cluster".to_owned(),
+                })
+            }
+        }
+    }
+
     /// Makes sure that the bucket is this cluster's: the first to come says so in it.
     async fn open(&self, cluster_id: Uuid) -> Result<(), TierError> {
-        let mut owners = self.bucket.list(layout::OWNERS).await?;
-        owners.sort_by(|a, b| a.key.cmp(&b.key));
         let mine = Owner {
             cluster_id: cluster_id.to_string(),
             generation: 1,
         };
-        let owner = match owners.last() {
-            Some(last) => self.bucket.document::<Owner>(&last.key).await?.0,
+        let owner = match restore::owner(&self.bucket).await? {
+            Some(owner) => owner,
             None => {
                 self.bucket.probe().await?;
                 let key = layout::owner(1);
@@ -325,6 +341,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let Some(tier) = broker.tier.clone() else {
         return;
     };
+    metadata::start(broker, &tier, stop.clone());
     drop(task::spawn(
         "tier-open",
         open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
@@ -336,12 +353,16 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                 () = clock::sleep(ROUND) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+            if tier.generation.load(Ordering::Acquire) > 0 {
+                tier.seed(&broker);
+            }
             tier.round(&broker).await;
         }
     }));
 }
 
-/// Finds out whether the bucket is this cluster's, until it is known.
+/// Finds out whether the bucket is this cluster's, until it is known; and again when a restore has
+/// taken it over.
 async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let mut pause_ms = 0;
     loop {
@@ -356,12 +377,15 @@ async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bo
         let Some(cluster_id) = broker.image().cluster_id() else {
             continue;
         };
+        if tier.generation.load(Ordering::Acquire) > 0 {
+            continue;
+        }
         match tier.open(cluster_id).await {
             Ok(()) => {
+                pause_ms = 0;
                 tier.troubled.store(false, Ordering::Release);
                 let bucket = tier.bucket.address();
                 tracing::info!(bucket, "the bucket is this cluster's");
-                return;
             }
             Err(error) => {
                 broker.metrics.tier_failed(error.outcome());
@@ -402,7 +426,8 @@ impl Tier {
         let is_open = self.generation.load(Ordering::Acquire) > 0;
         let now_ms = clock::steady_ms();
         for partition in broker.partitions.all() {
-            if !partition.policy().settings.remote_storage_enable {
+            let backed_up = partition.policy().backed_up || *partition.topic == *CONSUMER_OFFSETS;
+            if !backed_up && !partition.policy().settings.remote_storage_enable {
                 continue;
             }
             let Ok(seen) = Seen::of(&partition) else {
@@ -418,10 +443,13 @@ impl Tier {
                     .is_behind(seen.high_watermark > seen.log_start, now_ms);
             }
             let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
-            if since_ms == NOT_BEHIND {
+            if since_ms != NOT_BEHIND {
+                lag_ms = lag_ms.max(now_ms - since_ms);
+            }
+            // What is backed up stays here in any case.
+            if since_ms == NOT_BEHIND || backed_up {
                 partition.cold.brake.set(Brake::Off);
             } else {
-                lag_ms = lag_ms.max(now_ms - since_ms);
                 behind.push(Arc::clone(&partition));
             }
             if !is_open
@@ -433,7 +461,7 @@ impl Tier {
             let (tier, broker) = (Arc::clone(self), Arc::clone(broker));
             drop(task::spawn("tier-partition", async move {
                 if let Ok(_permit) = tier.uploads.acquire().await {
-                    tier.tend(&broker, &partition).await;
+                    tier.tend(&broker, &partition, backed_up).await;
                 }
                 partition.cold.queued.store(false, Ordering::Release);
             }));

@@ -25,6 +25,7 @@ impl Tier {
         if due.is_empty() || !partition.confirmed_since(known.epoch, known.since_ms) {
             return Ok(known);
         }
+        self.check_owner().await?;
         for key in &due {
             if key.contains("/chunk/") {
                 self.sweep_chunk(partition, &known, key).await?;
@@ -91,6 +92,7 @@ impl Tier {
         if !partition.confirmed_since(known.epoch, known.since_ms) {
             return Ok(());
         }
+        self.check_owner().await?;
         let id = id_of(partition);
         let objects = self.bucket.list(&id.prefix()).await?;
         let in_chunks = self.in_chunks(partition, known).await?;

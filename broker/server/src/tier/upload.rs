@@ -3,30 +3,19 @@
 use super::{Known, Pace, RETENTION_MS, Rest, Seen, Sweep, Tier, id_of, jittered, lock, longer};
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_env::{clock, task};
 use tidemark_log::ReadError;
 use tidemark_model::LeaderEpoch;
-use tidemark_tier::document::Document;
+use tidemark_tier::catalog::TopicName;
 use tidemark_tier::manifest::{Expired, Keep};
 use tidemark_tier::upload::{Upload, UploadError};
 use tidemark_tier::{Created, Manifest, SegmentRef, TierError, layout};
 
 /// Records are read from the local log in pieces of this size.
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 const ANY_EPOCH: i32 = -1;
-
-/// A topic's name beside its data, for whoever has only the bucket.
-#[derive(Debug, Serialize, Deserialize)]
-struct TopicName {
-    name: String,
-}
-
-impl Document for TopicName {
-    const FORMAT: &'static str = "tidemark-topic";
-}
 
 /// What is to be done next for a partition.
 enum Due {
@@ -78,7 +67,7 @@ impl Trouble {
 
 impl Tier {
     /// Does what is due. A failure is told once, and tried again later.
-    pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>) {
+    pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>, backed_up: bool) {
         let mut pace = partition.cold.tending.lock().await;
         let now_ms = clock::steady_ms();
         if now_ms < pace.next_ms {
@@ -86,7 +75,11 @@ impl Tier {
         }
         let seen = Seen::of(partition).ok();
         let (topic, index) = (&partition.topic, partition.index);
-        match self.tend_now(broker, partition, &mut pace).await {
+        let tended = match backed_up {
+            true => self.back_up(broker, partition, &mut pace).await,
+            false => self.tend_now(broker, partition, &mut pace).await,
+        };
+        match tended {
             Ok(()) => {
                 if pace.trouble.take().is_some() {
                     tracing::info!(%topic, partition = index, "the bucket takes the partition again");
@@ -334,6 +327,7 @@ impl Tier {
         }
         let key = id.manifest(next.sequence);
         next.check(&key)?;
+        self.check_owner().await?;
         if led(partition)? != known.epoch {
             return Err(Trouble::NotLed);
         }
@@ -358,7 +352,7 @@ impl Tier {
         Ok(known)
     }
 
-    fn publish(&self, partition: &Partition, known: &Known) {
+    pub(super) fn publish(&self, partition: &Partition, known: &Known) {
         *lock(&partition.cold.known) = Some(known.clone());
         partition.log_start_moved();
     }
@@ -455,7 +449,7 @@ async fn fill(partition: &Partition, upload: &mut Upload, to: i64) -> Result<(),
     Ok(())
 }
 
-fn led(partition: &Partition) -> Result<LeaderEpoch, Trouble> {
+pub(super) fn led(partition: &Partition) -> Result<LeaderEpoch, Trouble> {
     let led = partition.leading(ANY_EPOCH);
     led.map(|(epoch, _)| epoch).map_err(|_| Trouble::NotLed)
 }

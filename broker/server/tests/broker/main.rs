@@ -19,5 +19,6 @@ mod limits;
 mod produce;
 mod replicated;
 mod restart;
+mod restored;
 mod slow_disk;
 mod tiered;

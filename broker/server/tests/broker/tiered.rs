@@ -11,13 +11,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_env::clock;
 use tidemark_server::RunningServer;
-use tidemark_wire::ErrorCode;
+use tidemark_tier::{Bucket, BucketOptions, layout};
 use tidemark_wire::messages::fetch_response::PartitionData;
+use tidemark_wire::{ErrorCode, Uuid};
 
 const EARLIEST: i64 = -2;
 const EARLIEST_LOCAL: i64 = -4;
-const LATEST_TIERED: i64 = -5;
-const TIERED: &[(&str, &str)] = &[
+pub const LATEST_TIERED: i64 = -5;
+pub const TIERED: &[(&str, &str)] = &[
     ("remote.storage.enable", "true"),
     ("segment.bytes", "1048576"),
     ("local.retention.bytes", "1"),
@@ -35,7 +36,7 @@ fn settings(bucket: &TempDir) -> Vec<(String, String)> {
     .to_vec()
 }
 
-async fn start(dir: &TempDir, bucket: &TempDir) -> RunningServer {
+pub async fn start(dir: &TempDir, bucket: &TempDir) -> RunningServer {
     let settings = settings(bucket);
     let settings: Vec<(&str, &str)> = settings
         .iter()
@@ -45,7 +46,7 @@ async fn start(dir: &TempDir, bucket: &TempDir) -> RunningServer {
 }
 
 /// Records that fill some segments; value `i` begins with its number.
-async fn fill(c: &mut Connection, topic: &str, from: i64, to: i64) {
+pub async fn fill(c: &mut Connection, topic: &str, from: i64, to: i64) {
     for number in from..to {
         let mut value = number.to_string().into_bytes();
         value.resize(100_000, b' ');
@@ -53,7 +54,7 @@ async fn fill(c: &mut Connection, topic: &str, from: i64, to: i64) {
     }
 }
 
-async fn number_at(c: &mut Connection, topic: &str, offset: i64) -> i64 {
+pub async fn number_at(c: &mut Connection, topic: &str, offset: i64) -> i64 {
     let mut found = None;
     until("the record has come from the bucket", async || {
         let data = read(c, topic, 0, offset).await;
@@ -503,5 +504,56 @@ async fn idle_partitions_in_the_bucket_cost_next_to_nothing() {
         tiered - plain < 10.0,
         "{plain:.1} % and {tiered:.1} % of a core"
     );
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deleted_topic_has_in_the_bucket_goes_after_a_while() {
+    let (dir, bucket) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let address = format!("file://{}", bucket.path().display());
+    let there = Bucket::open(&address, &BucketOptions::default()).unwrap();
+    let mut settings = settings(&bucket);
+    settings.push(("tier.trash.ms".to_owned(), "600000".to_owned()));
+    let settings: Vec<(&str, &str)> = settings
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let server = start_in(&dir, &settings).await;
+    let mut c = Connection::open(&server).await;
+    let gone = topic_with(&mut c, "gone", 1, TIERED).await;
+    let kept = topic_with(&mut c, "kept", 1, TIERED).await;
+    fill(&mut c, "gone", 0, 2).await;
+    fill(&mut c, "kept", 0, 2).await;
+    until("both are in the bucket", async || {
+        offset(&mut c, "gone", 0, LATEST_TIERED).await == 1
+            && offset(&mut c, "kept", 0, LATEST_TIERED).await == 1
+    })
+    .await;
+    let of = async |id: Uuid| {
+        let all = there.list("").await.unwrap();
+        let id = format!("/{id}/0/");
+        all.iter().filter(|object| object.key.contains(&id)).count()
+    };
+    assert_eq!(delete_topic(&mut c, "gone").await, NONE);
+    until("the bucket is told", async || {
+        there.get(&layout::deleted(gone)).await.is_ok()
+    })
+    .await;
+    assert!(of(gone).await > 0, "it is trash first");
+    server.shutdown().await;
+
+    // The job is remembered; time has passed.
+    let settings: Vec<(&str, &str)> = settings
+        .into_iter()
+        .map(|(name, value)| (name, if name == "tier.trash.ms" { "0" } else { value }))
+        .collect();
+    let server = start_in(&dir, &settings).await;
+    until("all of it is gone", async || of(gone).await == 0).await;
+    assert!(there.get(&layout::topic(gone)).await.is_err());
+    assert!(there.get(&layout::deleted(gone)).await.is_ok());
+    assert!(of(kept).await > 0);
+    let mut c = Connection::open(&server).await;
+    let again = topic_with(&mut c, "gone", 1, TIERED).await;
+    assert_ne!(again, gone);
     server.shutdown().await;
 }

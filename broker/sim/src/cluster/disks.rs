@@ -47,6 +47,10 @@ pub(super) async fn cold(bucket: &Bucket) -> Result<Cold, String> {
         let wrong = wrong.map(|wrong| format!("the bucket: {} {}", wrong.kind, wrong.what));
         cold.findings.extend(wrong);
         let Some(found) = found else { continue };
+        if found.manifest.backup_at_ms.is_some() {
+            // It has what is left of the log when it is reduced.
+            continue;
+        }
         let name = format!("{}-{}", found.manifest.topic, id.partition);
         let log = (name, id.topic_id.0);
         let range = (found.manifest.start_offset, found.manifest.end_offset);

@@ -205,3 +205,27 @@ fn data_stays_unless_the_spec_says_otherwise() {
         assert_eq!(count(build.service(&node(0))), Some(1));
     }
 }
+
+#[test]
+fn a_restart_that_was_asked_for_is_a_reason_and_none_is_not() {
+    let (quiet, formed) = (cluster(&json!({})), formed());
+    let mut asked = quiet.clone();
+    let annotations = asked.metadata.annotations.get_or_insert_default();
+    annotations.insert(RESTART.0.to_owned(), "now".to_owned());
+    let build = |cluster| Build {
+        cluster,
+        formation: &formed,
+        image: "i",
+    };
+    let (quiet, asked) = (build(&quiet), build(&asked));
+    assert_ne!(quiet.template_hash(&node(1)), asked.template_hash(&node(1)));
+    let pool = quiet.pool(&node(1)).expect("a pool");
+    let of_pod = quiet.parts(pool);
+    assert!(!of_pod.contains_key(RESTART.0));
+    assert_eq!(asked.reasons(&node(1), &of_pod), [RESTART.1]);
+    // Another one is another restart.
+    assert_eq!(
+        asked.reasons(&node(1), &asked.parts(pool)),
+        [OPERATOR_UPGRADE]
+    );
+}

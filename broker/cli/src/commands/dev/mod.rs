@@ -1,6 +1,10 @@
-//! `tidemark dev`: a ready broker on this machine, or a cluster of some.
+//! `tidemark dev`: a ready broker on this machine, or a cluster of some, or what a file of
+//! Kubernetes resources names.
 
 mod cluster;
+mod fields;
+mod file;
+mod follow;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +17,9 @@ use tidemark_env::{net, task};
 use tidemark_server::{RunningServer, Voters};
 
 use self::cluster::{FILE_NAME, Found, MOST_BROKERS, Plan, Run, Voter, choose, voters_of};
+use self::follow::Follower;
 use super::{format, serve};
+use crate::args::DEFAULT_BOOTSTRAP;
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 
@@ -25,8 +31,15 @@ const MOST_BYTES: usize = 64 << 10;
 /// Prints `ready` with its address once it serves, and what to type next. Ctrl-C stops it. With
 /// `--brokers 3` it is a cluster of three in one process: each keeps its data below the data
 /// directory, and more can be added to the same data later.
+///
+/// With `-f FILE` it runs the brokers of the Cluster in a file of Kubernetes resources and applies
+/// its Topics and ConsumerGroups, checked and planned as the operator does; an edit of the file is
+/// applied again. What the file asks for and means nothing here is said.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Cluster, Topic and ConsumerGroup resources to apply, and to apply again when the file changes
+    #[arg(short, long, value_name = "FILE", conflicts_with = "brokers")]
+    pub file: Option<PathBuf>,
     /// How many brokers; as many as the data directory has, or one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_BROKERS)))]
     pub brokers: Option<u8>,
@@ -58,46 +71,99 @@ fn defaults(listeners: String, directory: String) -> ConfigMap {
 }
 
 /// Runs the command.
-pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
+pub async fn run(mut args: Args, context: &mut Context) -> Result<Exit, Failure> {
+    let mut follower = match &args.file {
+        Some(file) => Some(Follower::open(file, &args.data).await?),
+        None => None,
+    };
+    let mut voters = None;
+    if let Some(follower) = &follower {
+        let cluster = follower.cluster();
+        args.brokers = Some(cluster.brokers);
+        voters = Some(cluster.voters);
+        // What is typed goes before what the file says.
+        args.set.splice(0..0, cluster.settings.clone());
+    }
     let data = args.data.clone();
     let found = task::blocking(move || find(&FileDisk::new(), &data)).await;
     let found = found.map_err(Failure::bug)??;
     let servers = match choose(found, args.brokers, &args.data)? {
         Run::Single => vec![start_single(args).await?],
         Run::New(brokers) => {
-            let plan = new_plan(brokers).await?;
+            let plan = new_plan(brokers, voters.unwrap_or_else(|| voters_of(brokers))).await?;
             start_cluster(plan, args).await?
         }
-        Run::Cluster(plan) => start_cluster(plan, args).await?,
+        Run::Cluster(plan) => {
+            if let Some(voters) = voters.filter(|voters| usize::from(*voters) != plan.voters.len())
+            {
+                return Err(Failure::usage(format!(
+                    "quorum.voters: {voters}: the number of voters is chosen when the cluster is made, and {} has {}",
+                    args.data.display(),
+                    plan.voters.len()
+                )));
+            }
+            start_cluster(plan, args).await?
+        }
     };
     let signals = serve::StopSignals::take()?;
-    let bootstrap = serve::bootstrap(&servers);
-    context.out.line(&serve::greeting(&servers))?;
+    let serving = async {
+        let lines = match &mut follower {
+            Some(follower) => follower.begin(serve::bootstrap(&servers), context).await,
+            None => Vec::new(),
+        };
+        greet(&servers, &lines, follower.as_ref(), context)?;
+        match follower {
+            Some(follower) => follower.follow(context).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        stopped = serve::stopped_by(&servers, signals) => stopped?,
+        failed = serving => failed?,
+    }
+    serve::shutdown(servers).await;
+    Ok(Exit::Ok)
+}
+
+/// Says that it is ready, what was done, and what to type next.
+fn greet(
+    servers: &[RunningServer],
+    lines: &[String],
+    follower: Option<&Follower>,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    let bootstrap = serve::bootstrap(servers);
+    let out = &mut context.out;
+    out.line(&serve::greeting(servers))?;
     let http = servers.iter().filter_map(RunningServer::http);
     let http: Vec<String> = http.map(|at| format!("http://{at}/")).collect();
     match http.len() {
         0 => {}
-        1 => context
-            .out
-            .line(&format!("       {} has health and metrics", http[0]))?,
-        _ => context.out.line(&format!(
+        1 => out.line(&format!("       {} has health and metrics", http[0]))?,
+        _ => out.line(&format!(
             "       {} have health and metrics",
             http.join(" ")
         ))?,
     }
-    let flag = if bootstrap == "127.0.0.1:9092" {
+    for line in lines {
+        out.line(line)?;
+    }
+    // One of several is enough to begin with.
+    let flag = if bootstrap.split(',').next() == Some(DEFAULT_BOOTSTRAP) {
         String::new()
     } else {
         format!(" --bootstrap {bootstrap}")
     };
-    context.out.line(&format!(
-        "next:  echo hello | tidemark{flag} produce greetings --create"
-    ))?;
-    context
-        .out
-        .line(&format!("       tidemark{flag} consume greetings"))?;
-    context.out.flush()?;
-    serve::until_signal(servers, signals).await
+    let next = match follower.and_then(Follower::first_topic) {
+        Some(topic) => [format!("produce {topic}"), format!("consume {topic}")],
+        None => [
+            "produce greetings --create".to_owned(),
+            "consume greetings".to_owned(),
+        ],
+    };
+    out.line(&format!("next:  echo hello | tidemark{flag} {}", next[0]))?;
+    out.line(&format!("       tidemark{flag} {}", next[1]))?;
+    out.flush()
 }
 
 async fn start_single(args: Args) -> Result<RunningServer, Failure> {
@@ -105,7 +171,7 @@ async fn start_single(args: Args) -> Result<RunningServer, Failure> {
     let mut settings = defaults(listeners, args.data.display().to_string());
     settings.extend(args.set);
     let resolved = format::resolve(&settings)?;
-    format::format_once(&resolved, None, Voters::Standalone).await?;
+    format::format_once(&resolved, None, Voters::Standalone, None).await?;
     serve::start(settings, args.cut_corrupt_logs, 0).await
 }
 
@@ -119,7 +185,7 @@ async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Fai
     for (node_id, settings) in plan.nodes().zip(&each) {
         let (cluster_id, voters) = plan.identity(node_id)?;
         let resolved = format::resolve(settings)?;
-        format::format_once(&resolved, Some(cluster_id), voters).await?;
+        format::format_once(&resolved, Some(cluster_id), voters, None).await?;
     }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let net_threads = cores.div_ceil(each.len().max(1));
@@ -130,12 +196,12 @@ async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Fai
 }
 
 /// A cluster that there was not before.
-async fn new_plan(brokers: u8) -> Result<Plan, Failure> {
+async fn new_plan(brokers: u8, voting: u8) -> Result<Plan, Failure> {
     let failed = |error| Failure::finding(format!("no free port for the quorum: {error}"));
     // All are held until all are known, so that they differ.
     let mut held = Vec::new();
     let mut voters = Vec::new();
-    for _ in 0..voters_of(brokers) {
+    for _ in 0..voting {
         let listener = net::listen("127.0.0.1:0").await.map_err(failed)?;
         voters.push(Voter {
             port: listener.local_addr().map_err(failed)?.port(),

@@ -134,7 +134,7 @@ fn a_data_directory_keeps_its_brokers_and_may_get_more() {
 
 #[tokio::test]
 async fn the_ports_of_a_new_quorum_differ() {
-    let plan = new_plan(9).await.unwrap();
+    let plan = new_plan(9, 3).await.unwrap();
     let mut ports: Vec<u16> = plan.voters.iter().map(|voter| voter.port).collect();
     ports.sort_unstable();
     ports.dedup();

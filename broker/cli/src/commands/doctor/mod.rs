@@ -4,12 +4,16 @@ mod brokers;
 mod clocks;
 mod disks;
 mod files;
+mod groups;
+mod leaders;
+mod quorum;
 mod replicas;
 mod settings;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidemark_client::{Cluster, ClusterInfo, Topics};
 
+use crate::commands::kube::{self, Place};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Out, plural};
@@ -17,12 +21,23 @@ use crate::progress::Progress;
 
 /// Look for what is wrong, say why, and what to type next
 ///
-/// Exit code 1 when something was found.
+/// Exit code 1 when something was found. With --cluster it looks at a Cluster on Kubernetes, through
+/// kubectl.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// A Cluster on Kubernetes: its resources, the metrics of its brokers, and the doctor beside one of them
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Its namespace; that of kubectl's context where it is not given
+    #[arg(long, short = 'n', requires = "cluster", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The context of the kubeconfig
+    #[arg(long, requires = "cluster", value_name = "CONTEXT")]
+    context: Option<String>,
+}
 
 /// Something that is wrong, or will be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What it is, a sentence without its full stop.
     pub what: String,
@@ -44,10 +59,10 @@ impl Finding {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Check {
     /// What was looked at.
-    name: &'static str,
+    name: String,
     /// What was seen when nothing was wrong.
     seen: String,
     /// What was wrong.
@@ -56,12 +71,27 @@ pub struct Check {
 
 impl Check {
     /// A check with what it saw.
-    pub fn new(name: &'static str, seen: impl Into<String>, findings: Vec<Finding>) -> Self {
+    pub fn new(name: &str, seen: impl Into<String>, findings: Vec<Finding>) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             seen: seen.into(),
             findings,
         }
+    }
+
+    /// The same, with what to type next said otherwise.
+    #[must_use]
+    pub fn with_next(mut self, say: impl Fn(&str) -> String) -> Self {
+        for finding in &mut self.findings {
+            finding.next = say(&finding.next);
+        }
+        self
+    }
+
+    /// What was wrong.
+    #[cfg(test)]
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.findings
     }
 }
 
@@ -82,7 +112,15 @@ struct Patient<'a> {
 }
 
 /// Runs the command.
-pub async fn run(_args: Args, context: &mut Context) -> Result<Exit, Failure> {
+pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
+    if let Some(name) = &args.cluster {
+        let place = Place {
+            namespace: args.namespace,
+            context: args.context,
+        };
+        let checks = kube::doctor(name, &place).await?;
+        return report(None, &checks, context);
+    }
     let mut progress = Progress::new();
     let mut checks = Vec::new();
     progress.update(|| "bootstrap".to_owned());
@@ -101,6 +139,9 @@ pub async fn run(_args: Args, context: &mut Context) -> Result<Exit, Failure> {
     checks.push(advertised);
     patient.reachable = reachable;
     checks.push(replicas::check(&patient).await);
+    checks.push(leaders::check(&patient));
+    progress.update(|| "quorum".to_owned());
+    checks.push(quorum::check(&patient).await);
     progress.update(|| "disks".to_owned());
     checks.push(disks::check(&patient).await);
     checks.push(files::check(&patient));
@@ -108,12 +149,22 @@ pub async fn run(_args: Args, context: &mut Context) -> Result<Exit, Failure> {
     checks.push(clocks::check(&patient).await);
     progress.update(|| "settings".to_owned());
     checks.push(settings::check(&patient).await);
+    progress.update(|| "groups".to_owned());
+    checks.push(groups::check(&patient).await);
     progress.clear();
+    report(info.cluster_id.as_deref(), &checks, context)
+}
+
+fn report(
+    cluster_id: Option<&str>,
+    checks: &[Check],
+    context: &mut Context,
+) -> Result<Exit, Failure> {
     let findings = checks.iter().map(|check| check.findings.len()).sum();
     let report = Report {
-        cluster_id: info.cluster_id.as_deref(),
+        cluster_id,
         findings,
-        checks: &checks,
+        checks,
     };
     context.out.show(&report, |out| write(out, &report))?;
     Ok(if findings == 0 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidemark_client::PartitionInfo;
+use tidemark_client::admin::ConfigResource;
 
 use super::{Check, Finding, Patient};
 use crate::output::{ids, plural};
@@ -37,8 +38,10 @@ pub async fn check(patient: &Patient<'_>) -> Check {
         findings.push(damaged_finding(*broker, names, &dirs.collect::<Vec<_>>()));
     }
     findings.extend(offline_finding(&offline));
+    findings.extend(under_minimum(patient, &under).await);
     findings.extend(under_finding(&under));
     findings.extend(alone(patient));
+    findings.extend(single_finding(&singles(patient)));
     let partitions: usize = patient
         .info
         .topics
@@ -128,6 +131,73 @@ fn under_finding(under: &[(String, &PartitionInfo)]) -> Option<Finding> {
     ))
 }
 
+/// Topics that people made with one replica although there are brokers for more.
+fn singles(patient: &Patient<'_>) -> Vec<String> {
+    if patient.info.brokers.len() < 2 {
+        return Vec::new();
+    }
+    let topics = patient.info.topics.values().filter(|topic| !topic.internal);
+    let single = topics.filter(|topic| topic.partitions.values().any(|p| p.replicas.len() == 1));
+    single.map(|topic| topic.name.clone()).collect()
+}
+
+fn single_finding(topics: &[String]) -> Option<Finding> {
+    let first = topics.first()?;
+    Some(Finding::new(
+        format!(
+            "{} with one replica: {}",
+            plural(topics.len() as i64, "topic"),
+            some_of(topics)
+        ),
+        "they are offline whenever their broker is, and lost with its disk",
+        format!(
+            "tidemark cluster reassign --topics {first} -o json > plan.json; add brokers to its replicas; tidemark cluster reassign --plan plan.json --execute"
+        ),
+    ))
+}
+
+/// Which of those that lack a replica are under their minimum: producers with acks=all are refused.
+async fn under_minimum(
+    patient: &Patient<'_>,
+    under: &[(String, &PartitionInfo)],
+) -> Option<Finding> {
+    let mut minimum: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut names = Vec::new();
+    for (name, partition) in under {
+        let topic = topic_of(name);
+        let least = match minimum.get(topic) {
+            Some(least) => *least,
+            None => {
+                let resource = ConfigResource::Topic(topic.to_owned());
+                let settings = patient.cluster.describe_configs(&resource).await.ok()?;
+                let mut settings = settings
+                    .into_iter()
+                    .filter(|one| one.name == "min.insync.replicas");
+                let least = settings.next()?.value?.trim().parse().ok()?;
+                minimum.insert(topic, least);
+                least
+            }
+        };
+        if partition.isr.len() < least.min(partition.replicas.len()) {
+            names.push(name.clone());
+        }
+    }
+    under_minimum_finding(&names)
+}
+
+fn under_minimum_finding(names: &[String]) -> Option<Finding> {
+    let first = names.first()?;
+    Some(Finding::new(
+        format!(
+            "{} under min.insync.replicas: {}",
+            plural(names.len() as i64, "partition"),
+            some_of(names)
+        ),
+        "producers with acks=all are refused there until enough replicas are back",
+        format!("tidemark topic describe {}", topic_of(first)),
+    ))
+}
+
 /// Offsets on a single replica although there are brokers for more.
 fn alone(patient: &Patient<'_>) -> Option<Finding> {
     let topic = patient.info.topics.get("__consumer_offsets")?;
@@ -168,6 +238,18 @@ mod tests {
         );
         assert_eq!(finding.next, "tidemark topic describe my-topic");
         assert_eq!(offline_finding(&[]), None);
+    }
+
+    #[test]
+    fn topics_that_hang_on_one_disk_are_named() {
+        assert_eq!(single_finding(&[]), None);
+        let finding = single_finding(&["legacy".to_owned()]).unwrap();
+        assert_eq!(finding.what, "1 topic with one replica: legacy");
+        let finding = under_minimum_finding(&["t-0".to_owned(), "t-1".to_owned()]).unwrap();
+        assert_eq!(
+            finding.what,
+            "2 partitions under min.insync.replicas: t-0, t-1"
+        );
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn heading(kind: FileKind) -> &'static str {
         }
         FileKind::LeaderEpochs => "       EPOCH         START",
         FileKind::Checkpoint => {
-            "   LOG  TOPIC                   PARTITION         LSN     LOG START           END       SEGMENT    POSITION   EPOCH"
+            "   LOG  TOPIC                   PARTITION         LSN     LOG START           END       SEGMENT    POSITION     COMMITTED   EPOCH"
         }
     }
 }
@@ -217,7 +217,7 @@ fn row_text(row: &Row) -> String {
             if *clean { "cleanly" } else { "not yet" }
         ),
         Row::Checkpoint(id, c) => format!(
-            "{:>6}  {:<22}  {:>9}  {:>10}  {:>12}  {:>12}  {:>12}  {:>10}  {:>6}",
+            "{:>6}  {:<22}  {:>9}  {:>10}  {:>12}  {:>12}  {:>12}  {:>10}  {:>12}  {:>6}",
             id,
             c.topic_id.to_string(),
             c.partition,
@@ -226,6 +226,7 @@ fn row_text(row: &Row) -> String {
             c.end,
             c.segment_base,
             c.position,
+            c.high_watermark,
             c.last_epoch
         ),
         Row::Damage { position, reason } => format!("{position:>12}  DAMAGED: {reason}"),
@@ -297,6 +298,7 @@ fn row_json(row: &Row) -> Value {
             "end": c.end,
             "segment_base": c.segment_base,
             "position": c.position,
+            "high_watermark": c.high_watermark,
             "last_epoch": c.last_epoch,
         }}),
         Row::Damage { position, reason } => {

@@ -130,13 +130,14 @@ impl Cluster {
             image_index: self.image.index(),
             want_fence: false,
             want_shutdown: false,
+            damaged: Vec::new(),
         }
     }
 
     fn send(&mut self, beat: Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
         let decision = self
             .sessions
-            .heartbeat(&self.image, context(), self.now_ms, beat);
+            .heartbeat(&self.image, context(), self.now_ms, &beat);
         self.fold(&decision.records);
         decision.result
     }

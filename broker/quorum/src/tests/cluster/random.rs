@@ -539,12 +539,31 @@ impl World {
             0 => beat.want_fence = true,
             1 => beat.want_shutdown = true,
             2 => beat.image_index = self.random.next() % (beat.image_index + 1),
+            3 => beat.damaged.extend(self.random.pick(&self.partitions)),
             _ => {}
         }
+        let damaged = beat.damaged.first().copied();
         let answer = self.cluster.send(beat).unwrap();
+        if let Some(at) = damaged {
+            self.damaged(id, at);
+        }
         if answer.should_shut_down {
             self.machine(id).running = false;
             self.reach("shut down");
+        }
+    }
+
+    /// The controller has heard that a log is damaged: it counts no more, if another holds what
+    /// was acknowledged.
+    fn damaged(&mut self, id: BrokerId, at: TopicPartition) {
+        let state = self.state(at);
+        let counts = |other: &BrokerId| state.isr.contains(other) || state.elr.contains(other);
+        if (0..BROKERS).any(|other| other != id && counts(&other)) {
+            assert!(!counts(&id) && state.leader != id, "{at:?}: {state:?}");
+            if let Some(log) = self.logs.get_mut(&(id, at)) {
+                log.truncate(log.len() / 2);
+                self.reach("damaged");
+            }
         }
     }
 
@@ -726,7 +745,7 @@ fn run(seed: u64, steps: usize, reached: &mut BTreeMap<&'static str, usize>) {
     }
 }
 
-const STATES: [&str; 21] = [
+const STATES: [&str; 22] = [
     "AlterPartition accepted",
     "AlterPartition refused",
     "acknowledged",
@@ -748,6 +767,7 @@ const STATES: [&str; 21] = [
     "unclean election",
     "under min ISR",
     "wiped",
+    "damaged",
 ];
 
 fn run_seeds(seeds: std::ops::Range<u64>, steps: usize) {

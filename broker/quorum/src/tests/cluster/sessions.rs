@@ -148,10 +148,10 @@ fn one_that_is_fenced_may_stop_at_once_and_may_ask_to_be_fenced() {
         want_fence: true,
         ..cluster.heartbeat(0)
     };
-    assert!(cluster.send(fence).unwrap().is_fenced);
+    assert!(cluster.send(fence.clone()).unwrap().is_fenced);
     assert_eq!(cluster.brief(id), (1, vec![1], vec![0]));
     assert!(
-        cluster.send(fence).unwrap().is_fenced,
+        cluster.send(fence.clone()).unwrap().is_fenced,
         "as long as it wants"
     );
     let stop = Heartbeat {
@@ -198,7 +198,7 @@ fn heartbeats_of_old_epochs_are_refused() {
     let mut cluster = Cluster::of(1);
     let old = cluster.heartbeat(0);
     cluster.restart(0);
-    assert_eq!(code(cluster.send(old)), ErrorCode::StaleBrokerEpoch);
+    assert_eq!(code(cluster.send(old.clone())), ErrorCode::StaleBrokerEpoch);
     let unknown = Heartbeat {
         broker_id: 9,
         ..old

@@ -117,6 +117,9 @@ impl Chains {
         if key.starts_with("probe/") {
             return Ok("bucket: probe deleted");
         }
+        if key.starts_with("metadata/") {
+            return Ok("bucket: snapshot of the metadata deleted");
+        }
         let head = layout::partition_of(key).and_then(|id| self.0.get(&id));
         let Some(head) = head.filter(|_| !is_manifest(key)) else {
             return Err(format!("{key} was deleted, and is no garbage of anybody"));

@@ -1,0 +1,469 @@
+//! `tidemark doctor --cluster`: what the resources of a Cluster say, what its brokers' metrics say,
+//! and what the doctor finds that is run beside one of them.
+
+use serde::Deserialize;
+use tidemark_crds::{Cluster, ConsumerGroup, Topic};
+use tidemark_env::clock;
+
+use super::metrics::Metrics;
+use super::plan::topics_of;
+use super::status::unwell;
+use super::{Kubectl, Place, cluster, pod_name, typed};
+use crate::commands::doctor::{Check, Finding};
+use crate::failure::Failure;
+use crate::output::{bytes, plural};
+use crate::when::{format_duration, format_moment};
+
+/// A disk with less than this free is worth a word.
+const LOW_SHARE: f64 = 0.15;
+/// A certificate that ends within this is worth a word: it should have been renewed.
+const SOON_SECONDS: f64 = 14.0 * 86_400.0;
+/// Records that wait for longer than this to be in the bucket are late: more than twice the default
+/// of tier.upload.max.lag.ms.
+const LATE_SECONDS: f64 = 900.0;
+
+/// What was seen of a cluster.
+struct Seen {
+    cluster: Cluster,
+    topics: Vec<Topic>,
+    groups: Vec<ConsumerGroup>,
+    /// Each broker's metrics, or why there are none.
+    metrics: Vec<(i32, Result<Metrics, String>)>,
+}
+
+#[derive(Deserialize)]
+struct Inside {
+    checks: Vec<Check>,
+}
+
+/// Looks at a Cluster.
+///
+/// # Errors
+/// Kubernetes that cannot be asked; a Cluster that is not there.
+pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
+    let kubectl = Kubectl::new(place);
+    let found = cluster(&kubectl, place, name).await?;
+    let groups: Vec<ConsumerGroup> = kubectl.list(&["consumergroups.tidemark.dev"]).await?;
+    let status = found.status.clone().unwrap_or_default();
+    let namespace = found.metadata.namespace.clone().unwrap_or_default();
+    let mut metrics = Vec::new();
+    for broker in &status.brokers {
+        let pod = pod_name(name, broker.id);
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy/metrics");
+        let page = kubectl.text(&["get", "--raw", &path]).await;
+        let page = page
+            .map(|page| Metrics::read(&page))
+            .map_err(|failure| failure.message);
+        metrics.push((broker.id, page));
+    }
+    let seen = Seen {
+        topics: topics_of(&kubectl, name).await?,
+        groups: groups
+            .into_iter()
+            .filter(|group| group.spec.cluster_ref.name == name)
+            .collect(),
+        cluster: found,
+        metrics,
+    };
+    let mut checks = judge(&seen, name, place, clock::now_ms());
+    match status.brokers.iter().find(|broker| broker.state == "Ready") {
+        None => checks.push(Check::new(
+            "brokers",
+            "",
+            vec![Finding::new(
+                format!("no broker of {name} is ready"),
+                "nothing can be asked of the brokers themselves",
+                typed(place, &format!("logs {name}")),
+            )],
+        )),
+        Some(broker) => {
+            let pod = pod_name(name, broker.id);
+            let asked = [
+                "exec", &pod, "-c", "broker", "--", "tidemark", "doctor", "-o", "json",
+            ];
+            let text = kubectl.output(&asked).await?;
+            let inside: Result<Inside, _> = serde_json::from_str(&text);
+            let inside = inside
+                .map_err(|error| Failure::finding(format!("the doctor in {pod}: {error}")))?;
+            let run = format!("{} ", typed(place, &format!("run {name} --")));
+            checks.extend(inside.checks.into_iter().map(|check| {
+                check.with_next(|next| {
+                    // What is typed there is typed from here.
+                    next.replacen(
+                        "tidemark ",
+                        &run,
+                        usize::from(next.starts_with("tidemark ")),
+                    )
+                })
+            }));
+        }
+    }
+    Ok(checks)
+}
+
+fn judge(seen: &Seen, name: &str, place: &Place, now_ms: i64) -> Vec<Check> {
+    vec![
+        of_cluster(seen, name, place),
+        of_resources(seen, place),
+        of_metrics(seen, name, place),
+        of_disks(seen, name),
+        of_certificates(seen, now_ms),
+        of_tier(seen, name, place),
+    ]
+}
+
+fn of_cluster(seen: &Seen, name: &str, place: &Place) -> Check {
+    let status = seen.cluster.status.clone().unwrap_or_default();
+    let mut findings = Vec::new();
+    if status.conditions.is_empty() {
+        findings.push(Finding::new(
+            "no operator has looked at it yet",
+            "nothing is made or repaired without one",
+            "kubectl get deploy -A -l app.kubernetes.io/name=tidemark-operator",
+        ));
+    }
+    for what in unwell(&status) {
+        let why = match what.split(' ').next().unwrap_or_default() {
+            "Ready" => "clients cannot write or read everything",
+            "FullyReplicated" => {
+                "records have fewer copies than they should: another loss may stop or lose writes"
+            }
+            "QuorumHealthy" => "without a controller no leader is elected, and no topic made",
+            "StorageReady" => "a broker cannot use its disk as the spec says",
+            "Accepted" => "what the spec says now is not done",
+            _ => "what the spec asks for is not there yet",
+        };
+        findings.push(Finding::new(
+            what,
+            why,
+            typed(place, &format!("status {name}")),
+        ));
+    }
+    if let Some(plan) = status
+        .disruption
+        .as_ref()
+        .filter(|plan| plan.state == "AwaitingApproval")
+    {
+        findings.push(Finding::new(
+            format!(
+                "the restart of {} waits for approval",
+                plural(plan.restarts.len() as i64, "broker")
+            ),
+            format!("{} is not in force before that", plan.reasons.join(", ")),
+            typed(place, &format!("plan {name}")),
+        ));
+    }
+    Check::new(
+        "resource",
+        format!("{} brokers ready", status.ready),
+        findings,
+    )
+}
+
+fn of_resources(seen: &Seen, place: &Place) -> Check {
+    let mut findings = Vec::new();
+    for topic in &seen.topics {
+        let (name, status) = (
+            topic.metadata.name.clone().unwrap_or_default(),
+            topic.status.clone().unwrap_or_default(),
+        );
+        match status.pending_id {
+            Some(id) => findings.push(Finding::new(
+                format!(
+                    "Topic {name} waits for approval: {}",
+                    status.pending.join("; ")
+                ),
+                "the change would delete records",
+                typed(place, &format!("approve --topic {name} {id}")),
+            )),
+            None if !status.message.is_empty() => findings.push(Finding::new(
+                format!("Topic {name}: {}", status.message),
+                "the topic is not what its resource says",
+                format!("kubectl describe topic.tidemark.dev {name}"),
+            )),
+            None => {}
+        }
+    }
+    for group in &seen.groups {
+        let name = group.metadata.name.clone().unwrap_or_default();
+        let status = group.status.clone().unwrap_or_default();
+        for one in status.conditions.iter().filter(|one| one.status == "False") {
+            // A reset that is only shown is asked for as it is.
+            if one.reason == "DryRun" {
+                continue;
+            }
+            findings.push(Finding::new(
+                format!("ConsumerGroup {name}: {} ({})", one.message, one.reason),
+                format!("{} is False", one.type_),
+                format!("kubectl describe consumergroup.tidemark.dev {name}"),
+            ));
+        }
+    }
+    let seen = format!(
+        "{} and {} as they should be",
+        plural(seen.topics.len() as i64, "topic"),
+        plural(seen.groups.len() as i64, "group")
+    );
+    Check::new("topics and groups", seen, findings)
+}
+
+/// The brokers that told, with what they told.
+fn told(seen: &Seen) -> impl Iterator<Item = (i32, &Metrics)> {
+    seen.metrics
+        .iter()
+        .filter_map(|(id, page)| Some((*id, page.as_ref().ok()?)))
+}
+
+fn of_metrics(seen: &Seen, name: &str, place: &Place) -> Check {
+    let mut findings = Vec::new();
+    for (id, page) in &seen.metrics {
+        if let Err(why) = page {
+            findings.push(Finding::new(
+                format!("broker {id} does not tell its metrics"),
+                why.clone(),
+                typed(place, &format!("logs {name} --broker {id}")),
+            ));
+        }
+    }
+    let under: f64 = told(seen)
+        .map(|(_, page)| page.sum("tidemark_under_min_isr_partitions"))
+        .sum();
+    if under > 0.0 {
+        findings.push(Finding::new(
+            format!("{under} partitions are under their minimum in sync"),
+            "producers with acks=all are refused there until enough replicas are back",
+            typed(place, &format!("run {name} -- cluster")),
+        ));
+    }
+    let controllers: f64 = told(seen)
+        .map(|(_, page)| page.sum("tidemark_active_controller"))
+        .sum();
+    // Where some do not tell, the controller may be one of them.
+    let all_told = seen.metrics.iter().all(|(_, page)| page.is_ok());
+    if all_told && !seen.metrics.is_empty() && controllers != 1.0 {
+        findings.push(Finding::new(
+            format!("{controllers} brokers say that they are the controller"),
+            "without one no leader is elected and no topic made; an election takes seconds",
+            typed(place, &format!("run {name} -- cluster quorum describe")),
+        ));
+    }
+    let brokers = told(seen).count();
+    Check::new(
+        "metrics",
+        format!(
+            "{} tell, one is the controller",
+            plural(brokers as i64, "broker")
+        ),
+        findings,
+    )
+}
+
+fn of_disks(seen: &Seen, name: &str) -> Check {
+    let mut findings = Vec::new();
+    let mut disks = 0;
+    for (id, page) in told(seen) {
+        let full = page.sum("tidemark_disk_read_only") > 0.0;
+        for free in page.all("tidemark_disk_free_bytes") {
+            disks += 1;
+            let capacity = page.all("tidemark_disk_capacity_bytes").iter();
+            let capacity = capacity
+                .filter(|one| one.labels == free.labels)
+                .map(|one| one.value);
+            let share = free.value / capacity.sum::<f64>().max(1.0);
+            if share >= LOW_SHARE && !full {
+                continue;
+            }
+            let pools = seen.cluster.spec.pools.iter();
+            let index = pools
+                .clone()
+                .position(|pool| pool_of(seen, id) == Some(pool.name.as_str()))
+                .unwrap_or(0);
+            let size = pools
+                .clone()
+                .nth(index)
+                .map_or("", |pool| pool.storage.size.as_str());
+            let left = format!(
+                "broker {id} has {} left, {:.0}% of its disk",
+                bytes(free.value as i64),
+                share * 100.0
+            );
+            findings.push(Finding::new(
+                match full {
+                    true => format!("{left}: it takes no records"),
+                    false => left,
+                },
+                "a broker whose disk is full refuses writes; a claim grows while it is in use, where its class allows it",
+                format!(
+                    "kubectl patch cluster.tidemark.dev {name} --type=json -p '[{{\"op\":\"replace\",\"path\":\"/spec/pools/{index}/storage/size\",\"value\":\"{}\"}}]'",
+                    doubled(size)
+                ),
+            ));
+        }
+    }
+    Check::new(
+        "claims",
+        format!("{} with room", plural(disks, "disk")),
+        findings,
+    )
+}
+
+fn pool_of(seen: &Seen, broker: i32) -> Option<&str> {
+    let brokers = &seen.cluster.status.as_ref()?.brokers;
+    let broker = brokers.iter().find(|one| one.id == broker)?;
+    Some(&broker.pool)
+}
+
+/// Twice a size, in the same unit.
+fn doubled(size: &str) -> String {
+    let digits = size.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = size.split_at(digits);
+    match number.parse::<u64>() {
+        Ok(number) => format!("{}{unit}", number.saturating_mul(2)),
+        Err(_) => "SIZE".to_owned(),
+    }
+}
+
+fn of_certificates(seen: &Seen, now_ms: i64) -> Check {
+    let mut findings = Vec::new();
+    let mut looked_at = 0;
+    for (id, page) in told(seen) {
+        for one in page.all("tidemark_certificate_expiry_timestamp_seconds") {
+            looked_at += 1;
+            let end_ms = (one.value * 1_000.0) as i64;
+            let left_ms = end_ms.saturating_sub(now_ms);
+            if left_ms as f64 / 1_000.0 > SOON_SECONDS {
+                continue;
+            }
+            let listener = one
+                .labels
+                .get("listener")
+                .map_or("its listener", String::as_str);
+            findings.push(Finding::new(
+                match left_ms > 0 {
+                    true => format!(
+                        "the certificate of broker {id} for {listener} ends in {}",
+                        format_duration(left_ms)
+                    ),
+                    false => format!(
+                        "the certificate of broker {id} for {listener} ended at {}",
+                        format_moment(end_ms)
+                    ),
+                },
+                "clients and brokers refuse one that has ended",
+                "put a new one in its files: it is in use within seconds, without a restart",
+            ));
+        }
+    }
+    Check::new(
+        "certificates",
+        format!("{} last", plural(looked_at, "certificate")),
+        findings,
+    )
+}
+
+fn of_tier(seen: &Seen, name: &str, place: &Place) -> Check {
+    let mut findings = Vec::new();
+    for (id, page) in told(seen) {
+        let lag = page.sum("tidemark_tier_lag_seconds");
+        if lag > LATE_SECONDS {
+            let failures = page.sum("tidemark_tier_failures_total");
+            findings.push(Finding::new(
+                format!("records of broker {id} wait since {} to be in the bucket", format_duration((lag * 1_000.0) as i64)),
+                format!("{failures} uploads and reads failed since it started; what is not in the bucket fills its disk"),
+                typed(place, &format!("logs {name} --broker {id}")),
+            ));
+        }
+    }
+    Check::new("bucket", "nothing waits for it", findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(page: &str) -> Seen {
+        let cluster = json!({
+            "apiVersion": "tidemark.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "orders"},
+            "spec": {"pools": [{"name": "a", "replicas": 1, "storage": {"size": "1Gi"}}, {"name": "b", "replicas": 1, "storage": {"size": "10Gi"}}]},
+            "status": {"ready": "1/1", "brokers": [{"id": 0, "pool": "b", "state": "Ready", "stale": false}],
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Serving", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        });
+        Seen {
+            cluster: serde_json::from_value(cluster).expect("a Cluster"),
+            topics: vec![],
+            groups: vec![],
+            metrics: vec![(0, Ok(Metrics::read(page)))],
+        }
+    }
+
+    /// What is found with these lines in a page that is well.
+    fn found(lines: &str) -> Vec<(String, String)> {
+        let page = format!("tidemark_active_controller 1\n{lines}");
+        let checks = judge(&seen(&page), "orders", &Place::default(), 1_000_000_000_000);
+        let all = checks.into_iter().flat_map(Check::into_findings);
+        all.map(|finding| (finding.what, finding.next)).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_and_what_is_well_is_not() {
+        assert_eq!(found(""), []);
+        assert_eq!(
+            found(
+                "tidemark_disk_free_bytes{directory=\"d\"} 90\ntidemark_disk_capacity_bytes{directory=\"d\"} 100\n"
+            ),
+            []
+        );
+        let (what, next) = found("tidemark_disk_free_bytes{directory=\"d\"} 10\ntidemark_disk_capacity_bytes{directory=\"d\"} 100\n").remove(0);
+        assert_eq!(what, "broker 0 has 10 B left, 10% of its disk");
+        assert!(
+            next.contains("/spec/pools/1/storage/size") && next.contains("20Gi"),
+            "{next}"
+        );
+        for (line, says) in [
+            (
+                "tidemark_under_min_isr_partitions 2",
+                "2 partitions are under their minimum",
+            ),
+            ("tidemark_active_controller 1", "2 brokers say"),
+            ("tidemark_tier_lag_seconds 4000", "wait since 1h"),
+            (
+                "tidemark_certificate_expiry_timestamp_seconds{listener=\"SSL\"} 1000086400",
+                "for SSL ends in 1d",
+            ),
+            (
+                "tidemark_certificate_expiry_timestamp_seconds{listener=\"SSL\"} 999999999",
+                "ended at 2001-09-09",
+            ),
+        ] {
+            let found = found(line);
+            assert!(
+                found.len() == 1 && found[0].0.contains(says),
+                "{line}: {found:?}"
+            );
+        }
+        assert_eq!(
+            found(
+                "tidemark_certificate_expiry_timestamp_seconds 2000000000\ntidemark_tier_lag_seconds 12"
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn a_broker_that_tells_nothing_is_found() {
+        let mut silent = seen("");
+        silent.metrics = vec![(0, Err("refused".to_owned()))];
+        let checks = judge(&silent, "orders", &Place::default(), 0);
+        let all: Vec<Finding> = checks.into_iter().flat_map(Check::into_findings).collect();
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].next.contains("logs orders --broker 0"));
+    }
+
+    #[test]
+    fn a_size_is_doubled_in_its_unit() {
+        assert_eq!(doubled("10Gi"), "20Gi");
+        assert_eq!(doubled("x"), "SIZE");
+    }
+}
