@@ -6,7 +6,9 @@ pub mod allocation;
 mod batches;
 mod messages;
 mod seed;
+mod tier;
 
 pub use batches::batches;
 pub use messages::{REQUESTS, RESPONSES, requests, responses};
 pub use seed::seed_and_exit_if_asked;
+pub use tier::tier;

@@ -39,6 +39,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "batches" => return batches(),
         "requests" => REQUESTS,
         "responses" => RESPONSES,
+        "tier" => return crate::tier::seeds(),
         other => panic!("there are no seeds for {other}"),
     };
     let mut seeds = Vec::new();

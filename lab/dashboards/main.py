@@ -33,7 +33,7 @@ WINDOWS = {"5m": "6s", "10m": "8s", "15m": "15s", "1h": "15s"}
 THRESHOLDS = {"GroupLagTime": ("300", "4"), "FollowerLagging": ("10000", "50"), "GroupRebalancing": ("10", "3"),
               "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5")}
 # Fire only when a device fails, or with a bucket that does; promtool's cases stand for them.
-NOT_HERE = {"DiskFailed", "TierLag"}
+NOT_HERE = {"DiskFailed", "TierFailing", "TierLag", "TierReserveLow"}
 
 
 def shortened():

@@ -45,6 +45,11 @@ def disk(free, capacity="100000000000"):
     return {**one("tidemark_disk_free_bytes", free, DISK), **one("tidemark_disk_capacity_bytes", f"{capacity}x60", DISK)}
 
 
+def reserve(held_back, size="100x60"):
+    return {**one("tidemark_tier_held_back_bytes", held_back, DISK), **one("tidemark_tier_reserve_bytes", size, DISK)}
+
+
+TIER = A + ',outcome="{}"'
 UP = "0x60"
 # For two minutes something is amiss: a restart.
 RESTART = "0x9 3x2 0x49"
@@ -76,6 +81,11 @@ CASES = {
                      [disk("90000000000-300000000x60"), disk("10000000000x60")]),
     # Then: it comes and goes, as with large segments.
     "TierLag": (one("tidemark_tier_lag_seconds", "0+60x60"), [one("tidemark_tier_lag_seconds", "0+60x17 0x42")]),
+    # Then: a change of leaders; it failed now and then.
+    "TierFailing": (one("tidemark_tier_failures_total", "0x5 1+1x55", TIER.format("away")),
+                    [one("tidemark_tier_failures_total", "0+1x60", TIER.format("superseded")),
+                     one("tidemark_tier_failures_total", "0x9 1x20 2x30", TIER.format("away"))]),
+    "TierReserveLow": (reserve("0x5 60x55"), [reserve("40x60"), reserve("0x9 60x1 0x50"), reserve("0x60", "0x60")]),
     "AckLatency": (histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 90, 60),
                    [histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 1000, 2),
                     histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="1"', 90, 60)]),

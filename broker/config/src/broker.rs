@@ -129,6 +129,14 @@ pub struct TierSettings {
     pub trash_ms: i64,
     /// `tier.delete.delay.ms`.
     pub delete_delay_ms: i64,
+    /// `tier.reserve.bytes`; -1 for all that leaves a tenth of the disk free.
+    pub reserve_bytes: i64,
+    /// `remote.log.manager.copy.max.bytes.per.second`.
+    pub copy_max_bytes_per_second: i64,
+    /// `remote.log.manager.fetch.max.bytes.per.second`.
+    pub fetch_max_bytes_per_second: i64,
+    /// `remote.log.reader.threads`: requests at the same time for blocks of records.
+    pub readers: i32,
     /// `remote.log.manager.copier.thread.pool.size`: uploads at the same time.
     pub uploads: i32,
 }
@@ -364,6 +372,12 @@ impl BrokerSettings {
                     upload_max_lag_ms: layers.long("tier.upload.max.lag.ms")?,
                     trash_ms: layers.long("tier.trash.ms")?,
                     delete_delay_ms: layers.long("tier.delete.delay.ms")?,
+                    reserve_bytes: layers.long("tier.reserve.bytes")?,
+                    copy_max_bytes_per_second: layers
+                        .long("remote.log.manager.copy.max.bytes.per.second")?,
+                    fetch_max_bytes_per_second: layers
+                        .long("remote.log.manager.fetch.max.bytes.per.second")?,
+                    readers: layers.int("remote.log.reader.threads")?,
                     uploads: layers.int("remote.log.manager.copier.thread.pool.size")?,
                 }),
             },

@@ -130,6 +130,33 @@ impl Log {
         Ok(report)
     }
 
+    /// Bytes of the oldest segments that age and size would delete, if they were not above
+    /// `elsewhere`, the end of what is kept in another place.
+    ///
+    /// # Errors
+    /// An index cannot be read.
+    pub fn held_back_bytes(
+        &mut self,
+        now_ms: i64,
+        high_watermark: i64,
+        elsewhere: i64,
+    ) -> Result<u64, LogError> {
+        self.check_usable()?;
+        if !self.config.delete_retention || self.cutting.is_some() {
+            return Ok(0);
+        }
+        let large = self.deletable(Reason::TooLarge, now_ms, high_watermark)?;
+        let old = self.deletable(Reason::TooOld, now_ms, high_watermark)?;
+        let mut held_back = 0;
+        for index in 0..large.max(old) {
+            let next = self.segments.get(index + 1);
+            if next.map_or(self.end, Segment::base_offset) > elsewhere {
+                held_back += u64::from(self.segments[index].size_bytes);
+            }
+        }
+        Ok(held_back)
+    }
+
     /// How many of the oldest segments may go for `reason`.
     fn deletable(
         &mut self,

@@ -332,6 +332,7 @@ fn disks(broker: &Broker) -> Vec<DiskSample> {
             *used.entry(dir).or_default() += size_bytes;
         }
     }
+    let reserves = broker.tier.as_ref().map(|tier| tier.reserves());
     let dirs = broker.partitions.log_dirs();
     dirs.iter()
         .map(|dir| {
@@ -343,6 +344,9 @@ fn disks(broker: &Broker) -> Vec<DiskSample> {
                 free_bytes: space.map_or(0, |space| space.free_bytes),
                 online: space.is_some() && dir.failure().is_none(),
                 read_only: dir.is_full(),
+                reserve: reserves
+                    .as_ref()
+                    .and_then(|all| all.get(&dir.path).copied()),
                 wal_queued_bytes: bytes(pressure.queued_bytes),
                 wal_held_bytes: pressure.ring_bytes,
                 directory: dir.path.display().to_string(),

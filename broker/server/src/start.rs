@@ -27,6 +27,7 @@ use tidemark_env::task::{self, TaskError};
 use tidemark_log::OnCorruption;
 use tidemark_model::BrokerEpoch;
 use tidemark_quorum::{Controller, IdentityError, write_epoch};
+use tidemark_tier::Bucket;
 use tokio::sync::watch;
 
 /// Connections get this long to finish what they are at when the broker stops.
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     /// Make directories that are all empty those of a new cluster of one, unless a listener of
     /// the quorum is named: then they were to be formatted with the others' in mind.
     pub format_if_empty: bool,
+    /// The bucket of tiered topics, in place of the one that `tier.url` names; for simulations.
+    pub bucket: Option<Bucket>,
 }
 
 /// Why a broker does not start.
@@ -315,7 +318,7 @@ pub async fn start_with(
     let tier = settings
         .tier
         .as_ref()
-        .map(Tier::new)
+        .map(|settings| Tier::new(settings, config.bucket))
         .transpose()?
         .map(Arc::new);
     let mut warned = BTreeSet::new();

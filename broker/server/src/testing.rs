@@ -73,6 +73,7 @@ impl Two {
             net_threads: 1,
             cut_corrupt_logs: false,
             format_if_empty: true,
+            bucket: None,
         })
         .await
         .expect("the broker starts");

@@ -274,6 +274,7 @@ async fn acknowledged_records_are_not_cut_quietly() {
         net_threads: 1,
         cut_corrupt_logs: true,
         format_if_empty: true,
+        bucket: None,
     };
     let server = tidemark_server::start(config).await.unwrap();
     let mut c = Connection::open(&server).await;

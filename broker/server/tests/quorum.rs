@@ -46,6 +46,7 @@ async fn run_on(disk: FileDisk, settings: ConfigMap) -> RunningServer {
         net_threads: 1,
         cut_corrupt_logs: false,
         format_if_empty: false,
+        bucket: None,
     };
     tidemark_server::start(config).await.expect("it starts")
 }

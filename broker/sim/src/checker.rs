@@ -104,6 +104,13 @@ pub enum Event {
         /// The next offset to be read; `None` where nothing is committed.
         next: Option<i64>,
     },
+    /// Somebody is about to delete the oldest records: they may be gone from now on.
+    Deletes {
+        /// Where.
+        at: Place,
+        /// What lies below this offset.
+        below: i64,
+    },
     /// All that is there at the end, after everything was mended.
     Found {
         /// Where.
@@ -179,6 +186,8 @@ struct Checker {
     /// The commits at the moment when somebody asked.
     asked: BTreeMap<u32, Commits>,
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
+    /// Below which offsets records may be gone.
+    deleted: BTreeMap<Place, i64>,
     anomalies: Vec<Anomaly>,
 }
 
@@ -289,6 +298,10 @@ impl Checker {
                     );
                 }
             }
+            Event::Deletes { at, below } => {
+                let deleted = self.deleted.entry(at.clone()).or_insert(*below);
+                *deleted = (*below).max(*deleted);
+            }
             Event::Found { at, records } => {
                 let mut found = BTreeMap::new();
                 for (offset, value) in records {
@@ -392,7 +405,9 @@ impl Checker {
             let Some(found) = self.found.get(&write.to) else {
                 continue;
             };
-            if !found.values().any(|there| there == value) {
+            // Who does not know where it is, may have lost it to a deletion.
+            let offset = write.offset.unwrap_or(-1);
+            if !found.values().any(|there| there == value) && !self.may_be_gone(&write.to, offset) {
                 let at = write
                     .offset
                     .map_or_else(String::new, |at| format!(" at {at}"));
@@ -406,7 +421,8 @@ impl Checker {
             };
             for (offset, value) in log {
                 let acked = self.writes.get(value).is_some_and(|write| write.acked);
-                if !acked && found.get(offset) != Some(value) {
+                let gone = !found.contains_key(offset) && self.may_be_gone(at, *offset);
+                if !acked && found.get(offset) != Some(value) && !gone {
                     let text = format!("value {value} was read at offset {offset} of {at:?}");
                     broken.push(("lost read", text));
                 }
@@ -415,6 +431,10 @@ impl Checker {
         for (rule, text) in broken {
             self.broken(rule, format!("{text}, and is not there at the end"));
         }
+    }
+
+    fn may_be_gone(&self, at: &Place, offset: i64) -> bool {
+        self.deleted.get(at).is_some_and(|below| offset < *below)
     }
 
     fn skipped(&mut self) {

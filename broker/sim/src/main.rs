@@ -59,6 +59,9 @@ struct Cluster {
     /// Simulated seconds with faults.
     #[arg(long, default_value_t = cluster::Options::default().seconds)]
     seconds: u64,
+    /// The topic is tiered, and the bucket has faults of its own.
+    #[arg(long)]
+    tiered: bool,
     /// Processes at a time.
     #[arg(long, default_value_t = 2)]
     processes: usize,
@@ -164,6 +167,7 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
     let options = cluster::Options {
         brokers: args.brokers,
         seconds: args.seconds,
+        tiered: args.tiered,
         lines: args.lines,
     };
     let mut out = std::io::stdout().lock();
@@ -198,6 +202,7 @@ fn many(args: &Cluster) -> ExitCode {
         count: args.seeds,
         brokers: args.brokers,
         seconds: args.seconds,
+        tiered: args.tiered,
         processes: args.processes,
     };
     let (summary, good) = match std::env::current_exe() {

@@ -39,6 +39,34 @@ pub const STATES_OF_CLUSTERS: &[&str] = &[
     "replicas moved",
     "voter replaced",
 ];
+/// And these where there is a bucket.
+pub const STATES_OF_TIERED: &[&str] = &[
+    "bucket: a create that was given up came too late",
+    "bucket: garbage deleted",
+    "bucket: late write",
+    "bucket: lie",
+    "bucket: lost answer",
+    "bucket: manifest",
+    "bucket: no answer",
+    "bucket: upload in parts",
+    "fault: Crash at a manifest",
+    "fault: Pause at a manifest",
+    "fault: bucket Away",
+    "fault: bucket Denied",
+    "fault: bucket Flaky",
+    "fault: bucket Lying",
+    "fault: bucket Silent",
+    "fault: bucket Slow",
+    "fault: bucket Throttled",
+    "bucket: orphan deleted",
+    "error: records wait for the bucket and tier.reserve.bytes is used up: producers to tiered \
+     topics are refused until it takes some",
+    "info: deleted from the bucket what uploads had left behind",
+    "info: producers to tiered topics are served as before",
+    "read by time",
+    "records deleted",
+    "warn: records wait for the bucket: producers to tiered topics are slowed",
+];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;
 /// The share of seeds is looked at from so many on.
@@ -55,6 +83,8 @@ pub struct Seeds {
     pub brokers: usize,
     /// Simulated seconds with faults.
     pub seconds: u64,
+    /// With a bucket.
+    pub tiered: bool,
     /// Processes at a time.
     pub processes: usize,
 }
@@ -103,6 +133,7 @@ pub fn in_a_process(program: &Path, seed: u64, all: &Seeds) -> Report {
         .args(["cluster", "--seed", &seed.to_string()])
         .args(["--brokers", &all.brokers.to_string()])
         .args(["--seconds", &all.seconds.to_string()])
+        .args(all.tiered.then_some("--tiered"))
         .stdin(Stdio::null())
         .output();
     let output = match ran {
@@ -163,7 +194,8 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
         text += &format!("{times:>8} {share:>6.1}%  {what}\n");
     }
     let of_clusters = STATES_OF_CLUSTERS.iter().filter(|_| all.brokers > 2);
-    for what in STATES.iter().chain(of_clusters) {
+    let of_tiered = STATES_OF_TIERED.iter().filter(|_| all.tiered);
+    for what in STATES.iter().chain(of_clusters).chain(of_tiered) {
         let (seeds, _) = seen.get(what).copied().unwrap_or_default();
         if count >= ENOUGH && seeds * 20 < count {
             good = false;
@@ -184,8 +216,10 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
         if !wrong.is_empty() {
             good = false;
             text += &format!(
-                "again: cargo run -p tidemark-sim -- cluster --brokers {} --seconds {} --seed {seed}\n",
-                all.brokers, all.seconds
+                "again: cargo run -p tidemark-sim -- cluster{} --brokers {} --seconds {} --seed {seed}\n",
+                if all.tiered { " --tiered" } else { "" },
+                all.brokers,
+                all.seconds
             );
         }
     }

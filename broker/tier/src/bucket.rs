@@ -11,17 +11,19 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt,
+    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
 };
 use tidemark_env::clock;
 use url::Url;
 
+use crate::budget::BytesPerSecond;
+use crate::credentials::FromFile;
 use crate::document::{self, Document};
 use crate::error::TierError;
 use crate::layout::PartitionId;
 use crate::manifest::{Chunk, ChunkRef, Manifest};
-use crate::upload::new_id;
+use crate::upload::{PART_BYTES, new_id};
 
 /// A request that carries little is given so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,6 +65,9 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     address: Arc<str>,
+    part_bytes: usize,
+    up: BytesPerSecond,
+    down: BytesPerSecond,
 }
 
 impl Bucket {
@@ -106,6 +111,9 @@ impl Bucket {
                 }
                 if let Some(region) = &options.region {
                     builder = builder.with_region(region);
+                }
+                if let Some(file) = FromFile::of_environment() {
+                    builder = builder.with_credentials(Arc::new(file));
                 }
                 let store = builder
                     .with_client_options(client(options))
@@ -153,7 +161,32 @@ impl Bucket {
             store,
             prefix,
             address: address.into(),
+            part_bytes: PART_BYTES,
+            up: BytesPerSecond::default(),
+            down: BytesPerSecond::default(),
         }
+    }
+
+    /// Uploads in parts of this size instead of [`PART_BYTES`].
+    #[must_use]
+    pub fn with_part_bytes(self, part_bytes: usize) -> Bucket {
+        Bucket { part_bytes, ..self }
+    }
+
+    /// Moves no more than this, to the bucket and from it.
+    #[must_use]
+    pub fn with_budgets(self, up: BytesPerSecond, down: BytesPerSecond) -> Bucket {
+        Bucket { up, down, ..self }
+    }
+
+    /// Waits until so many bytes may go to the bucket.
+    pub(crate) async fn may_send(&self, bytes: u64) {
+        self.up.take(bytes).await;
+    }
+
+    /// Bytes of one part of an upload.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.part_bytes
     }
 
     /// The address that it was opened by.
@@ -203,6 +236,7 @@ impl Bucket {
             range: Some(GetRange::Bounded(at..at + len)),
             ..GetOptions::default()
         };
+        self.down.take(len).await;
         let range = async {
             let found = self.store.get_opts(&path, options).await?;
             found.bytes().await
@@ -236,6 +270,7 @@ impl Bucket {
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<(), TierError> {
         let path = self.path(key);
         let limit = deadline(bytes.len() as u64);
+        self.may_send(bytes.len() as u64).await;
         let put = self.store.put(&path, PutPayload::from_bytes(bytes));
         within(key, limit, put).await.map(|_| ())
     }
@@ -399,6 +434,14 @@ impl Bucket {
         Ok(listed.into_iter().map(|listed| listed.key).min())
     }
 
+    fn listed(&self, found: &ObjectMeta) -> Listed {
+        Listed {
+            key: self.key(&found.location),
+            size_bytes: found.size,
+            modified_ms: found.last_modified.timestamp_millis(),
+        }
+    }
+
     async fn list_most(&self, under: &str, most: usize) -> Result<Vec<Listed>, TierError> {
         let path = match under {
             "" => self.prefix.clone(),
@@ -411,11 +454,7 @@ impl Bucket {
         let mut stream = self.store.list(Some(&path)).take(most);
         let mut listed = Vec::new();
         while let Some(found) = within(what, REQUEST_TIMEOUT, stream.try_next()).await? {
-            listed.push(Listed {
-                key: self.key(&found.location),
-                size_bytes: found.size,
-                modified_ms: found.last_modified.timestamp_millis(),
-            });
+            listed.push(self.listed(&found));
         }
         Ok(listed)
     }

@@ -75,6 +75,23 @@ pub fn manifest_sequence(key: &str) -> Option<u64> {
     number.parse::<u64>().ok().map(|number| u64::MAX - number)
 }
 
+/// The leader epoch in which an object with records was uploaded, by its key.
+pub fn segment_epoch(key: &str) -> Option<i32> {
+    let name = key.rsplit_once('/')?.1.strip_suffix(".segment")?;
+    // An id may have dashes of its own.
+    let mut parts = name.splitn(3, '-');
+    let (base, epoch, id) = (parts.next()?, parts.next()?, parts.next()?);
+    base.parse::<i64>().ok()?;
+    parse_id(id)?;
+    epoch.parse().ok()
+}
+
+/// Whether a key is one of a chunk.
+pub fn is_chunk(key: &str) -> bool {
+    let parts = key.rsplit_once('/');
+    parts.is_some_and(|(rest, id)| rest.ends_with("/chunk") && parse_id(id).is_some())
+}
+
 /// Which partition a key belongs to, if it is one of a partition's.
 pub fn partition_of(key: &str) -> Option<PartitionId> {
     let mut parts = key.split('/');

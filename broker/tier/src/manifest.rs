@@ -275,13 +275,9 @@ impl Manifest {
     /// Bytes of all objects that count.
     pub fn size_bytes(&self) -> u64 {
         let entries = self.head.iter().chain(&self.segments);
-        let entries: u64 = entries.map(|entry| entry.size_bytes).sum();
-        entries
-            + self
-                .chunks
-                .iter()
-                .map(|chunk| chunk.size_bytes)
-                .sum::<u64>()
+        let entries = entries.map(|entry| entry.size_bytes);
+        let chunks = self.chunks.iter().map(|chunk| chunk.size_bytes);
+        entries.chain(chunks).fold(0, u64::saturating_add)
     }
 
     /// How many objects with records count.
@@ -332,6 +328,21 @@ impl Manifest {
         }
         let entries = self.head.iter().chain(&self.segments);
         for entry in entries {
+            let mut next = entry.base_offset;
+            let fits = |(index, (_, start)): (usize, &(i32, i64))| {
+                let fits = match index {
+                    0 => *start == next,
+                    _ => *start > next,
+                };
+                next = *start;
+                fits
+            };
+            if entry.epochs.is_empty() || !entry.epochs.iter().enumerate().all(fits) {
+                return damaged(format!(
+                    "the leader epochs of the entry at {} do not begin with it, one after the other",
+                    entry.base_offset
+                ));
+            }
             if entry.log_bytes == 0 || entry.log_bytes > entry.size_bytes {
                 return damaged(format!(
                     "the entry at {} has {} bytes of records in an object of {}",
@@ -471,7 +482,10 @@ impl Manifest {
     pub fn expired(&self, keep: Keep, now_ms: i64) -> Expired {
         let mut start = self.start_offset;
         let mut excess = match keep.bytes {
-            Some(limit) => (self.size_bytes() + keep.local_bytes).saturating_sub(limit),
+            Some(limit) => {
+                let all = self.size_bytes().saturating_add(keep.local_bytes);
+                all.saturating_sub(limit)
+            }
             None => 0,
         };
         let mut goes = |size_bytes: u64, max_timestamp_ms: i64| {

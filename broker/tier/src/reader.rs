@@ -4,22 +4,28 @@
 //! cache is right for ever. Whoever asks for a block that is on its way waits for that one. What
 //! is given out has the CRCs of its batches checked.
 
-use std::sync::Arc;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use quick_cache::Weighter;
+use quick_cache::sync::DefaultLifecycle;
 use tidemark_env::task;
 use tidemark_records::{BATCH_OVERHEAD_BYTES, Batch, BatchHeader, Limits};
 use tidemark_wire::Uuid;
 
 use crate::bucket::Bucket;
+use crate::budget::Requests;
 use crate::error::TierError;
 use crate::layout::PartitionId;
 use crate::manifest::{Chunk, ChunkRef, SegmentRef};
 use crate::segment::Tail;
+use crate::streams::Streams;
 
 /// Objects are read in pieces of this size.
 pub const BLOCK_BYTES: u64 = 2 << 20;
+/// What one reads ahead takes at most this part of the cache: others do so, too.
+const SHARE_AHEAD: u64 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -52,17 +58,24 @@ impl Weighter<Key, Cached> for Bytewise {
 
 /// What was read, up to so many bytes; what was not asked for longest goes first.
 #[derive(Debug, Clone)]
-pub struct Cache(Arc<quick_cache::sync::Cache<Key, Cached, Bytewise>>);
+pub struct Cache(Arc<Blocks>);
+
+/// What is thrown out is a function of what was asked for: ids are random already, and a
+/// simulation has to be able to repeat itself.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+type Blocks = quick_cache::sync::Cache<Key, Cached, Bytewise, Hasher>;
 
 impl Cache {
     /// A cache of `capacity_bytes`, at least a few blocks.
     pub fn new(capacity_bytes: u64) -> Cache {
         let capacity_bytes = capacity_bytes.max(4 * BLOCK_BYTES);
         let items = usize::try_from(capacity_bytes / BLOCK_BYTES * 4).unwrap_or(64);
-        Cache(Arc::new(quick_cache::sync::Cache::with_weighter(
+        Cache(Arc::new(Blocks::with(
             items,
             capacity_bytes,
             Bytewise,
+            Hasher::default(),
+            DefaultLifecycle::default(),
         )))
     }
 
@@ -97,12 +110,20 @@ pub struct ColdRecords {
 pub struct Reader {
     bucket: Bucket,
     cache: Cache,
+    requests: Requests,
+    streams: Arc<Mutex<Streams>>,
 }
 
 impl Reader {
-    /// Reads `bucket` through `cache`.
-    pub fn new(bucket: Bucket, cache: Cache) -> Reader {
-        Reader { bucket, cache }
+    /// Reads `bucket` through `cache`, by so many requests at a time.
+    pub fn new(bucket: Bucket, cache: Cache, requests: Requests) -> Reader {
+        let most = cache.0.capacity() / BLOCK_BYTES / SHARE_AHEAD;
+        Reader {
+            bucket,
+            cache,
+            requests,
+            streams: Arc::new(Mutex::new(Streams::new(most))),
+        }
     }
 
     /// The entries of a chunk.
@@ -175,6 +196,7 @@ impl Reader {
         let at = number * BLOCK_BYTES;
         let load = async {
             let len = BLOCK_BYTES.min(entry.log_bytes.saturating_sub(at));
+            let _one_more = self.requests.take().await;
             let bytes = self.bucket.get_range(&key, at, len).await?;
             Ok(Cached::Block(bytes))
         };
@@ -189,17 +211,46 @@ impl Reader {
         }
     }
 
-    /// Gets the block after the one at `position` on its way, for who reads on.
-    fn read_ahead(&self, partition: PartitionId, entry: &SegmentRef, position: u64) {
-        let number = position / BLOCK_BYTES + 1;
-        if number * BLOCK_BYTES >= entry.log_bytes
-            || self.cache.0.peek(&Key::Block(entry.id, number)).is_some()
-        {
+    /// Gets what who has read up to `position` will ask for on its way: some blocks, in the object
+    /// that comes `next`, too.
+    fn read_ahead(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        next: Option<&SegmentRef>,
+        position: u64,
+    ) {
+        let here = position / BLOCK_BYTES;
+        let blocks = self.streams().read(entry.id, here);
+        let last = entry.log_bytes.saturating_sub(1) / BLOCK_BYTES;
+        for number in (here..=last).take(blocks + 1) {
+            self.fetch_ahead(partition, entry, number);
+        }
+        let beyond = (here + blocks as u64).saturating_sub(last);
+        if let Some(next) = next.filter(|_| beyond > 0) {
+            let of_next = next.log_bytes.div_ceil(BLOCK_BYTES);
+            (0..beyond.min(of_next)).for_each(|number| self.fetch_ahead(partition, next, number));
+            self.streams().goes_on(entry.id, next.id, blocks);
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fetch_ahead(&self, partition: PartitionId, entry: &SegmentRef, number: u64) {
+        if self.cache.0.peek(&Key::Block(entry.id, number)).is_some() {
             return;
         }
         let (reader, entry) = (self.clone(), entry.clone());
         drop(task::spawn("tier-read-ahead", async move {
-            if let Err(error) = reader.block(partition, &entry, number).await {
+            let reading = async {
+                if number == 0 {
+                    reader.tail(partition, &entry).await?;
+                }
+                reader.block(partition, &entry, number).await
+            };
+            if let Err(error) = reading.await {
                 // Who needs it asks again, and hears of it.
                 tracing::debug!(%error, "nothing was read ahead");
             }
@@ -282,14 +333,44 @@ impl Reader {
     }
 
     /// Whole batches from the one that holds `offset` on: at most `max_bytes`, but at least one.
-    /// Only what the entry counts is given out.
+    /// Only what the entry counts is given out. What came damaged is read once more: it may have
+    /// been so on its way only.
     ///
     /// # Errors
     /// The object is missing, damaged, or the bucket does not answer.
     pub async fn read(
         &self,
         partition: PartitionId,
-        entry: &SegmentRef,
+        (entry, next): (&SegmentRef, Option<&SegmentRef>),
+        offset: i64,
+        max_bytes: u64,
+    ) -> Result<ColdRecords, TierError> {
+        let read = || self.read_once(partition, (entry, next), offset, max_bytes);
+        match read().await {
+            Err(TierError::Damaged { .. }) => {}
+            read => return read,
+        }
+        self.forget(entry);
+        let read = read().await;
+        if let Err(TierError::Damaged { .. }) = read {
+            self.forget(entry);
+        }
+        read
+    }
+
+    /// Blocks are checked by those who read batches out of them: damaged ones must not stay.
+    fn forget(&self, entry: &SegmentRef) {
+        // More than a segment can have: what a manifest says may be anything.
+        const MOST_BLOCKS: u64 = 4096;
+        for number in 0..=(entry.log_bytes / BLOCK_BYTES).min(MOST_BLOCKS) {
+            self.cache.0.remove(&Key::Block(entry.id, number));
+        }
+    }
+
+    async fn read_once(
+        &self,
+        partition: PartitionId,
+        (entry, next): (&SegmentRef, Option<&SegmentRef>),
         offset: i64,
         max_bytes: u64,
     ) -> Result<ColdRecords, TierError> {
@@ -321,7 +402,7 @@ impl Reader {
             end += batch.header.size_bytes();
             next_offset = batch.header.next_offset();
         }
-        self.read_ahead(partition, entry, at + end as u64);
+        self.read_ahead(partition, entry, next, at + end as u64);
         Ok(ColdRecords {
             bytes: bytes.slice(..end),
             next_offset,
@@ -333,6 +414,26 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read`].
     pub async fn find_by_time(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        from_offset: i64,
+        timestamp_ms: i64,
+    ) -> Result<Option<Timed>, TierError> {
+        let find = || self.find_once(partition, entry, from_offset, timestamp_ms);
+        match find().await {
+            Err(TierError::Damaged { .. }) => {}
+            found => return found,
+        }
+        self.forget(entry);
+        let found = find().await;
+        if let Err(TierError::Damaged { .. }) = found {
+            self.forget(entry);
+        }
+        found
+    }
+
+    async fn find_once(
         &self,
         partition: PartitionId,
         entry: &SegmentRef,

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use proptest::prelude::*;
 use tidemark_env::task;
 use tidemark_records::{BatchBuilder, BatchOptions, RecordRef};
@@ -92,16 +93,22 @@ fn what_is_uploaded_is_read_at_every_offset_and_by_time() {
         let entry = upload(&bucket, 400, 5).await;
         assert_eq!((entry.base_offset, entry.end_offset), (0, 4_000));
         assert_eq!(entry.epochs, [(5, 0)]);
-        let reader = Reader::new(bucket, Cache::new(0));
+        let reader = Reader::new(bucket, Cache::new(0), Requests::new(4));
         for offset in 0..4_000 {
-            let found = reader.read(PARTITION, &entry, offset, 1).await.unwrap();
+            let found = reader
+                .read(PARTITION, (&entry, None), offset, 1)
+                .await
+                .unwrap();
             assert_eq!(
                 found.bytes,
                 batch(offset / 10 * 10, 10, 5, offset / 10 * 1_000)
             );
             assert_eq!(found.next_offset, offset / 10 * 10 + 10);
         }
-        let all = reader.read(PARTITION, &entry, 0, 1 << 30).await.unwrap();
+        let all = reader
+            .read(PARTITION, (&entry, None), 0, 1 << 30)
+            .await
+            .unwrap();
         assert_eq!(all.next_offset, 4_000);
         for (timestamp, offset) in [
             (0, Some(0)),
@@ -130,8 +137,11 @@ fn what_a_manifest_does_not_count_is_not_given_out() {
         let bucket = memory();
         let mut entry = upload(&bucket, 10, 5).await;
         entry.end_offset = 50;
-        let reader = Reader::new(bucket, Cache::new(0));
-        let found = reader.read(PARTITION, &entry, 0, 1 << 20).await.unwrap();
+        let reader = Reader::new(bucket, Cache::new(0), Requests::new(4));
+        let found = reader
+            .read(PARTITION, (&entry, None), 0, 1 << 20)
+            .await
+            .unwrap();
         assert_eq!(found.next_offset, 50);
         let found = reader
             .find_by_time(PARTITION, &entry, 0, 6_000)
@@ -160,10 +170,13 @@ fn an_upload_in_parts_is_whole() {
         }
         let entry = upload.finish().await.unwrap();
         assert!(entry.size_bytes > 20 << 20);
-        let reader = Reader::new(bucket, Cache::new(0));
+        let reader = Reader::new(bucket, Cache::new(0), Requests::new(4));
         let mut next = 0;
         while next < 20 {
-            let found = reader.read(PARTITION, &entry, next, 3 << 20).await.unwrap();
+            let found = reader
+                .read(PARTITION, (&entry, None), next, 3 << 20)
+                .await
+                .unwrap();
             assert!(found.next_offset > next);
             next = found.next_offset;
         }
@@ -187,8 +200,8 @@ fn damage_is_told_and_not_given_out() {
                 "byte {at}"
             );
             // A reader notices, or is given what was put there.
-            let reader = Reader::new(bucket.clone(), Cache::new(0));
-            if let Ok(found) = reader.read(PARTITION, &entry, 0, 1 << 20).await {
+            let reader = Reader::new(bucket.clone(), Cache::new(0), Requests::new(4));
+            if let Ok(found) = reader.read(PARTITION, (&entry, None), 0, 1 << 20).await {
                 assert_eq!(found.bytes, whole.slice(..found.bytes.len()), "byte {at}");
             }
         }
@@ -479,6 +492,202 @@ fn keys_name_their_partition() {
     assert_eq!(layout::partition_of("topics/abc/topic.json"), None);
     assert_eq!(layout::partition_of("00/x/1/y"), None);
     assert!(!task::is_simulated());
+}
+
+/// A store in memory that flips a byte of some answers.
+#[derive(Debug, Default)]
+struct Flips {
+    store: InMemory,
+    /// How many answers to requests for a range are to be wrong.
+    left: std::sync::atomic::AtomicU32,
+}
+
+impl std::fmt::Display for Flips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("flips")
+    }
+}
+
+#[async_trait::async_trait]
+impl object_store::ObjectStore for Flips {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: object_store::PutPayload,
+        options: object_store::PutOptions,
+    ) -> object_store::Result<object_store::PutResult> {
+        self.store.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: object_store::PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: object_store::GetOptions,
+    ) -> object_store::Result<object_store::GetResult> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let ranged = options.range.is_some();
+        let found = self.store.get_opts(location, options).await?;
+        let flips = ranged
+            && self
+                .left
+                .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+                .is_ok();
+        if !flips {
+            return Ok(found);
+        }
+        let (meta, range) = (found.meta.clone(), found.range.clone());
+        let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());
+        let mut bytes = found.bytes().await?.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let answer = futures_util::stream::iter([Ok(Bytes::from(bytes))]);
+        Ok(object_store::GetResult {
+            payload: object_store::GetResultPayload::Stream(Box::pin(answer)),
+            meta,
+            range,
+            attributes,
+            extensions,
+        })
+    }
+
+    fn delete_stream(
+        &self,
+        locations: futures_util::stream::BoxStream<'static, object_store::Result<Path>>,
+    ) -> futures_util::stream::BoxStream<'static, object_store::Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(
+        &self,
+        prefix: Option<&Path>,
+    ) -> futures_util::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>>
+    {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(
+        &self,
+        prefix: Option<&Path>,
+    ) -> object_store::Result<object_store::ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: object_store::CopyOptions,
+    ) -> object_store::Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+/// Batches of 40 records each from offset 0 on, uploaded.
+async fn uploaded(bucket: &Bucket, batches: i64) -> SegmentRef {
+    let mut upload = Upload::new(bucket, ("orders", PARTITION), 0, (1, 5));
+    for number in 0..batches {
+        upload.add(&batch(number * 40, 40, 5, 1000)).await.unwrap();
+    }
+    upload.finish().await.unwrap()
+}
+
+#[test]
+fn what_comes_damaged_is_read_again_and_does_not_stay_in_the_cache() {
+    use std::sync::atomic::Ordering::Relaxed;
+    run(async {
+        let store = Arc::new(Flips::default());
+        let entry = uploaded(&reader_bucket(&store), 20).await;
+        let reader = Reader::new(reader_bucket(&store), Cache::new(0), Requests::new(4));
+        let read = async || reader.read(PARTITION, (&entry, None), 0, 1 << 20).await;
+        // The tail is good; then comes the block.
+        reader.tail(PARTITION, &entry).await.unwrap();
+        store.left.store(1, Relaxed);
+        assert_eq!(read().await.unwrap().next_offset, 800, "once is on its way");
+        let reader = Reader::new(reader_bucket(&store), Cache::new(0), Requests::new(4));
+        reader.tail(PARTITION, &entry).await.unwrap();
+        let read = async || reader.read(PARTITION, (&entry, None), 0, 1 << 20).await;
+        store.left.store(2, Relaxed);
+        let damaged = read().await.unwrap_err();
+        assert!(matches!(damaged, TierError::Damaged { .. }), "{damaged}");
+        assert_eq!(
+            read().await.unwrap().next_offset,
+            800,
+            "nothing damaged was kept"
+        );
+    });
+}
+
+fn reader_bucket(store: &Arc<Flips>) -> Bucket {
+    Bucket::new(store.clone(), "some/prefix".into(), "memory:")
+}
+
+#[test]
+fn only_what_nobody_can_name_any_more_is_an_orphan() {
+    use crate::orphans::orphans;
+    let mut manifest = Manifest::first("orders", PARTITION, writer(5), 0);
+    let (counted, cut) = (entry(0, 10, &[(4, 0)]), entry(10, 20, &[(4, 10)]));
+    let in_chunk = entry(0, 5, &[(2, 0)]);
+    manifest.append(counted.clone());
+    manifest.garbage.push(Garbage {
+        key: cut.key(PARTITION),
+        since_ms: 0,
+    });
+    let of = |epoch: i32| PARTITION.segment(10, epoch, new_id());
+    let (older, own, later) = (of(4), of(5), of(6));
+    let chunk = PARTITION.chunk(new_id());
+    let other = PartitionId {
+        partition: 4,
+        ..PARTITION
+    };
+    let others = other.segment(10, 1, new_id());
+    let foreign = format!("{}/notes.txt", PARTITION.prefix());
+    let keys = [
+        counted.key(PARTITION),
+        cut.key(PARTITION),
+        in_chunk.key(PARTITION),
+        older.clone(),
+        own.clone(),
+        later,
+        chunk.clone(),
+        others,
+        foreign,
+        PARTITION.manifest(0),
+    ];
+    let found = orphans(&manifest, &[in_chunk], keys.iter().map(String::as_str));
+    assert_eq!(found, [older, own, chunk]);
+}
+
+#[test]
+fn a_budget_is_kept_to_and_what_was_not_used_does_not_add_up() {
+    use std::time::Duration;
+    use tidemark_env::clock;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let budget = BytesPerSecond::default();
+        let began = clock::monotonic();
+        budget.take(u64::MAX).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "without a limit");
+        budget.set(Some(1000));
+        clock::sleep(Duration::from_secs(60)).await;
+        let began = clock::monotonic();
+        for _ in 0..11 {
+            budget.take(1000).await;
+        }
+        let took = began.elapsed().as_secs();
+        assert!((9..=10).contains(&took), "{took} s");
+    });
 }
 
 #[test]

@@ -83,14 +83,16 @@ impl Upload {
     pub async fn add(&mut self, batches: &Bytes) -> Result<(), UploadError> {
         self.builder.add(batches)?;
         self.part.extend_from_slice(batches);
-        while self.part.len() >= PART_BYTES {
-            let part = self.part.split_to(PART_BYTES).freeze();
+        let part_bytes = self.bucket.part_bytes();
+        while self.part.len() >= part_bytes {
+            let part = self.part.split_to(part_bytes).freeze();
             self.send(part).await?;
         }
         Ok(())
     }
 
     async fn send(&mut self, part: Bytes) -> Result<(), TierError> {
+        self.bucket.may_send(part.len() as u64).await;
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => none.insert(self.bucket.multipart(&self.key).await?),
@@ -161,7 +163,7 @@ pub async fn check_object(
     let mut crc = crc32fast::Hasher::new();
     let mut at = 0;
     while at < size_bytes {
-        let len = (size_bytes - at).min(PART_BYTES as u64);
+        let len = (size_bytes - at).min(bucket.part_bytes() as u64);
         crc.update(&bucket.get_range(key, at, len).await?);
         at += len;
     }

@@ -48,7 +48,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     (
         "sim",
         &[
-            "wire", "records", "config", "model", "env", "wal", "log", "client", "server",
+            "wire", "records", "config", "model", "env", "wal", "log", "tier", "client", "server",
         ],
     ),
     (

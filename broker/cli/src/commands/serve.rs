@@ -36,6 +36,7 @@ pub async fn start(
         net_threads,
         cut_corrupt_logs,
         format_if_empty: false,
+        bucket: None,
     };
     Ok(tidemark_server::start(config).await?)
 }

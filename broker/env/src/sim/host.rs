@@ -197,7 +197,8 @@ impl Host {
         state.up && state.life == life && !state.disk.power_is_off()
     }
 
-    pub(super) fn life(&self) -> u64 {
+    /// How often it has ended: tells one life of it from the next.
+    pub fn life(&self) -> u64 {
         lock(&self.state).life
     }
 }

@@ -5,6 +5,7 @@ use super::leadership::{Hints, led_elsewhere};
 use super::prelude::*;
 use crate::net::FrameError;
 use crate::partition::{Acked, Acks, NotServed, Partition, refused};
+use crate::tier::{Brake, slower};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -30,6 +31,9 @@ const FIRST_VERSION_OF_LEADERS: i16 = 10;
 const ACKS_ALL: i16 = -1;
 const NO_OFFSET: i64 = -1;
 const NOT_LED_HERE: &str = "this broker does not lead the partition";
+
+const WAITS_FOR_BUCKET: &str = "the bucket takes no records, and tier.reserve.bytes of the disk are \
+                                used up by what waits for it: nothing was appended";
 
 type Waiting = Pin<Box<dyn Future<Output = ProduceResponse> + Send>>;
 
@@ -79,6 +83,7 @@ pub(crate) async fn start(
     };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut seen = BTreeSet::new();
+    let mut slowed = Duration::ZERO;
     for topic in request.topic_data {
         let found = find(&image, by_id, &topic.name, topic.topic_id);
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
@@ -92,7 +97,7 @@ pub(crate) async fn start(
                 )),
                 (None, Ok(id)) => {
                     let at = (&*image, *id, data.index);
-                    append(broker, asked, at, data.records).await
+                    append(broker, asked, at, data.records, &mut slowed).await
                 }
             };
             outcomes.push(Outcome {
@@ -102,7 +107,11 @@ pub(crate) async fn start(
         }
         topics.push((topic.name, topic.topic_id, outcomes));
     }
+    if !slowed.is_zero() {
+        broker.metrics.tier_slowed.inc();
+    }
     if request.acks == 0 {
+        hold_back(slowed).await;
         let mut outcomes = topics.iter().flat_map(|(_, _, outcomes)| outcomes);
         return match outcomes.find_map(|outcome| outcome.appended.as_ref().err()) {
             None => Ok(None),
@@ -118,6 +127,8 @@ pub(crate) async fn start(
     Ok(Some(Box::pin(async move {
         acks.wait(timeout).await;
         broker.metrics.produce_ack(asked.acks, started.elapsed());
+        // The client sends no more for so long, or waits for this answer.
+        hold_back(slowed).await;
         let mut hints = Hints::default();
         let responses = topics.into_iter().map(|(name, topic_id, outcomes)| {
             let found = find(&broker.image(), by_id, &name, topic_id);
@@ -137,6 +148,7 @@ pub(crate) async fn start(
         });
         let mut response = ProduceResponse {
             responses: responses.collect(),
+            throttle_time_ms: i32::try_from(slowed.as_millis()).unwrap_or(i32::MAX),
             ..Default::default()
         };
         let endpoints = hints
@@ -151,6 +163,13 @@ pub(crate) async fn start(
         response.node_endpoints = endpoints.collect();
         response
     })))
+}
+
+/// Slows a producer.
+async fn hold_back(slowed: Duration) {
+    if !slowed.is_zero() {
+        clock::sleep(slowed).await;
+    }
 }
 
 /// What all parts of a request have in common.
@@ -211,6 +230,7 @@ async fn append(
     asked: Asked,
     (image, topic_id, index): (&Image, Uuid, i32),
     records: Option<Bytes>,
+    slowed: &mut Duration,
 ) -> Result<(Arc<Partition>, Appended), Refusal> {
     let partition =
         broker
@@ -224,6 +244,13 @@ async fn append(
                 ErrorCode::NotLeaderOrFollower => Refusal::new(error, NOT_LED_HERE),
                 _ => Refusal::new(error, "the topic has no such partition"),
             })?;
+    match partition.cold.brake() {
+        Brake::Refuse => {
+            broker.metrics.tier_refused.inc();
+            return Err(Refusal::new(ErrorCode::KafkaStorageError, WAITS_FOR_BUCKET));
+        }
+        brake => *slowed = slower(*slowed, brake),
+    }
     let policy = partition.policy();
     let produce = ProducePolicy {
         allow_zstd: asked.version >= FIRST_VERSION_OF_ZSTD,

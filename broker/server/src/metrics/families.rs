@@ -122,6 +122,10 @@ families! {
     TIER_UPLOADED: Counter "tidemark_tier_uploaded_bytes_total" [] "bytes", "Bytes of objects with records that were uploaded and read back.";
     TIER_READ: Counter "tidemark_tier_read_bytes_total" [] "bytes", "Bytes of record batches given to consumers from the bucket.";
     TIER_FAILURES: Counter "tidemark_tier_failures_total" ["outcome"] "attempts", "Uploads and reads that failed, by what the bucket did; each is tried again.";
+    TIER_HELD_BACK: Gauge "tidemark_tier_held_back_bytes" ["directory"] "bytes", "Bytes of records led here that local retention would have deleted, if the bucket had them.";
+    TIER_RESERVE: Gauge "tidemark_tier_reserve_bytes" ["directory"] "bytes", "How many bytes may be held back for the bucket; near it producers to tiered topics are slowed, at it refused.";
+    TIER_SLOWED: Counter "tidemark_tier_slowed_requests_total" [] "requests", "Produce requests whose answers were held back as the bucket took too little.";
+    TIER_REFUSED: Counter "tidemark_tier_refused_batches_total" [] "batches", "Batches that were refused as records waited for the bucket and the reserve for them was used up.";
     DISK_FULL: Counter "tidemark_disk_full_refusals_total" [] "appends", "Appends refused because the disk was full.";
     DISK_USED: Gauge "tidemark_disk_used_bytes" ["directory"] "bytes", "Bytes that this broker's data takes in the directory.";
     DISK_CAPACITY: Gauge "tidemark_disk_capacity_bytes" ["directory"] "bytes", "Size of the directory's file system.";

@@ -91,6 +91,8 @@ pub(crate) struct Metrics {
     tier_uploaded: IntCounter,
     tier_read: IntCounter,
     tier_failures: IntCounterVec,
+    pub(crate) tier_slowed: IntCounter,
+    pub(crate) tier_refused: IntCounter,
     /// ISRs of partitions led here that became smaller.
     pub(crate) isr_shrinks: IntCounter,
     /// ISRs of partitions led here that became larger.
@@ -153,6 +155,8 @@ impl Metrics {
             tier_uploaded: counter(&registry, &families::TIER_UPLOADED),
             tier_read: counter(&registry, &families::TIER_READ),
             tier_failures,
+            tier_slowed: counter(&registry, &families::TIER_SLOWED),
+            tier_refused: counter(&registry, &families::TIER_REFUSED),
             isr_shrinks: counter(&registry, &families::ISR_SHRINKS),
             isr_expands: counter(&registry, &families::ISR_EXPANDS),
             unclean_elections: counter(&registry, &families::UNCLEAN_ELECTIONS),

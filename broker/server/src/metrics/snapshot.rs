@@ -5,6 +5,7 @@ use super::process::ProcessSample;
 use super::text::Text;
 use super::topics::{SHOWN_TOPICS, Topics, Traffic};
 use super::watchdog::NetThreadSample;
+use crate::tier::Reserve;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(crate) struct DiskSample {
     pub(crate) online: bool,
     /// The disk is full: nothing is taken in.
     pub(crate) read_only: bool,
+    /// What waits for the bucket, where tiered partitions are led.
+    pub(crate) reserve: Option<Reserve>,
     /// Bytes that wait for the write-ahead log's writer.
     pub(crate) wal_queued_bytes: u64,
     /// Bytes of the write-ahead log that a start after a crash has to read.
@@ -208,6 +211,18 @@ pub(super) fn write(
         let read_only = u8::from(disk.read_only);
         text.sample(&f::DISK_READ_ONLY, &[&disk.directory], &read_only);
     }
+    let reserves = |bytes: fn(&Reserve) -> u64| {
+        let of = move |disk: &DiskSample| Some((disk.directory.clone(), bytes(&disk.reserve?)));
+        snapshot.disks.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let held_back = reserves(|reserve| reserve.held_back_bytes);
+    rows(&mut text, &f::TIER_HELD_BACK, &held_back, |(dir, bytes)| {
+        (dir, bytes)
+    });
+    let reserve = reserves(|reserve| reserve.reserve_bytes);
+    rows(&mut text, &f::TIER_RESERVE, &reserve, |(dir, bytes)| {
+        (dir, bytes)
+    });
     rows(&mut text, &f::WAL_QUEUED, &snapshot.disks, |d| {
         (&d.directory, &d.wal_queued_bytes)
     });

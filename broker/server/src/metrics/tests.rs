@@ -4,6 +4,7 @@ use super::snapshot::partitions_page;
 use super::topics::{OTHER, Row, SHOWN_TOPICS, Topics, Traffic};
 use super::watchdog::{NetThreadSample, SLOW, STUCK, TICK, Ticks};
 use super::*;
+use crate::tier::Reserve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::mpsc;
@@ -69,6 +70,10 @@ fn full_snapshot() -> Snapshot {
         free_bytes: 2,
         online: false,
         read_only: true,
+        reserve: Some(Reserve {
+            held_back_bytes: 5,
+            reserve_bytes: 10,
+        }),
         wal_queued_bytes: 3,
         wal_held_bytes: 4,
     };

@@ -109,6 +109,9 @@ pub(crate) struct Bounds {
     pub(crate) durable: i64,
 }
 
+/// Stands for whatever epoch a client knows.
+const ANY_EPOCH: i32 = -1;
+
 /// The partition is not (or no more) served here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Closed;
@@ -190,9 +193,14 @@ impl Partition {
             return Some(log_start);
         }
         let (start, end) = self.cold.range()?;
-        // What lies between was deleted.
-        let together = end >= log_start && start < log_start;
-        Some(if together { start } else { log_start })
+        if end >= log_start {
+            return Some(start.min(log_start));
+        }
+        // What lies between was deleted, or uploaded since that was found out.
+        match self.leading(ANY_EPOCH) {
+            Ok((epoch, _)) if !self.cold.is_of(epoch) => None,
+            _ => Some(log_start),
+        }
     }
 
     /// The data directory that it is in.

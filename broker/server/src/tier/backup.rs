@@ -5,12 +5,11 @@
 //! by a manifest. Local records are never deleted because of it.
 
 use super::upload::{READ_BYTES, Trouble, led};
-use super::{Known, NOT_BEHIND, Pace, Tier, id_of};
+use super::{Known, Pace, Tier, id_of};
 use crate::broker::Broker;
 use crate::partition::Partition;
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tidemark_env::{clock, task};
 use tidemark_log::ReadError;
 use tidemark_model::LeaderEpoch;
@@ -37,38 +36,35 @@ impl Tier {
         let known = self.find_backup(partition, epoch).await?;
         let bounds = partition.bounds().map_err(|_| Trouble::NotLed)?;
         let upper = bounds.high_watermark.min(bounds.durable);
-        let now_ms = clock::now_ms();
-        let behind = &partition.cold.behind_since_ms;
-        if upper <= known.manifest.end_offset {
-            behind.store(NOT_BEHIND, Ordering::Release);
+        let now_ms = clock::steady_ms();
+        if pace.end != known.manifest.end_offset {
+            pace.end = known.manifest.end_offset;
+            partition.cold.is_behind(false, now_ms);
+        }
+        let since_ms = partition.cold.is_behind(upper > pace.end, now_ms);
+        if upper <= pace.end {
             return self.sweep_backups(broker, partition, known, pace).await;
         }
-        let since_ms = match behind.load(Ordering::Acquire) {
-            since_ms if since_ms != NOT_BEHIND && pace.end == known.manifest.end_offset => since_ms,
-            _ => now_ms,
-        };
-        pace.end = known.manifest.end_offset;
-        behind.store(since_ms, Ordering::Release);
         if now_ms - since_ms < self.settings.upload_max_lag_ms || now_ms < pace.backup_ms {
             return Ok(());
         }
         let entries = self
             .upload_whole(broker, partition, &known, (bounds.log_start, upper))
             .await?;
-        let done_ms = clock::now_ms();
+        let done_ms = clock::steady_ms();
         pace.backup_ms = done_ms + (done_ms - now_ms).max(0) * (SHARE - 1);
         let objects = entries.len();
         let chunked = self.chunked(partition, &known).await?;
         let known = self
             .write(partition, &known, |next| {
-                next.replace(bounds.log_start, entries, &chunked, now_ms);
+                next.replace(bounds.log_start, entries, &chunked, clock::now_ms());
             })
             .await?;
         tracing::debug!(
             topic = %partition.topic, partition = partition.index, to = upper, objects,
             "backed up"
         );
-        behind.store(NOT_BEHIND, Ordering::Release);
+        partition.cold.is_behind(false, now_ms);
         self.sweep_backups(broker, partition, known, pace).await
     }
 
@@ -79,13 +75,16 @@ impl Tier {
         known: Known,
         pace: &mut Pace,
     ) -> Result<(), Trouble> {
-        let interval_ms = broker.settings().log_retention_check_interval_ms;
-        let now_ms = clock::now_ms();
-        if known.crc32.is_some() && now_ms - pace.retention_ms >= interval_ms {
-            pace.retention_ms = now_ms;
-            self.sweep(partition, known).await?;
+        let now_ms = clock::steady_ms();
+        let mut known = known;
+        if now_ms >= pace.retention_due_ms {
+            let interval_ms = broker.settings().log_retention_check_interval_ms;
+            pace.retention_due_ms = now_ms + interval_ms;
+            if known.crc32.is_some() {
+                known = self.sweep(partition, known).await?;
+            }
         }
-        Ok(())
+        self.sweep_orphans(partition, &known, pace).await
     }
 
     /// The entries that are in chunks: more of them than a manifest holds, in a very large backup.

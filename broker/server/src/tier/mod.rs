@@ -2,12 +2,13 @@
 //! only is read from it.
 //!
 //! `upload.rs` tends one partition at a time: it finds out where the partition stands in the
-//! bucket, uploads what is due, moves its start by retention, deletes what no longer counts.
-//! `backup.rs` does the same for compacted partitions, which go to the bucket as a whole.
-//! `metadata.rs` keeps the cluster's metadata there, on the active controller. `seed.rs` fetches
-//! what a partition that came back from a bucket begins with.
+//! bucket, uploads what is due, moves its start by retention. `sweep.rs` deletes what no longer
+//! counts, and what never did. `backup.rs` does the same for compacted partitions, which go to the
+//! bucket as a whole. `metadata.rs` keeps the cluster's metadata there, on the active controller.
+//! `seed.rs` fetches what a partition that came back from a bucket begins with.
 //! `read.rs` answers from the bucket; a fetch never waits there for it, it is parked and looks
-//! again when what it asked for has come.
+//! again when what it asked for has come. `reserve.rs` looks how much only waits for the bucket,
+//! and slows producers before that fills the disk.
 //!
 //! **Invariant:** a local record goes by age or size only if the manifest covers it that this
 //! broker wrote or found as the leader, and every in-sync replica has fetched from it since
@@ -16,32 +17,41 @@
 mod backup;
 mod metadata;
 mod read;
+mod reserve;
 mod seed;
+mod sweep;
 mod upload;
 
 pub(crate) use read::ColdRead;
+pub(crate) use reserve::{Brake, Reserve, slower};
 
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
+use reserve::{BrakeCell, Reserves};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidemark_config::TierSettings;
-use tidemark_env::{clock, task};
+use tidemark_env::{clock, random, task};
 use tidemark_model::{CONSUMER_OFFSETS, LeaderEpoch};
 use tidemark_tier::catalog::Owner;
 use tidemark_tier::{
-    Bucket, BucketOptions, Cache, Created, Manifest, PartitionId, Reader, TierError, Writer,
-    document, layout, restore,
+    Bucket, BucketOptions, BytesPerSecond, Cache, Created, Manifest, PartitionId, Reader, Requests,
+    TierError, Writer, document, layout, restore,
 };
-use tidemark_wire::Uuid;
+use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Semaphore, watch};
 
 /// Partitions are looked at this often.
 const ROUND: Duration = Duration::from_secs(1);
+/// Kafka's way to say that there is no limit.
+const ENDLESS: u64 = i64::MAX as u64;
 /// Pauses after failures, doubled from the first to the last.
-const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=60_000;
+const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=20_000;
+/// Retention in the bucket is looked at this often at least.
+const RETENTION_MS: i64 = 60_000;
 
 /// The bucket, while this broker runs.
 pub(crate) struct Tier {
@@ -55,6 +65,10 @@ pub(crate) struct Tier {
     /// The bucket could not be opened, when that was tried last.
     troubled: AtomicBool,
     uploads: Semaphore,
+    reserves: Reserves,
+    /// Bytes that go to the bucket, and come from it.
+    up: BytesPerSecond,
+    down: BytesPerSecond,
     /// Partitions whose first records are on their way.
     seeding: Mutex<BTreeMap<(Uuid, i32), seed::Seeding>>,
 }
@@ -85,14 +99,31 @@ pub(crate) struct Cold {
     tending: tokio::sync::Mutex<Pace>,
     /// The bucket failed whoever tended it last.
     troubled: AtomicBool,
-    /// When there was first something that the bucket does not have, or [`NOT_BEHIND`].
+    /// When there was first something that the bucket does not have, or [`NOT_BEHIND`]; by the
+    /// clock that does not jump, as all that is due.
     behind_since_ms: AtomicI64,
     /// It is being tended, or waits to be.
     queued: AtomicBool,
+    rest: Mutex<Option<Rest>>,
+    brake: BrakeCell,
+    /// One more than the highest number of a manifest that this process tried to write.
+    attempts: AtomicU64,
     /// Offsets that are on their way to the cache.
     coming: Mutex<BTreeSet<i64>>,
     /// Where the bucket failed a reader, for the next to ask there.
     failed: Mutex<BTreeSet<i64>>,
+}
+
+/// When it is looked for what uploads have left behind: once in each leader epoch, and again after
+/// trouble.
+#[derive(Debug, Default)]
+enum Sweep {
+    /// Not before there is a manifest of this leader's.
+    #[default]
+    Wanted,
+    /// At this time.
+    DueAt(i64),
+    Done(LeaderEpoch),
 }
 
 /// When what is due.
@@ -103,11 +134,28 @@ struct Pace {
     pause_ms: i64,
     /// The last trouble, told once.
     trouble: Option<String>,
-    retention_ms: i64,
+    /// When retention is looked at next.
+    retention_due_ms: i64,
+    sweep: Sweep,
     /// The end in the bucket that [`Cold::behind_since_ms`] speaks of.
     end: i64,
     /// No backup before this.
     backup_ms: i64,
+}
+
+impl Pace {
+    /// When something is due of a partition for which all was done, if nothing happens to it.
+    fn rests_until(&self, cold: &Cold, settings: &TierSettings) -> i64 {
+        let mut until_ms = self.retention_due_ms;
+        let since_ms = cold.behind_since_ms.load(Ordering::Acquire);
+        if since_ms != NOT_BEHIND {
+            until_ms = until_ms.min(since_ms.saturating_add(settings.upload_max_lag_ms));
+        }
+        match self.sweep {
+            Sweep::DueAt(due_ms) => until_ms.min(due_ms),
+            Sweep::Wanted | Sweep::Done(_) => until_ms,
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,6 +163,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cold {
+    /// Notes whether the bucket lacks something, and gives since when.
+    fn is_behind(&self, behind: bool, now_ms: i64) -> i64 {
+        let since = &self.behind_since_ms;
+        match (behind, since.load(Ordering::Acquire)) {
+            (false, _) => since.store(NOT_BEHIND, Ordering::Release),
+            (true, NOT_BEHIND) => since.store(now_ms, Ordering::Release),
+            (true, _) => {}
+        }
+        since.load(Ordering::Acquire)
+    }
+
+    fn rest(&self, rest: Option<Rest>) {
+        *lock(&self.rest) = rest;
+    }
+
+    /// Whether there is nothing to do for it now.
+    fn rests(&self, seen: Seen, now_ms: i64) -> bool {
+        let rest = *lock(&self.rest);
+        rest.is_some_and(|rest| {
+            now_ms < rest.until_ms && rest.seen.is_none_or(|before| before == seen)
+        })
+    }
+
+    /// What producers to it have to put up with.
+    pub(crate) fn brake(&self) -> Brake {
+        self.brake.get()
+    }
+
     fn known(&self) -> Option<Known> {
         lock(&self.known).clone()
     }
@@ -125,6 +201,11 @@ impl Cold {
         if let Some(known) = &mut *lock(&self.known) {
             known.epoch = LOOK_AGAIN;
         }
+    }
+
+    /// Whether what is known was found out by the leader of `epoch`.
+    pub(crate) fn is_of(&self, epoch: LeaderEpoch) -> bool {
+        self.known().is_some_and(|known| known.epoch == epoch)
     }
 
     /// The offsets that the bucket has: from, and up to. `None` while that is not known.
@@ -153,23 +234,35 @@ impl Cold {
 }
 
 impl Tier {
-    /// The bucket of the settings. Asks nothing of it yet.
+    /// The bucket of the settings, or `instead` of it. Asks nothing of it yet.
     ///
     /// # Errors
     /// The address cannot be used.
-    pub(crate) fn new(settings: &TierSettings) -> Result<Tier, TierError> {
+    pub(crate) fn new(settings: &TierSettings, instead: Option<Bucket>) -> Result<Tier, TierError> {
         let options = BucketOptions {
             endpoint: settings.endpoint.clone(),
             region: settings.region.clone(),
         };
-        let bucket = Bucket::open(&settings.url, &options)?;
+        let bucket = match instead {
+            Some(bucket) => bucket,
+            None => Bucket::open(&settings.url, &options)?,
+        };
+        let (up, down) = (BytesPerSecond::default(), BytesPerSecond::default());
+        let bucket = bucket.with_budgets(up.clone(), down.clone());
         let cache_bytes = u64::try_from(settings.cache_bytes).unwrap_or(0);
         Ok(Tier {
-            reader: Reader::new(bucket.clone(), Cache::new(cache_bytes)),
+            reader: Reader::new(
+                bucket.clone(),
+                Cache::new(cache_bytes),
+                Requests::new(usize::try_from(settings.readers).unwrap_or(1)),
+            ),
             bucket,
             id: new_id(),
             generation: AtomicU32::new(0),
             troubled: AtomicBool::new(false),
+            reserves: Reserves::default(),
+            up,
+            down,
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
             seeding: Mutex::default(),
             settings: settings.clone(),
@@ -243,76 +336,126 @@ impl Tier {
     }
 }
 
-/// Starts the task, if there is a bucket.
+/// Starts the tasks, if there is a bucket.
 pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let Some(tier) = broker.tier.clone() else {
         return;
     };
     metadata::start(broker, &tier, stop.clone());
+    drop(task::spawn(
+        "tier-open",
+        open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
+    ));
     let broker = Arc::clone(broker);
     drop(task::spawn("tier", async move {
-        let mut pause_ms = 0;
         loop {
-            let wait = match pause_ms {
-                0 => ROUND,
-                pause_ms => Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0)),
-            };
             tokio::select! {
-                () = clock::sleep(wait) => {}
+                () = clock::sleep(ROUND) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            if tier.generation.load(Ordering::Acquire) == 0 {
-                let Some(cluster_id) = broker.image().cluster_id() else {
-                    continue;
-                };
-                match tier.open(cluster_id).await {
-                    Ok(()) => {
-                        tier.troubled.store(false, Ordering::Release);
-                        tracing::info!(
-                            bucket = tier.bucket.address(),
-                            "the bucket is this cluster's"
-                        );
-                    }
-                    Err(error) => {
-                        broker.metrics.tier_failed(error.outcome());
-                        tracing::error!(bucket = tier.bucket.address(), %error, "tiered topics stay on local disks");
-                        tier.troubled.store(true, Ordering::Release);
-                        // Readers that wait are told.
-                        let waiting = broker.partitions.all();
-                        waiting
-                            .iter()
-                            .for_each(|partition| partition.log_start_moved());
-                        pause_ms = longer(pause_ms);
-                        continue;
-                    }
-                }
+            if tier.generation.load(Ordering::Acquire) > 0 {
+                tier.seed(&broker);
             }
-            pause_ms = 0;
-            tier.seed(&broker);
-            tier.round(&broker);
+            tier.round(&broker).await;
         }
     }));
+}
+
+/// Finds out whether the bucket is this cluster's, until it is known; and again when a restore has
+/// taken it over.
+async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    let mut pause_ms = 0;
+    loop {
+        let wait = match pause_ms {
+            0 => ROUND,
+            pause_ms => Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0)),
+        };
+        tokio::select! {
+            () = clock::sleep(wait) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let Some(cluster_id) = broker.image().cluster_id() else {
+            continue;
+        };
+        if tier.generation.load(Ordering::Acquire) > 0 {
+            continue;
+        }
+        match tier.open(cluster_id).await {
+            Ok(()) => {
+                pause_ms = 0;
+                tier.troubled.store(false, Ordering::Release);
+                let bucket = tier.bucket.address();
+                tracing::info!(bucket, "the bucket is this cluster's");
+            }
+            Err(error) => {
+                broker.metrics.tier_failed(error.outcome());
+                let bucket = tier.bucket.address();
+                tracing::error!(bucket, %error, "tiered topics stay on local disks");
+                tier.troubled.store(true, Ordering::Release);
+                // Readers that wait are told.
+                let waiting = broker.partitions.all();
+                waiting
+                    .iter()
+                    .for_each(|partition| partition.log_start_moved());
+                pause_ms = longer(pause_ms);
+            }
+        }
+    }
 }
 
 fn longer(pause_ms: i64) -> i64 {
     (pause_ms * 2).clamp(*PAUSE_MS.start(), *PAUSE_MS.end())
 }
 
+/// Some of a pause, so that those that failed together do not come back together.
+fn jittered(pause_ms: i64) -> i64 {
+    let half = pause_ms / 2;
+    half + i64::try_from(random::below(half.unsigned_abs() + 1)).unwrap_or(0)
+}
+
 impl Tier {
-    /// Has every tiered partition that is led here tended, a few at a time.
-    fn round(self: &Arc<Self>, broker: &Arc<Broker>) {
-        let mut lag_ms = 0;
+    /// Has every tiered partition that is led here and has something due tended, a few at a time,
+    /// and looks how much waits for the bucket.
+    async fn round(self: &Arc<Self>, broker: &Arc<Broker>) {
+        if let Some(settings) = &broker.settings().tier {
+            let limit = |bytes| u64::try_from(bytes).ok().filter(|bytes| *bytes < ENDLESS);
+            self.up.set(limit(settings.copy_max_bytes_per_second));
+            self.down.set(limit(settings.fetch_max_bytes_per_second));
+        }
+        let (mut lag_ms, mut behind) = (0, Vec::new());
+        let is_open = self.generation.load(Ordering::Acquire) > 0;
+        let now_ms = clock::steady_ms();
         for partition in broker.partitions.all() {
             let backed_up = partition.policy().backed_up || *partition.topic == *CONSUMER_OFFSETS;
-            let tiered = partition.policy().settings.remote_storage_enable;
-            if !(backed_up || tiered) || !partition.leads() {
+            if !backed_up && !partition.policy().settings.remote_storage_enable {
                 continue;
+            }
+            let Ok(seen) = Seen::of(&partition) else {
+                // Whoever leads it has to see to it.
+                partition.cold.is_behind(false, now_ms);
+                partition.cold.rest(None);
+                partition.cold.brake.set(Brake::Off);
+                continue;
+            };
+            if !is_open {
+                partition
+                    .cold
+                    .is_behind(seen.high_watermark > seen.log_start, now_ms);
             }
             let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
             if since_ms != NOT_BEHIND {
-                lag_ms = lag_ms.max(clock::now_ms() - since_ms);
+                lag_ms = lag_ms.max(now_ms - since_ms);
             }
-            if partition.cold.queued.swap(true, Ordering::AcqRel) {
+            // What is backed up stays here in any case.
+            if since_ms == NOT_BEHIND || backed_up {
+                partition.cold.brake.set(Brake::Off);
+            } else {
+                behind.push(Arc::clone(&partition));
+            }
+            if !is_open
+                || partition.cold.rests(seen, now_ms)
+                || partition.cold.queued.swap(true, Ordering::AcqRel)
+            {
                 continue;
             }
             let (tier, broker) = (Arc::clone(self), Arc::clone(broker));
@@ -324,7 +467,41 @@ impl Tier {
             }));
         }
         broker.metrics.tier_lag(lag_ms);
+        self.look_at_reserves(broker, behind).await;
     }
+
+    /// How much waits for the bucket, by data directory.
+    pub(crate) fn reserves(&self) -> BTreeMap<PathBuf, Reserve> {
+        self.reserves.all()
+    }
+}
+
+/// What a partition has to do with the bucket follows from this, and from time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    epoch: LeaderEpoch,
+    log_start: i64,
+    high_watermark: i64,
+}
+
+impl Seen {
+    fn of(partition: &Partition) -> Result<Seen, ErrorCode> {
+        const ANY_EPOCH: i32 = -1;
+        let (epoch, bounds) = partition.leading(ANY_EPOCH)?;
+        Ok(Seen {
+            epoch,
+            log_start: bounds.log_start,
+            high_watermark: bounds.high_watermark,
+        })
+    }
+}
+
+/// Until when there is nothing to do for a partition.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    /// As long as this is what there is; `None` for whatever happens.
+    seen: Option<Seen>,
+    until_ms: i64,
 }
 
 fn id_of(partition: &Partition) -> PartitionId {

@@ -43,7 +43,10 @@ impl Tier {
         }
         if offset >= known.manifest.end_offset {
             // Found out before the last of it was uploaded, in another epoch.
-            return ColdRead::Wait;
+            return match cold.troubled.load(Ordering::Acquire) {
+                true => ColdRead::Failed(ErrorCode::KafkaStorageError),
+                false => ColdRead::Wait,
+            };
         }
         if lock(&cold.failed).remove(&offset) {
             return ColdRead::Failed(ErrorCode::KafkaStorageError);
@@ -103,6 +106,13 @@ impl Tier {
                 reason: "it is not known yet what the bucket has".to_owned(),
             });
         };
+        if known.manifest.end_offset < below {
+            // Found out in another epoch: it is not known what lies between.
+            return Err(TierError::Away {
+                key: id.manifests(),
+                reason: "it is being found out what the bucket has by now".to_owned(),
+            });
+        }
         let start = known.manifest.start_offset;
         // An object may hold such a record only below the start, or cut off: the next one then.
         let mut from = start;
@@ -160,16 +170,21 @@ async fn find_and_read(
         reason: format!("it names no object for offset {offset}"),
     };
     match known.manifest.find(offset) {
-        Some(Place::Segment(entry)) => reader.read(id, entry, offset, max_bytes).await,
+        Some(Place::Segment(entry)) => {
+            let next = match known.manifest.find(entry.end_offset) {
+                Some(Place::Segment(next)) => Some(next),
+                Some(Place::Chunk(_)) | None => None,
+            };
+            reader.read(id, (entry, next), offset, max_bytes).await
+        }
         Some(Place::Chunk(chunk)) => {
             let chunk = reader.chunk(id, chunk).await?;
             let after = chunk
                 .segments
                 .partition_point(|entry| entry.base_offset <= offset);
             let entry = after.checked_sub(1).and_then(|at| chunk.segments.get(at));
-            reader
-                .read(id, entry.ok_or_else(missing)?, offset, max_bytes)
-                .await
+            let both = (entry.ok_or_else(missing)?, chunk.segments.get(after));
+            reader.read(id, both, offset, max_bytes).await
         }
         None => Err(missing()),
     }

@@ -1,6 +1,6 @@
 //! Tends one partition in the bucket, as its leader.
 
-use super::{Known, NOT_BEHIND, PAUSE_MS, Pace, Tier, id_of, lock, longer};
+use super::{Known, Pace, RETENTION_MS, Rest, Seen, Sweep, Tier, id_of, jittered, lock, longer};
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use std::sync::Arc;
@@ -69,9 +69,11 @@ impl Tier {
     /// Does what is due. A failure is told once, and tried again later.
     pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>, backed_up: bool) {
         let mut pace = partition.cold.tending.lock().await;
-        if clock::now_ms() < pace.next_ms {
+        let now_ms = clock::steady_ms();
+        if now_ms < pace.next_ms {
             return;
         }
+        let seen = Seen::of(partition).ok();
         let (topic, index) = (&partition.topic, partition.index);
         let tended = match backed_up {
             true => self.back_up(broker, partition, &mut pace).await,
@@ -83,6 +85,12 @@ impl Tier {
                     tracing::info!(%topic, partition = index, "the bucket takes the partition again");
                 }
                 (pace.pause_ms, pace.next_ms) = (0, 0);
+                let until_ms = pace.rests_until(&partition.cold, &self.settings);
+                let rest = seen.map(|seen| Rest {
+                    seen: Some(seen),
+                    until_ms,
+                });
+                partition.cold.rest(rest);
                 partition.cold.troubled.store(false, Ordering::Release);
             }
             Err(Trouble::NotLed | Trouble::Deleted) => {}
@@ -93,8 +101,14 @@ impl Tier {
                     tracing::warn!(%topic, partition = index, error = text, "not uploaded; local records stay");
                 }
                 pace.trouble = Some(text);
+                // Something may have been left behind.
+                pace.sweep = Sweep::default();
                 pace.pause_ms = longer(pace.pause_ms);
-                pace.next_ms = clock::now_ms() + pace.pause_ms;
+                pace.next_ms = clock::steady_ms() + jittered(pace.pause_ms);
+                partition.cold.rest(Some(Rest {
+                    seen: None,
+                    until_ms: pace.next_ms,
+                }));
                 partition.cold.look_again();
                 partition.cold.troubled.store(true, Ordering::Release);
                 // Readers that wait are told.
@@ -127,14 +141,14 @@ impl Tier {
                 }
             };
         }
-        let interval_ms = broker.settings().log_retention_check_interval_ms;
-        let now_ms = clock::now_ms();
-        if now_ms - pace.retention_ms >= interval_ms.min(*PAUSE_MS.end()) {
-            pace.retention_ms = now_ms;
+        let now_ms = clock::steady_ms();
+        if now_ms >= pace.retention_due_ms {
+            let interval_ms = broker.settings().log_retention_check_interval_ms;
+            pace.retention_due_ms = now_ms + interval_ms.min(RETENTION_MS);
             known = self.expire(partition, known).await?;
-            self.sweep(partition, known).await?;
+            known = self.sweep(partition, known).await?;
         }
-        Ok(())
+        self.sweep_orphans(partition, &known, pace).await
     }
 
     /// Where the partition stands in the bucket. A new leader first cuts off what it never had.
@@ -174,6 +188,8 @@ impl Tier {
             return Ok(known);
         };
         let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
+        // Who counts for more has led since: it is not for this leader to say what counts.
+        manifest.succeed(writer, crc32)?;
         // What a cluster wrote last that this one was restored from is none of this log's.
         let ours = manifest.writer.generation >= writer.generation;
         if ours && log_start == log_end && log_end < manifest.end_offset {
@@ -207,9 +223,6 @@ impl Tier {
                 })
                 .await;
         }
-        if known.manifest.writer.leader_epoch > epoch {
-            known.manifest.succeed(writer, crc32)?;
-        }
         self.publish(partition, &known);
         Ok(known)
     }
@@ -232,18 +245,16 @@ impl Tier {
         if log_start > end {
             return Ok(Some(Due::Skip(log_start)));
         }
-        let behind = &partition.cold.behind_since_ms;
+        let now_ms = clock::steady_ms();
+        if pace.end != end {
+            // What waited is there; what came since begins to wait.
+            pace.end = end;
+            partition.cold.is_behind(false, now_ms);
+        }
+        let since_ms = partition.cold.is_behind(upper > end, now_ms);
         if upper <= end {
-            behind.store(NOT_BEHIND, Ordering::Release);
             return Ok(None);
         }
-        let now_ms = clock::now_ms();
-        let since_ms = match behind.load(Ordering::Acquire) {
-            since_ms if since_ms != NOT_BEHIND && pace.end == end => since_ms,
-            _ => now_ms,
-        };
-        pace.end = end;
-        behind.store(since_ms, Ordering::Release);
         let late = now_ms - since_ms >= self.settings.upload_max_lag_ms;
         Ok(sealed.or(late.then_some(upper)).map(Due::Upload))
     }
@@ -322,6 +333,8 @@ impl Tier {
         if led(partition)? != known.epoch {
             return Err(Trouble::NotLed);
         }
+        let attempts = &partition.cold.attempts;
+        attempts.fetch_max(next.sequence + 1, Ordering::AcqRel);
         let since_ms = partition.replicas_now_ms();
         let (created, crc32) = self.bucket.create_document(&key, &next).await?;
         if created != Created::Ours {
@@ -385,61 +398,7 @@ impl Tier {
         }
     }
 
-    /// Deletes what has not counted for long enough. What a chunk names goes with it, unless it
-    /// came back.
-    pub(super) async fn sweep(
-        &self,
-        partition: &Arc<Partition>,
-        known: Known,
-    ) -> Result<(), Trouble> {
-        let due = known
-            .manifest
-            .garbage_due(self.settings.delete_delay_ms, clock::now_ms());
-        let due: Vec<String> = due.into_iter().map(|garbage| garbage.key.clone()).collect();
-        if due.is_empty() || !partition.confirmed_since(known.epoch, known.since_ms) {
-            return Ok(());
-        }
-        self.check_owner().await?;
-        for key in &due {
-            if key.contains("/chunk/") {
-                self.sweep_chunk(partition, &known, key).await?;
-            }
-            self.bucket.delete(key).await?;
-        }
-        self.write(partition, &known, |next| next.forget(&due))
-            .await?;
-        Ok(())
-    }
-
-    async fn sweep_chunk(
-        &self,
-        partition: &Partition,
-        known: &Known,
-        key: &str,
-    ) -> Result<(), Trouble> {
-        let id = id_of(partition);
-        let chunk = match self
-            .bucket
-            .document::<tidemark_tier::manifest::Chunk>(key)
-            .await
-        {
-            Ok((chunk, _)) => chunk,
-            Err(TierError::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let manifest = &known.manifest;
-        for entry in &chunk.segments {
-            let counts = entry.end_offset > manifest.start_offset;
-            let listed = |other: &str| manifest.garbage.iter().any(|garbage| garbage.key == other);
-            let entry_key = entry.key(id);
-            if !counts && !listed(&entry_key) {
-                self.bucket.delete(&entry_key).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves the start up to `offset` in the bucket (DeleteRecords), as far as it has anything.
+    /// Moves the start up to `offset` in the bucket (DeleteRecords), if it has anything.
     ///
     /// # Errors
     /// In words; it may be tried again.
@@ -455,9 +414,9 @@ impl Tier {
             if known.crc32.is_none() || offset <= known.manifest.start_offset {
                 return Ok(());
             }
-            let to = offset.min(known.manifest.end_offset);
+            // Above what it has, it is empty there.
             let now_ms = clock::now_ms();
-            self.write(partition, &known, |next| next.raise_start(to, now_ms))
+            self.write(partition, &known, |next| next.raise_start(offset, now_ms))
                 .await
                 .map(|_| ())
         };

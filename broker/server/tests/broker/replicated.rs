@@ -83,6 +83,7 @@ impl Cluster {
             net_threads: 1,
             cut_corrupt_logs: false,
             format_if_empty: true,
+            bucket: None,
         };
         let server = tidemark_server::start_with(config, Some(Arc::clone(&self.controller))).await;
         self.nodes[id] = Some(server.expect("the broker starts"));

@@ -81,6 +81,7 @@ pub async fn try_start(
         net_threads: 2,
         cut_corrupt_logs: false,
         format_if_empty: true,
+        bucket: None,
     };
     tidemark_server::start(config).await
 }

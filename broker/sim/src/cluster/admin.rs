@@ -1,17 +1,18 @@
 //! What operators do meanwhile: topics come, grow and go; replicas are moved and leaders elected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidemark_client::admin::{Election, NewTopic};
+use tidemark_client::admin::{Election, ListedOffset, NewTopic, OffsetSpec};
 use tidemark_client::{ClientError, Cluster, TopicPartition, Topics};
 use tidemark_env::clock;
 use tidemark_env::random::Random;
 use tidemark_wire::ErrorCode;
 
-use super::load::{PARTITIONS, PAUSE, Shared, TOPIC};
+use super::load::{PARTITIONS, PAUSE, Shared, TOPIC, place};
 use super::machine::{LostVoter, QUORUM_PORT};
+use crate::checker::Event;
 
 /// Every broker knows of every topic within this time of everything being mended.
 const LEARN: Duration = Duration::from_secs(30);
@@ -25,7 +26,11 @@ pub(super) async fn topics(shared: Shared, mut random: Random) {
         replicas: Some(shared.replicas),
         ..NewTopic::default()
     };
-    while let Err(error) = cluster.create_topic(&topic(TOPIC, PARTITIONS), false).await {
+    let main = NewTopic {
+        configs: shared.topic_configs(),
+        ..topic(TOPIC, PARTITIONS)
+    };
+    while let Err(error) = cluster.create_topic(&main, false).await {
         shared.failed("create", &error);
         if error.code() == Some(ErrorCode::TopicAlreadyExists) {
             break;
@@ -103,6 +108,58 @@ pub(super) async fn topics(shared: Shared, mut random: Random) {
         }
         clock::sleep(PAUSE).await;
         cluster = shared.cluster().await;
+    }
+}
+
+/// Deletes the oldest records of the topic now and then.
+pub(super) async fn records(shared: Shared, mut random: Random) {
+    shared.ready().await;
+    let mut cluster = shared.cluster().await;
+    while !shared.stopped() {
+        clock::sleep(Duration::from_millis(2000 + random.below(12_000))).await;
+        let partition = i32::try_from(random.below(PARTITIONS as u64)).unwrap_or(0);
+        let at = TopicPartition::new(TOPIC, partition);
+        let ask = |spec| BTreeMap::from([(at.clone(), spec)]);
+        let bounds = async {
+            let first = cluster
+                .list_offsets(&ask(OffsetSpec::Earliest), false)
+                .await?;
+            let last = cluster
+                .list_offsets(&ask(OffsetSpec::Latest), false)
+                .await?;
+            let offset = |found: &BTreeMap<TopicPartition, ListedOffset>| {
+                found.get(&at).map_or(0, |found| found.offset)
+            };
+            Ok::<_, ClientError>((offset(&first), offset(&last)))
+        };
+        let deleted = match bounds.await {
+            Ok((first, last)) => {
+                // Mostly little of what there is.
+                let share = if random.one_in(8) { 1 } else { 6 };
+                let below = first + random.between(0, (last - first) / share);
+                shared.record.event(Event::Deletes {
+                    at: place(partition),
+                    below,
+                });
+                let before = BTreeMap::from([(at.clone(), below)]);
+                cluster.delete_records(&before).await
+            }
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Ok(each) => {
+                for (_, result) in each {
+                    match result {
+                        Ok(_) => shared.record.saw("records deleted"),
+                        Err(error) => shared.failed("deleting records", &error),
+                    }
+                }
+            }
+            Err(error) => {
+                shared.failed("deleting records", &error);
+                cluster = shared.cluster().await;
+            }
+        }
     }
 }
 

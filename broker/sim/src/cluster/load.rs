@@ -19,7 +19,7 @@ use tidemark_env::task::Task;
 use tokio::sync::watch;
 
 use super::machine::Machine;
-use super::{Record, admin, in_sync, raw};
+use super::{Record, Tiered, admin, in_sync, raw};
 use crate::checker::{Event, Place};
 
 pub(super) const TOPIC: &str = "orders";
@@ -27,6 +27,8 @@ pub(super) const PARTITIONS: i32 = 3;
 const GROUP: &str = "shippers";
 /// Between two tries of a client.
 pub(super) const PAUSE: Duration = Duration::from_millis(300);
+/// A record is not older than this when it is appended.
+const OLDEST_MS: i64 = 25_000;
 /// How long a poll waits.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,7 @@ pub(super) struct Shared {
     bootstrap: String,
     pub(super) replicas: i16,
     pub(super) record: Record,
+    tiered: Option<Tiered>,
     pub(super) ready: Arc<AtomicBool>,
     /// Nothing new is written.
     stop: watch::Receiver<bool>,
@@ -68,6 +71,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) fn start(
     clients: &[Arc<Host>],
     machines: &[Machine],
+    tiered: Option<&Tiered>,
     record: &Record,
     mut random: Random,
 ) -> Load {
@@ -78,6 +82,7 @@ pub(super) fn start(
         bootstrap: addresses.join(","),
         replicas: i16::try_from(machines.len().min(3)).unwrap_or(1),
         record: record.clone(),
+        tiered: tiered.cloned(),
         ready: Arc::default(),
         stop: stopped,
         over: is_over,
@@ -93,6 +98,12 @@ pub(super) fn start(
     if machines.len() > 1 {
         let moving = admin::replicas(shared.clone(), machines.len(), chance());
         writers.push(host(0).spawn("mover", moving));
+    }
+    if tiered.is_some() {
+        let deleting = admin::records(shared.clone(), chance());
+        writers.push(host(1).spawn("deleter", deleting));
+        let reading = read_by_time(shared.clone(), 10, chance());
+        readers.push(host(0).spawn("reader by time", reading));
     }
     for by in 0..3 {
         let writing = write(shared.clone(), by, chance());
@@ -148,6 +159,14 @@ impl Load {
         self.ended(self.at_the_end.spawn("in sync", in_sync).await);
         self.wait_for("the group");
         let there = self.find().await;
+        self.wait_for("the bucket");
+        while !there.iter().all(|(partition, records)| {
+            let last = records.last().map(|(offset, _)| *offset);
+            self.shared.is_tiered_to(*partition, last)
+        }) {
+            clock::sleep(PAUSE).await;
+        }
+        self.wait_for("the group");
         let there = there.iter().flat_map(|(partition, records)| {
             let offsets = records.iter().map(|(offset, _)| *offset);
             offsets.map(|offset| (*partition, offset))
@@ -166,6 +185,13 @@ impl Load {
         self.wait_for("the last reader");
         for (partition, records) in self.find().await {
             let at = place(partition);
+            if self.shared.has_retention()
+                && let Some((below, _)) = records.first()
+            {
+                // What is left of it is looked at on disks and bucket.
+                let (at, below) = (at.clone(), *below);
+                self.shared.record.event(Event::Deletes { at, below });
+            }
             self.shared.record.event(Event::Found { at, records });
         }
     }
@@ -210,6 +236,40 @@ impl Shared {
         while !self.ready.load(Ordering::Relaxed) {
             clock::sleep(PAUSE).await;
         }
+    }
+
+    /// The settings of the topic.
+    pub(super) fn topic_configs(&self) -> Vec<(String, String)> {
+        let Some(tiered) = &self.tiered else {
+            return Vec::new();
+        };
+        let retention_bytes = tiered.retention_bytes.unwrap_or(-1);
+        let configs = [
+            ("remote.storage.enable", "true".to_owned()),
+            ("segment.ms", "2000".to_owned()),
+            // Longer than a producer tries: what a new replica knows of producers, it knows from the
+            // records that are copied to it.
+            ("local.retention.ms", "22000".to_owned()),
+            ("retention.ms", "-1".to_owned()),
+            ("retention.bytes", retention_bytes.to_string()),
+            ("file.delete.delay.ms", "500".to_owned()),
+        ];
+        configs.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// Whether the bucket has a partition up to `offset`, if it is to have it.
+    fn is_tiered_to(&self, partition: i32, offset: Option<i64>) -> bool {
+        let (Some(tiered), Some(offset)) = (&self.tiered, offset) else {
+            return true;
+        };
+        let range = tiered.bucket.range(TOPIC, partition);
+        range.is_some_and(|(_, end)| end > offset)
+    }
+
+    /// Whether a part of the records goes by itself.
+    fn has_retention(&self) -> bool {
+        let tiered = self.tiered.as_ref();
+        tiered.is_some_and(|tiered| tiered.retention_bytes.is_some())
     }
 
     /// Says what the end of the history waits for.
@@ -376,6 +436,54 @@ async fn read(shared: Shared, by: u32, mut random: Random) {
                 }
                 Err(error) => {
                     shared.failed("read", &error);
+                    break;
+                }
+            }
+        }
+        drop(consumer.close().await);
+    }
+}
+
+/// Reads from some time on, again and again.
+async fn read_by_time(shared: Shared, by: u32, mut random: Random) {
+    shared.ready().await;
+    while !shared.over() {
+        let cluster = shared.cluster().await;
+        let mut consumer = Consumer::new(cluster, consumer_config());
+        let ago_ms = i64::try_from(random.below(40_000)).unwrap_or(0);
+        let from_ms = clock::now_ms() - ago_ms;
+        shared.record.event(Event::Seek { by });
+        consumer.assign((0..PARTITIONS).map(|index| {
+            let from = Start::At(OffsetSpec::AtTime(from_ms));
+            (TopicPartition::new(TOPIC, index), from)
+        }));
+        let mut begun = BTreeSet::new();
+        let until = clock::monotonic() + Duration::from_millis(random.below(10_000));
+        while !shared.over() && clock::monotonic() < until {
+            match consumer.poll(POLL).await {
+                Ok(records) => {
+                    for first in &records {
+                        if !begun.insert(first.partition) {
+                            continue;
+                        }
+                        shared.record.saw("read by time");
+                        // What was written since is younger than that, however late it came.
+                        if first.timestamp_ms < from_ms && ago_ms > OLDEST_MS {
+                            shared.record.broken(format!(
+                                "who read {:?} from {from_ms} on got {} of {}",
+                                place(first.partition),
+                                first.offset,
+                                first.timestamp_ms
+                            ));
+                        }
+                    }
+                    for (partition, records) in by_partition(&records) {
+                        let from = place(partition);
+                        shared.record.event(Event::Read { by, from, records });
+                    }
+                }
+                Err(error) => {
+                    shared.failed("read by time", &error);
                     break;
                 }
             }

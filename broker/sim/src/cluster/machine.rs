@@ -10,10 +10,12 @@ use tidemark_env::disk::Disk;
 use tidemark_env::sim::{Death, Host, World};
 use tidemark_env::task::Task;
 use tidemark_server::{FormatError, InitialVoter, ServerConfig, Voters};
+use tidemark_tier::Bucket;
 use tidemark_wire::Uuid;
 use tokio::sync::watch;
 
 use super::Record;
+use super::bucket::{self, SimBucket};
 
 /// Where the data is.
 pub(super) const DATA: &str = "/data";
@@ -75,19 +77,26 @@ pub(super) struct Machine {
     index: usize,
     of: usize,
     settings: ConfigMap,
+    bucket: Option<Bucket>,
     record: Record,
     state: Mutex<State>,
 }
 
 impl Machine {
-    pub(super) fn new(world: &Arc<World>, index: usize, of: usize, record: &Record) -> Machine {
+    pub(super) fn new(
+        world: &Arc<World>,
+        index: usize,
+        of: usize,
+        tier: Option<&SimBucket>,
+        record: &Record,
+    ) -> Machine {
         let host = world.add_host(&name_of(index));
         let listeners = format!(
             "PLAINTEXT://{0}:9092,CONTROLLER://{0}:{QUORUM_PORT}",
             host.name()
         );
         let set = |name: &str, value: String| (name.to_owned(), value);
-        let settings = ConfigMap::from([
+        let mut settings = ConfigMap::from([
             set("node.id", index.to_string()),
             set("listeners", listeners),
             set("controller.listener.names", "CONTROLLER".to_owned()),
@@ -106,7 +115,17 @@ impl Machine {
             set("replica.lag.time.max.ms", "5000".to_owned()),
             set("group.initial.rebalance.delay.ms", "0".to_owned()),
         ]);
+        if tier.is_some() {
+            settings.extend([
+                set("tier.url", bucket::URL.to_owned()),
+                set("tier.upload.max.lag.ms", "3000".to_owned()),
+                set("tier.delete.delay.ms", "4000".to_owned()),
+                set("tier.reserve.bytes", "40000".to_owned()),
+                set("log.retention.check.interval.ms", "1000".to_owned()),
+            ]);
+        }
         let machine = Machine {
+            bucket: tier.map(|tier| tier.reached_by(&host)),
             host,
             index,
             of,
@@ -199,6 +218,7 @@ impl Machine {
             net_threads: 2,
             cut_corrupt_logs: false,
             format_if_empty: false,
+            bucket: self.bucket.clone(),
         };
         let task = self
             .host

@@ -4,6 +4,7 @@
 //! everything, and holds what the clients saw against what was promised ([`crate::checker`]).
 
 mod admin;
+mod bucket;
 mod disks;
 mod faults;
 mod in_sync;
@@ -23,6 +24,7 @@ use tidemark_env::task;
 
 use crate::checker::{self, Event};
 use crate::entropy;
+use bucket::{BucketFaults, SimBucket};
 use faults::Faults;
 use machine::{LostVoter, Machine};
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub brokers: usize,
     /// Simulated seconds with faults.
     pub seconds: u64,
+    /// The topic is tiered, and the bucket has faults of its own.
+    pub tiered: bool,
     /// Keeps a line of everything that happens.
     pub lines: bool,
 }
@@ -50,9 +54,21 @@ impl Default for Options {
         Self {
             brokers: 3,
             seconds: 60,
+            tiered: false,
             lines: false,
         }
     }
+}
+
+/// How much is kept of a topic that is not kept whole.
+const RETENTION_BYTES: i64 = 100_000;
+
+/// A topic in a bucket.
+#[derive(Clone)]
+struct Tiered {
+    bucket: SimBucket,
+    /// Older records go, of which nothing is promised then.
+    retention_bytes: Option<i64>,
 }
 
 /// What became of a history.
@@ -189,8 +205,11 @@ async fn history(seed: u64, options: Options) -> Report {
         world.keep_lines();
     }
     let record = Record::default();
+    let tier = options
+        .tiered
+        .then(|| SimBucket::new(&world, &record, Random::new(seed, 5)));
     let machines: Vec<Machine> = (0..options.brokers)
-        .map(|index| Machine::new(&world, index, options.brokers, &record))
+        .map(|index| Machine::new(&world, index, options.brokers, tier.as_ref(), &record))
         .collect();
     let clients: Vec<Arc<Host>> = (0..3)
         .map(|index| world.add_host(&format!("client-{index}")))
@@ -199,19 +218,39 @@ async fn history(seed: u64, options: Options) -> Report {
         machine.start();
     }
     let mut faults = Faults::new(Random::new(seed, 3), &world, &record);
-    let load = load::start(&clients, &machines, &record, Random::new(seed, 4));
+    let mut over_bucket = tier
+        .as_ref()
+        .map(|bucket| BucketFaults::new(bucket.clone(), Random::new(seed, 6)));
+    // One topic in three is kept in part only.
+    let tiered = tier.as_ref().map(|bucket| Tiered {
+        bucket: bucket.clone(),
+        retention_bytes: seed.is_multiple_of(3).then_some(RETENTION_BYTES),
+    });
+    let load = load::start(
+        &clients,
+        &machines,
+        tiered.as_ref(),
+        &record,
+        Random::new(seed, 4),
+    );
     let end = clock::monotonic() + Duration::from_secs(options.seconds);
     while clock::monotonic() < end {
         clock::sleep(TICK).await;
         // Not before there is something to lose.
         if load.is_ready() {
             faults.tick(&machines, &clients).await;
+            if let Some(over_bucket) = &mut over_bucket {
+                over_bucket.tick(&machines).await;
+            }
         }
         for machine in &machines {
             machine.tick().await;
         }
     }
     faults.mend(&machines);
+    if let Some(over_bucket) = &mut over_bucket {
+        over_bucket.mend(&machines);
+    }
     world.set_weather(Weather::default());
     load.wait_for("acknowledgements");
     let ending = async {
@@ -227,6 +266,9 @@ async fn history(seed: u64, options: Options) -> Report {
             biased;
             () = &mut ending => break,
             () = clock::sleep(TICK) => {}
+        }
+        if let Some(over_bucket) = &mut over_bucket {
+            over_bucket.drain();
         }
         for machine in &machines {
             machine.tick().await;
@@ -248,11 +290,21 @@ async fn history(seed: u64, options: Options) -> Report {
     let anomalies = checker::check(&inner.history);
     broken.extend(anomalies.iter().map(ToString::to_string));
     let disks: Vec<_> = machines.iter().map(|machine| machine.host.disk()).collect();
-    broken.extend(disks::check(&disks, &inner.history));
+    let cold = match &tiered {
+        Some(tiered) => disks::cold(&tiered.bucket.itself()).await,
+        None => Ok(disks::Cold::default()),
+    };
+    match cold {
+        Ok(cold) => {
+            broken.extend(cold.findings.iter().cloned());
+            broken.extend(disks::check(&disks, &cold, &inner.history));
+        }
+        Err(why) => broken.push(format!("the bucket: {why}")),
+    }
     Report {
         hash: world.hash(),
         seen: inner.seen,
-        faults: faults.count(),
+        faults: faults.count() + over_bucket.map_or(0, |over| over.count),
         acknowledged: inner.acknowledged,
         lasted_ms: u64::try_from(world.elapsed().as_millis()).unwrap_or(u64::MAX),
         broken,
