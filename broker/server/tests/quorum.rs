@@ -36,9 +36,13 @@ struct Cluster {
 }
 
 async fn run(settings: ConfigMap) -> RunningServer {
+    run_on(FileDisk::new(), settings).await
+}
+
+async fn run_on(disk: FileDisk, settings: ConfigMap) -> RunningServer {
     let config = ServerConfig {
         settings,
-        disk: Arc::new(FileDisk::new()),
+        disk: Arc::new(disk),
         net_threads: 1,
         cut_corrupt_logs: false,
         format_if_empty: false,
@@ -84,6 +88,7 @@ impl Cluster {
                 ("broker.session.timeout.ms", "20000".to_owned()),
                 ("http.listen", "127.0.0.1:0".to_owned()),
                 ("log.dirs", dirs[id].path().display().to_string()),
+                ("default.replication.factor", "2".to_owned()),
             ]
         };
         let mut settings = Vec::new();
@@ -99,7 +104,6 @@ impl Cluster {
                     own.push(("process.roles", "broker".to_owned()));
                     own.push(("listeners", "PLAINTEXT://127.0.0.1:0".to_owned()));
                     own.push(("controller.quorum.bootstrap.servers", quorum.clone()));
-                    own.push(("default.replication.factor", "2".to_owned()));
                     Voters::Others
                 }
             };
@@ -341,6 +345,46 @@ async fn a_killed_broker_is_fenced_at_once_and_a_stopped_one_too() {
     let mut left = vec![controller, others[0]];
     left.sort_unstable();
     cluster.until_up(controller, &left).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_does_not_keep_up_steps_back() {
+    let mut cluster = Cluster::with_a_controller_alone().await;
+    cluster.until_up(1, &[1, 2]).await;
+    // So many that some are led by either.
+    for n in 0..4 {
+        cluster.create(1, &format!("t{n}")).await;
+    }
+    cluster.kill(2).await;
+    cluster.until_up(1, &[1]).await;
+    let mut slow = cluster.settings[2].clone();
+    slow.insert("replica.lag.time.max.ms".to_owned(), "1000".to_owned());
+    let disk = FileDisk::new().with_flush_delay(Duration::from_secs(1));
+    cluster.nodes[2] = Some(run_on(disk, slow).await);
+    cluster.until_up(1, &[1, 2]).await;
+    let mut topics = 0..100;
+    let topic = loop {
+        let topic = format!("late{}", topics.next().expect("one of them is led by it"));
+        cluster.create(1, &topic).await;
+        if cluster.partition(1, &topic).await.leader_id == 2 {
+            break topic;
+        }
+    };
+    let mut c = Connection::open(cluster.node(2)).await;
+    let deadline = clock::monotonic() + PATIENCE;
+    while cluster.partition(1, &topic).await.leader_id == 2 {
+        // Nobody waits for it, and something is always on its way to the disk.
+        let mut request = produce_request(&topic, 1, vec![(0, batch(&[b"slow"]))]);
+        request.timeout_ms = 1;
+        drop(c.ask(&request, 12).await);
+        let state = cluster.partition(1, &topic).await;
+        assert!(clock::monotonic() < deadline, "it leads on: {state:?}");
+        clock::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(cluster.partition(1, &topic).await.leader_id, 1);
+    // It is not given up: it comes back by itself.
+    cluster.until_up(1, &[1, 2]).await;
     cluster.stop().await;
 }
 

@@ -157,9 +157,14 @@ impl Life {
             let index = match self.broker.get().and_then(Weak::upgrade) {
                 Some(broker) => {
                     damaged = counted_damaged(&broker);
-                    // Others have room for what producers send; with room again it leads again.
+                    // Others have room for what producers send, or a disk that keeps up; later it
+                    // leads again.
                     if want == Want::Lead
-                        && broker.partitions.log_dirs().iter().any(|dir| dir.is_full())
+                        && broker
+                            .partitions
+                            .log_dirs()
+                            .iter()
+                            .any(|dir| dir.steps_back())
                         && decide::may_step_back(&broker.image(), node.id)
                     {
                         want = Want::Fence;

@@ -79,6 +79,8 @@ pub(crate) struct LogDir {
     dirty: Mutex<VecDeque<Arc<Partition>>>,
     /// There is no room: nothing more is taken in.
     full: AtomicBool,
+    /// Until then others had better lead: the disk did not keep up.
+    too_slow_until: Mutex<Option<Instant>>,
     stopping: AtomicBool,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
@@ -194,6 +196,7 @@ impl LogDir {
             logs: Mutex::default(),
             dirty: Mutex::default(),
             full: AtomicBool::new(false),
+            too_slow_until: Mutex::default(),
             stopping: AtomicBool::new(false),
             checkpointing: Mutex::default(),
             thread: Mutex::default(),
@@ -258,6 +261,20 @@ impl LogDir {
     /// Whether nothing more is taken in for want of room.
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    /// The disk does not keep up with what this broker leads: for `pause` others had better lead.
+    /// Says whether that is news.
+    pub(crate) fn resign(&self, pause: Duration) -> bool {
+        let now = clock::monotonic();
+        let before = lock(&self.too_slow_until).replace(now + pause);
+        before.is_none_or(|until| until <= now)
+    }
+
+    /// Whether others had better lead what is here: there is no room, or the disk is too slow.
+    pub(crate) fn steps_back(&self) -> bool {
+        let too_slow = lock(&self.too_slow_until).is_some_and(|until| clock::monotonic() < until);
+        too_slow || self.is_full()
     }
 
     /// All logs are open: makes durable what they rely on, says so in the first

@@ -134,10 +134,15 @@ impl Partition {
             Action::AlterPartition(proposal) => {
                 self.replicas.propose(state.replica.partition(), proposal);
             }
-            Action::Resign { epoch } => tracing::warn!(
-                topic = %self.topic, partition = self.index, epoch,
-                "the disk does not keep up with what this broker leads: another leader would do better"
-            ),
+            Action::Resign { .. } => {
+                let pause = self.replicas.lag_time_max();
+                if self.dir.resign(pause) {
+                    tracing::warn!(
+                        dir = %self.dir.path.display(), ?pause,
+                        "the disk does not keep up with what this broker leads: others lead for a while, where they can"
+                    );
+                }
+            }
             Action::Follow { leader, .. } => {
                 state.unfollow();
                 let fetcher = self.replicas.fetcher(leader);

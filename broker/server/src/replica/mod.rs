@@ -82,6 +82,11 @@ impl Replicas {
         i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
+    /// `replica.lag.time.max.ms`.
+    pub(crate) fn lag_time_max(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.settings.replica_lag_time_max_ms).unwrap_or(0))
+    }
+
     /// A replica of this broker on this log.
     pub(crate) fn replica(&self, partition: TopicPartition, log: LogState) -> Replica {
         Replica::new(partition, self.me, self.settings, log)
@@ -177,12 +182,8 @@ async fn run_fetchers(broker: Arc<Broker>, threads: Weak<NetThreads>, stop: watc
 
 /// Lets replicas see time pass, and says when this process stood still for long.
 async fn tick(broker: &Arc<Broker>) {
-    let lag_ms = broker
-        .partitions
-        .replicas()
-        .settings
-        .replica_lag_time_max_ms;
-    let every = Duration::from_millis(u64::try_from(lag_ms / 4).unwrap_or(0).max(1));
+    let lag = broker.partitions.replicas().lag_time_max();
+    let every = (lag / 4).max(Duration::from_millis(1));
     loop {
         let before = clock::monotonic();
         clock::sleep(every).await;

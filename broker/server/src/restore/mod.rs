@@ -35,6 +35,8 @@ pub use report::{ClampReport, PartReport, RestoreReport, TopicReport};
 const EPOCH_GAP: i32 = 1_000_000;
 /// Producer ids carry the generation in what is above so many bits.
 const PRODUCER_ID_BITS: u32 = 40;
+/// How often a partition is taken over from somebody who still writes.
+const MOST_TRIES: usize = 5;
 /// Nobody leads in this epoch: a restore writes manifests in it.
 const RESTORE_EPOCH: i32 = 0;
 
@@ -62,7 +64,7 @@ pub enum RestoreError {
     Empty(String),
     /// It belongs to the cluster that is to be made.
     #[error(
-        "{bucket} belongs to cluster {cluster_id} itself: a restored cluster needs an id of its own, so that the old one stops writing"
+        "{bucket} belongs to cluster {cluster_id} itself, or did once: a restored cluster needs an id of its own, so that the old one stops writing"
     )]
     Same {
         /// The bucket's address.
@@ -159,7 +161,7 @@ pub async fn restore(
             false => owner.generation.saturating_add(1),
         },
     };
-    if mine.generation == 1 {
+    if mine.generation == 1 || was_owner(bucket, &mine).await? {
         return Err(RestoreError::Same {
             bucket: bucket.address().to_owned(),
             cluster_id: mine.cluster_id,
@@ -244,7 +246,7 @@ async fn copy_into(
         for part in &one.parts {
             let mut entries = None;
             if name == CONSUMER_OFFSETS && part.backup_at_ms().is_some() {
-                let (newest, clamped) = read_offsets(source, name.clone(), part, &ends).await?;
+                let (newest, clamped) = read_offsets(source, name, part, &ends).await?;
                 if !clamped.is_empty() {
                     let to = (into, writer);
                     entries = Some(rewrite(source, to, name, part, (&newest, &ends)).await?);
@@ -261,6 +263,17 @@ async fn copy_into(
     }
     let records = begin_with(source, into, &survey, &mine, options).await?;
     Ok((report(source, &survey, mine.generation, all), records))
+}
+
+/// Whether a cluster of that id had the bucket before: its brokers would take it for theirs again.
+async fn was_owner(bucket: &Bucket, mine: &Owner) -> Result<bool, RestoreError> {
+    for listed in bucket.list(layout::OWNERS).await? {
+        let owner = bucket.document::<Owner>(&listed.key).await?.0;
+        if owner.generation < mine.generation && owner.cluster_id == mine.cluster_id {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The owner before `generation`.
@@ -389,8 +402,12 @@ async fn take_over(
         .filter(|source| !is_offsets(source))
     {
         for part in &mut source.parts {
-            let taken = restore::take_over(bucket, part, writer, now_ms, |_| {}).await?;
-            if taken.is_some() {
+            let mut tries = 0;
+            while let Err(error) = restore::take_over(bucket, part, writer, now_ms, |_| {}).await {
+                tries += 1;
+                look_again(bucket, part, options, error, tries).await?;
+            }
+            if part.manifest.is_some() {
                 // Another node of the cluster may have come first, and the end is what it wrote.
                 *part = restore::part(bucket, part.id, None).await?;
             }
@@ -405,29 +422,54 @@ async fn take_over(
     {
         let topic = source.topic.name.clone();
         for part in &mut source.parts {
-            let Some((manifest, _)) = &part.manifest else {
-                continue;
-            };
-            let done = manifest.writer.generation >= generation;
-            let (newest, clamped) = read_offsets(bucket, topic.clone(), part, &ends).await?;
-            let entries = match clamped.is_empty() || done {
-                true => None,
-                false => {
-                    Some(rewrite(bucket, (bucket, writer), &topic, part, (&newest, &ends)).await?)
+            let mut tries = 0;
+            while let Some((manifest, _)) = &part.manifest {
+                let done = manifest.writer.generation >= generation;
+                let (newest, clamped) = read_offsets(bucket, &topic, part, &ends).await?;
+                let entries = match clamped.is_empty() || done {
+                    true => None,
+                    false => {
+                        let to = (bucket, writer);
+                        Some(rewrite(bucket, to, &topic, part, (&newest, &ends)).await?)
+                    }
+                };
+                let start = part.start_offset();
+                let taken = restore::take_over(bucket, part, writer, now_ms, |next| {
+                    if let Some(entries) = &entries {
+                        next.replace(start, entries.clone(), &[], now_ms);
+                    }
+                });
+                match taken.await {
+                    Ok(_) => {
+                        *part = restore::part(bucket, part.id, options.at_ms).await?;
+                        all.extend(clamped);
+                        break;
+                    }
+                    Err(error) => {
+                        tries += 1;
+                        look_again(bucket, part, options, error, tries).await?;
+                    }
                 }
-            };
-            let start = part.start_offset();
-            restore::take_over(bucket, part, writer, now_ms, |next| {
-                if let Some(entries) = &entries {
-                    next.replace(start, entries.clone(), &[], now_ms);
-                }
-            })
-            .await?;
-            *part = restore::part(bucket, part.id, options.at_ms).await?;
-            all.extend(clamped);
+            }
         }
     }
     Ok(all)
+}
+
+/// Somebody else wrote the partition's next manifest: a broker of the old cluster, which finds the
+/// new owner before it writes another, or another node of the new one.
+async fn look_again(
+    bucket: &Bucket,
+    part: &mut Part,
+    options: &RestoreOptions,
+    error: TierError,
+    tries: usize,
+) -> Result<(), RestoreError> {
+    if tries >= MOST_TRIES || !error.is_transient() {
+        return Err(error.into());
+    }
+    *part = restore::part(bucket, part.id, options.at_ms).await?;
+    Ok(())
 }
 
 /// What the new cluster begins with.

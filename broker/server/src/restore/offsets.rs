@@ -24,7 +24,7 @@ pub(super) fn ends(sources: &[Source]) -> Ends {
 }
 
 /// The backups of groups' offsets.
-pub(super) fn offsets_of(sources: &[Source]) -> impl Iterator<Item = (String, &Part)> {
+pub(super) fn offsets_of(sources: &[Source]) -> impl Iterator<Item = (&str, &Part)> {
     let offsets = sources
         .iter()
         .filter(|source| source.topic.name == CONSUMER_OFFSETS);
@@ -32,7 +32,7 @@ pub(super) fn offsets_of(sources: &[Source]) -> impl Iterator<Item = (String, &P
         let backed_up = source.parts.iter();
         backed_up
             .filter(|part| part.backup_at_ms().is_some())
-            .map(|part| (source.topic.name.clone(), part))
+            .map(|part| (source.topic.name.as_str(), part))
     })
 }
 
@@ -40,7 +40,7 @@ pub(super) fn offsets_of(sources: &[Source]) -> impl Iterator<Item = (String, &P
 /// ends of their partitions, by the offset of their record.
 pub(super) async fn read_offsets(
     bucket: &Bucket,
-    topic: String,
+    topic: &str,
     part: &Part,
     ends: &Ends,
 ) -> Result<(Newest, Vec<Clamped>), RestoreError> {

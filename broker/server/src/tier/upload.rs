@@ -174,7 +174,9 @@ impl Tier {
             return Ok(known);
         };
         let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
-        if log_start == log_end && log_end < manifest.end_offset {
+        // What a cluster wrote last that this one was restored from is none of this log's.
+        let ours = manifest.writer.generation >= writer.generation;
+        if ours && log_start == log_end && log_end < manifest.end_offset {
             return Err(Trouble::Empty {
                 end: manifest.end_offset,
                 log_end,

@@ -390,6 +390,12 @@ async fn what_cannot_be_restored_from_is_refused_in_words() {
     let error = restore(&source, None, id, &RestoreOptions::default()).await;
     let error = error.unwrap_err();
     assert!(error.to_string().contains("an id of its own"), "{error}");
+    restore(&source, None, NEW_ID, &RestoreOptions::default())
+        .await
+        .unwrap();
+    let error = restore(&source, None, id, &RestoreOptions::default()).await;
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("or did once"), "{error}");
     // Damage is told by the object's key.
     let listed = source.list("metadata").await.unwrap();
     for object in &listed {

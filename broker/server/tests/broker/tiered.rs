@@ -257,8 +257,10 @@ async fn what_a_deleted_topic_has_in_the_bucket_goes_after_a_while() {
         .map(|(name, value)| (name, if name == "tier.trash.ms" { "0" } else { value }))
         .collect();
     let server = start_in(&dir, &settings).await;
-    until("all of it is gone", async || of(gone).await == 0).await;
-    assert!(there.get(&layout::topic(gone)).await.is_err());
+    until("all of it is gone", async || {
+        of(gone).await == 0 && there.get(&layout::topic(gone)).await.is_err()
+    })
+    .await;
     assert!(there.get(&layout::deleted(gone)).await.is_ok());
     assert!(of(kept).await > 0);
     let mut c = Connection::open(&server).await;
