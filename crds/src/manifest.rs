@@ -22,7 +22,7 @@ pub enum Resource {
 }
 
 /// What a resource is called: kind, namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// Its kind.
     pub kind: String,

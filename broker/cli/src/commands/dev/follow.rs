@@ -260,8 +260,17 @@ impl Follower {
     async fn pass(&mut self, context: &Context) -> Vec<String> {
         let client = match Client::connect(&self.bootstrap, context.cluster_options()).await {
             Ok(client) => client,
-            Err(error) => return vec![format!("brokers cannot be asked: {error}")],
+            Err(error) => {
+                let line = Line::is(&self.brokers_name(), "state", "silent", error.to_string());
+                return match self.is_news(&line) {
+                    true => vec![line.shown()],
+                    false => Vec::new(),
+                };
+            }
         };
+        // Should they fall silent once more, that is news.
+        self.said
+            .remove(&(self.brokers_name().to_string(), "state"));
         let contents = std::mem::take(&mut self.contents);
         let mut lines = Vec::new();
         for (name, topic) in contents.topics() {
@@ -279,6 +288,14 @@ impl Follower {
         self.contents = contents;
         lines.retain(|line| self.is_news(line));
         lines.iter().map(Line::shown).collect()
+    }
+
+    /// The Cluster, whose brokers are spoken of.
+    fn brokers_name(&self) -> Name {
+        let is_cluster = |name: &&Name| name.kind == "Cluster";
+        let name = self.accepted.keys().find(is_cluster);
+        // There is one, or nothing would have been started.
+        name.cloned().unwrap_or_default()
     }
 
     fn is_news(&mut self, line: &Line) -> bool {
