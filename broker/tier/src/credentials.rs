@@ -157,6 +157,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the file is another program's")]
     fn a_file_that_changes_is_read_again_and_a_broken_one_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
