@@ -312,6 +312,7 @@ static BROKER_HONOURED: &[&str] = &[
     "ssl.truststore.type",
     "telemetry.max.bytes",
     "tier.cache.bytes",
+    "tier.credentials.dir",
     "tier.delete.delay.ms",
     "tier.endpoint",
     "tier.region",

@@ -24,7 +24,7 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, BucketOptions, Created};
+pub use bucket::{Bucket, BucketOptions, Created, read_credentials};
 pub use error::TierError;
 pub use layout::PartitionId;
 pub use manifest::{ChunkRef, Garbage, Manifest, Place, SegmentRef, Writer};

@@ -61,6 +61,7 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
     let options = BucketOptions {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
+        ..BucketOptions::default()
     };
     Bucket::open(&args.url, &options).map_err(|error| Failure::usage(error.to_string()))
 }

@@ -18,7 +18,7 @@ pub(crate) use read::ColdRead;
 use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// Partitions are looked at this often.
 const ROUND: Duration = Duration::from_secs(1);
+/// Credentials are read again this often.
+const RELOAD: Duration = Duration::from_secs(5);
 /// Pauses after failures, doubled from the first to the last.
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=60_000;
 
@@ -60,6 +62,13 @@ pub(crate) struct Tier {
     generation: AtomicU32,
     /// The bucket could not be opened, when that was tried last.
     troubled: AtomicBool,
+    /// The last thing that went wrong, while something does.
+    trouble: Mutex<Option<String>>,
+    /// How long the oldest record waits that is led here.
+    lag_ms: AtomicI64,
+    /// The credentials in use, and when they were taken.
+    credentials: Mutex<BTreeMap<String, String>>,
+    reopened_ms: AtomicI64,
     uploads: Semaphore,
 }
 
@@ -160,10 +169,15 @@ impl Tier {
     /// # Errors
     /// The address cannot be used.
     pub(crate) fn new(settings: &TierSettings) -> Result<Tier, TierError> {
-        let options = BucketOptions {
-            endpoint: settings.endpoint.clone(),
-            region: settings.region.clone(),
+        // A start does not wait for them, and does not fail for want of them.
+        let credentials = match credentials_of(settings) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(%error, "credentials for the bucket");
+                BTreeMap::new()
+            }
         };
+        let options = options(settings, credentials.clone());
         let bucket = Bucket::open(&settings.url, &options)?;
         let cache_bytes = u64::try_from(settings.cache_bytes).unwrap_or(0);
         Ok(Tier {
@@ -172,9 +186,52 @@ impl Tier {
             id: new_id(),
             generation: AtomicU32::new(0),
             troubled: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+            lag_ms: AtomicI64::new(0),
+            credentials: Mutex::new(credentials),
+            reopened_ms: AtomicI64::new(0),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
             settings: settings.clone(),
         })
+    }
+
+    /// What is told of it: where it is, how far it is behind, and what is wrong with it.
+    pub(crate) fn state(&self) -> serde_json::Value {
+        serde_json::json!({
+            "url": self.bucket.address(),
+            "opened": self.generation.load(Ordering::Acquire) != 0,
+            "lagMs": self.lag_ms.load(Ordering::Acquire),
+            "lastError": *lock(&self.trouble),
+        })
+    }
+
+    /// Takes credentials that were changed. Blocks.
+    fn reload(&self) {
+        let taken = credentials_of(&self.settings).map_err(|error| error.to_string());
+        let taken = taken.and_then(|now| {
+            if *lock(&self.credentials) == now {
+                return Ok(false);
+            }
+            let options = options(&self.settings, now.clone());
+            self.bucket
+                .reopen(&options)
+                .map_err(|error| error.to_string())?;
+            *lock(&self.credentials) = now;
+            Ok(true)
+        });
+        match taken {
+            Ok(false) => {}
+            Ok(true) => {
+                self.reopened_ms.store(clock::now_ms(), Ordering::Release);
+                tracing::info!(bucket = self.bucket.address(), "new credentials are in use");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "credentials for the bucket: those before stay in use"
+                );
+            }
+        }
     }
 
     /// This broker as one that writes, once it is known that it may.
@@ -226,22 +283,39 @@ impl Tier {
     }
 }
 
+fn credentials_of(settings: &TierSettings) -> std::io::Result<BTreeMap<String, String>> {
+    let dir = settings.credentials_dir.as_ref().map(std::path::Path::new);
+    dir.map_or(Ok(BTreeMap::new()), tidemark_tier::read_credentials)
+}
+
+fn options(settings: &TierSettings, credentials: BTreeMap<String, String>) -> BucketOptions {
+    BucketOptions {
+        endpoint: settings.endpoint.clone(),
+        region: settings.region.clone(),
+        credentials,
+    }
+}
+
 /// Starts the task, if there is a bucket.
 pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let Some(tier) = broker.tier.clone() else {
         return;
     };
+    if tier.settings.credentials_dir.is_some() {
+        start_reloading(Arc::clone(&tier), stop.clone());
+    }
     let broker = Arc::clone(broker);
     drop(task::spawn("tier", async move {
-        let mut pause_ms = 0;
+        let (mut pause_ms, mut next_ms) = (0, 0);
         loop {
-            let wait = match pause_ms {
-                0 => ROUND,
-                pause_ms => Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0)),
-            };
             tokio::select! {
-                () = clock::sleep(wait) => {}
+                () = clock::sleep(ROUND) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
+            }
+            // Credentials that were mended are tried at once.
+            let failed_ms = next_ms - pause_ms;
+            if clock::now_ms() < next_ms && tier.reopened_ms.load(Ordering::Acquire) < failed_ms {
+                continue;
             }
             if tier.generation.load(Ordering::Acquire) == 0 {
                 let Some(cluster_id) = broker.image().cluster_id() else {
@@ -250,6 +324,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                 match tier.open(cluster_id).await {
                     Ok(()) => {
                         tier.troubled.store(false, Ordering::Release);
+                        *lock(&tier.trouble) = None;
                         tracing::info!(
                             bucket = tier.bucket.address(),
                             "the bucket is this cluster's"
@@ -259,18 +334,36 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                         broker.metrics.tier_failed(error.outcome());
                         tracing::error!(bucket = tier.bucket.address(), %error, "tiered topics stay on local disks");
                         tier.troubled.store(true, Ordering::Release);
+                        *lock(&tier.trouble) = Some(error.to_string());
                         // Readers that wait are told.
                         let waiting = broker.partitions.all();
                         waiting
                             .iter()
                             .for_each(|partition| partition.log_start_moved());
                         pause_ms = longer(pause_ms);
+                        next_ms = clock::now_ms() + pause_ms;
                         continue;
                     }
                 }
             }
-            pause_ms = 0;
+            (pause_ms, next_ms) = (0, 0);
             tier.round(&broker);
+        }
+    }));
+}
+
+/// Looks for changed credentials, until `stop` turns true.
+fn start_reloading(tier: Arc<Tier>, mut stop: watch::Receiver<bool>) {
+    drop(task::spawn("tier-credentials", async move {
+        loop {
+            tokio::select! {
+                () = clock::sleep(RELOAD) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let reloading = Arc::clone(&tier);
+            if task::blocking(move || reloading.reload()).await.is_err() {
+                return;
+            }
         }
     }));
 }
@@ -282,11 +375,12 @@ fn longer(pause_ms: i64) -> i64 {
 impl Tier {
     /// Has every tiered partition that is led here tended, a few at a time.
     fn round(self: &Arc<Self>, broker: &Arc<Broker>) {
-        let mut lag_ms = 0;
+        let (mut lag_ms, mut troubled) = (0, false);
         for partition in broker.partitions.all() {
             if !partition.policy().settings.remote_storage_enable || !partition.leads() {
                 continue;
             }
+            troubled |= partition.cold.troubled.load(Ordering::Acquire);
             let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
             if since_ms != NOT_BEHIND {
                 lag_ms = lag_ms.max(clock::now_ms() - since_ms);
@@ -303,6 +397,10 @@ impl Tier {
             }));
         }
         broker.metrics.tier_lag(lag_ms);
+        self.lag_ms.store(lag_ms, Ordering::Release);
+        if !troubled {
+            *lock(&self.trouble) = None;
+        }
     }
 }
 

@@ -80,7 +80,10 @@ impl Tier {
     /// Does what is due. A failure is told once, and tried again later.
     pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>) {
         let mut pace = partition.cold.tending.lock().await;
-        if clock::now_ms() < pace.next_ms {
+        // Credentials that were mended are tried at once.
+        let failed_ms = pace.next_ms - pace.pause_ms;
+        let reopened_ms = self.reopened_ms.load(Ordering::Acquire);
+        if clock::now_ms() < pace.next_ms && reopened_ms < failed_ms {
             return;
         }
         let (topic, index) = (&partition.topic, partition.index);
@@ -99,6 +102,7 @@ impl Tier {
                 if pace.trouble.as_ref() != Some(&text) {
                     tracing::warn!(%topic, partition = index, error = text, "not uploaded; local records stay");
                 }
+                *lock(&self.trouble) = Some(format!("{topic}-{index}: {text}"));
                 pace.trouble = Some(text);
                 pace.pause_ms = longer(pace.pause_ms);
                 pace.next_ms = clock::now_ms() + pace.pause_ms;
