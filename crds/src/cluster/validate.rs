@@ -1,7 +1,5 @@
 //! What CEL does not say of a Cluster.
 
-use tidemark_config::{Scope, check};
-
 use super::ClusterSpec;
 use crate::common::Invalid;
 use crate::units::{Limit, size_bytes};
@@ -14,6 +12,7 @@ pub const OWNED_SETTINGS: &[&str] = &[
     "controller.listener.names",
     "controller.quorum.bootstrap.servers",
     "controller.quorum.voters",
+    "cordoned.log.dirs",
     "http.listen",
     "inter.broker.listener.name",
     "listener.security.protocol.map",
@@ -24,6 +23,12 @@ pub const OWNED_SETTINGS: &[&str] = &[
     "node.id",
     "process.roles",
     "security.inter.broker.protocol",
+    "tier.cache.bytes",
+    "tier.credentials.dir",
+    "tier.endpoint",
+    "tier.region",
+    "tier.upload.max.lag.ms",
+    "tier.url",
     "wal.dir",
 ];
 
@@ -65,15 +70,22 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
             ),
         ));
     }
-    for (name, value) in &spec.config {
+    let of_tier = spec.tier.as_ref().map(|tier| tier.settings()).transpose()?;
+    for name in of_tier.iter().flatten().map(|(name, _)| name) {
+        if spec.config.contains_key(name) {
+            return Err(Invalid::new(
+                "OwnedSetting",
+                format!("config: {name} follows from tier; take it out"),
+            ));
+        }
+    }
+    for name in spec.config.keys() {
         if OWNED_SETTINGS.contains(&name.as_str()) || name.starts_with("listener.name.") {
             return Err(Invalid::new(
                 "OwnedSetting",
                 format!("config: {name} follows from other fields; take it out"),
             ));
         }
-        check(Scope::Broker, name, value)
-            .map_err(|error| Invalid::new("InvalidSetting", format!("config: {error}")))?;
     }
     Ok(())
 }
@@ -92,13 +104,16 @@ mod tests {
             pools: vec![Pool {
                 name: "brokers".into(),
                 replicas: 3,
+                remove: vec![],
                 resources: None,
                 storage: Storage {
                     size: "10Gi".into(),
                     storage_class_name: None,
+                    on_scale_down: Default::default(),
                 },
             }],
             config: Default::default(),
+            tier: None,
             deletion_policy: Default::default(),
         }
     }
@@ -135,8 +150,6 @@ mod tests {
             reason(&set("listener.name.client.ssl.client.auth", "none")),
             "OwnedSetting"
         );
-        assert_eq!(reason(&set("num.partitions", "many")), "InvalidSetting");
-        assert_eq!(reason(&set("num.partition", "3")), "InvalidSetting");
         let mut good = spec();
         set("num.partitions", "6")(&mut good);
         assert_eq!(validate(&good), Ok(()));
@@ -146,7 +159,7 @@ mod tests {
     fn owned_settings_are_settings() {
         for name in OWNED_SETTINGS {
             assert!(
-                tidemark_config::setting(Scope::Broker, name).is_ok(),
+                tidemark_config::setting(tidemark_config::Scope::Broker, name).is_ok(),
                 "{name}"
             );
         }

@@ -12,6 +12,7 @@ fn ready(id: i32, template: &str) -> Broker {
         template: template.into(),
         life: Some(Life::Running),
         leased: false,
+        cut_off: false,
     }
 }
 
@@ -44,6 +45,8 @@ fn unready(for_ms: i64) -> Pod {
 fn plan() -> Plan {
     Plan {
         targets: (0..3).map(|id| (id, "new".to_owned())).collect(),
+        leaving: BTreeSet::new(),
+        demoted: BTreeSet::new(),
         paused: false,
         mode: DisruptionMode::Automatic,
         approved: false,
