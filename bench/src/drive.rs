@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::failure::{Failure, Result, while_doing};
-use crate::load::{Load, Pace, RECORD_BYTES, Unmeasured};
+use crate::load::{Load, Pace, Produced, RECORD_BYTES, Unmeasured};
 use crate::memory::WarmMemory;
 use crate::plan::{Batching, DEFAULTS, LARGE};
 use crate::raw::Raw;
 use crate::scenario::MAIN;
+use crate::stats::percentile;
 use crate::topics::create_topic;
 use crate::wire;
 
@@ -36,6 +37,10 @@ pub struct Args {
     #[arg(long)]
     warm: Option<PathBuf>,
 
+    /// MB/s of `steady`.
+    #[arg(long, default_value_t = 5)]
+    rate: u32,
+
     /// Records of the topic, for loads that read it.
     #[arg(long, default_value_t = 0)]
     records: u64,
@@ -51,14 +56,19 @@ enum Kind {
     Consume,
     /// One record of 1 KiB per request, one request in flight.
     Small,
+    /// 16 KiB batches over 12 partitions at `--rate`, an open loop.
+    Steady,
+    /// A record, its acknowledgement, a pause, and again.
+    Single,
 }
 
-/// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`.
+/// Drives it and prints `requests=`, `records=`, `mb=` and `seconds=`; and, for loads that have
+/// intended times, `p50_ms=` and `p99_ms=`.
 pub fn run(args: &Args) -> Result<()> {
     let mut memory = args.warm.as_deref().map(WarmMemory::new).transpose()?;
     memory.as_mut().map(WarmMemory::fill).transpose()?;
     // A topic that is there already is what a second drive wants.
-    create_topic(&args.bootstrap, &args.topic, MAIN.partitions).unwrap_or_default();
+    create_topic(&args.bootstrap, &args.topic, MAIN.partitions, None).unwrap_or_default();
     let (requests, records, seconds) = match args.load {
         Kind::Produce => saturate(args, DEFAULTS)?,
         Kind::ProduceLarge => saturate(args, LARGE)?,
@@ -72,6 +82,17 @@ pub fn run(args: &Args) -> Result<()> {
             (0, done.bytes / RECORD_BYTES as u64, done.seconds)
         }
         Kind::Small => small(args)?,
+        Kind::Steady => {
+            let (at, topic) = (&args.bootstrap, &args.topic);
+            let load = Load::new(false);
+            let done = load.fixed(at, topic, MAIN, args.rate, args.seconds, &mut Unmeasured)?;
+            timed(done)
+        }
+        Kind::Single => {
+            let (at, topic) = (&args.bootstrap, &args.topic);
+            let load = Load::new(false);
+            timed(load.one_by_one(at, topic, MAIN, args.seconds, &mut Unmeasured)?)
+        }
     };
     let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
     let text =
@@ -79,6 +100,15 @@ pub fn run(args: &Args) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(while_doing("printing"))
+}
+
+fn timed(mut done: Produced) -> (u64, u64, f64) {
+    for (name, fraction) in [("p50_ms", 0.5), ("p99_ms", 0.99)] {
+        if let Some(at) = percentile(&mut done.latencies_ms, fraction) {
+            println!("{name}={at:.3}");
+        }
+    }
+    (0, done.records, done.seconds)
 }
 
 fn saturate(args: &Args, batching: Batching) -> Result<(u64, u64, f64)> {

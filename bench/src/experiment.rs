@@ -320,7 +320,7 @@ impl Experiment<'_> {
     fn warm_up(&mut self, broker: &mut Running) -> Result<()> {
         let began = Instant::now();
         let at = broker.bootstrap.clone();
-        create_topic(&at, "bench-warm", MAIN.partitions)?;
+        create_topic(&at, "bench-warm", MAIN.partitions, None)?;
         let seconds = self.plan.warm_s * 0.75;
         let produced = self.load.saturate(
             &at,
@@ -411,7 +411,7 @@ impl Experiment<'_> {
             _ => topic(round, &step.key()),
         };
         if step.writes() {
-            create_topic(at, &name, shape.partitions)?;
+            create_topic(at, &name, shape.partitions, shape.replicas)?;
         }
         let acked = self.acked.get(&(contender, name.clone())).copied();
         self.memory.fill()?;

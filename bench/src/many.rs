@@ -135,7 +135,7 @@ impl Many<'_> {
         for topic in 0..plan.many_topics {
             let name = self.topic(topic);
             // An answer that came too late is no answer, but the topic may be there: see below.
-            if let Err(e) = create_topic(&broker.bootstrap, &name, plan.many_partitions) {
+            if let Err(e) = create_topic(&broker.bootstrap, &name, plan.many_partitions, None) {
                 complaint = e.to_string();
                 say(&format!("{}: {complaint}", broker.contender.name()));
             }

@@ -195,7 +195,11 @@ impl Readings {
         bars(scenario)
             .into_iter()
             .map(|bar| {
-                let ratio = self.ratio(&bar.key, Contender::Tidemark, bar.base);
+                let base_key = bar.base_key.as_ref().unwrap_or(&bar.key);
+                let ratio = paired_ratio(
+                    self.series(&bar.key, Contender::Tidemark),
+                    self.series(base_key, bar.base),
+                );
                 let verdict = bar.judge(ratio.as_ref());
                 BarResult {
                     bar,

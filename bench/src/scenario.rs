@@ -81,18 +81,18 @@ impl Scenario {
             Scenario::Producers => &[EIGHT],
             Scenario::SlowDisk => &[SLOW],
             Scenario::Replicated => {
-                return [
+                let phases = [
                     Phase::Produce(DEFAULTS),
                     Phase::Consume(DEFAULTS),
                     Phase::ProduceAt(5),
                     Phase::ProduceAt(20),
                     Phase::OneByOne,
-                ]
-                .map(|phase| Step {
+                ];
+                let replicated = phases.map(|phase| Step {
                     shape: THREE,
                     phase,
-                })
-                .to_vec();
+                });
+                return [&replicated[..], &[ONE_BY_ONE_ALONE]].concat();
             }
             Scenario::TenThousand | Scenario::Tailing => &[],
         };
@@ -119,6 +119,8 @@ pub struct Shape {
     pub partitions: i32,
     /// Producers that share the load.
     pub producers: u32,
+    /// Replicas of each partition, where it is not what the brokers give by themselves.
+    pub replicas: Option<i32>,
 }
 
 const fn shape(name: &'static str, title: &'static str, partitions: i32, producers: u32) -> Shape {
@@ -127,6 +129,7 @@ const fn shape(name: &'static str, title: &'static str, partitions: i32, produce
         title,
         partitions,
         producers,
+        replicas: None,
     }
 }
 
@@ -138,6 +141,16 @@ const MANY: Shape = shape("p256", "256 partitions", 256, 1);
 const EIGHT: Shape = shape("x8", "8 producers", 12, 8);
 /// The shape of `replicated`.
 const THREE: Shape = shape("r3", "3 brokers", 12, 1);
+/// Partitions of one replica in the same cluster: a record costs a round trip and, here, a flush.
+const ALONE: Shape = Shape {
+    replicas: Some(1),
+    ..shape("r1", "3 brokers, 1 replica", 12, 1)
+};
+/// What the three replicas' single records are held against.
+pub const ONE_BY_ONE_ALONE: Step = Step {
+    shape: ALONE,
+    phase: Phase::OneByOne,
+};
 /// The shape of `slow-disk`.
 pub const SLOW: Shape = shape("slow", "ours + 2 ms per flush", 12, 1);
 

@@ -64,7 +64,7 @@ fn window(
 ) -> Result<()> {
     let plan = bench.plan;
     let contender = broker.contender;
-    create_topic(&broker.bootstrap, topic, MAIN.partitions)?;
+    create_topic(&broker.bootstrap, topic, MAIN.partitions, None)?;
     // Every partition has a leader and a connection to it before anybody waits.
     let mut producer = Raw::connect(&broker.bootstrap).map_err(while_doing("connecting"))?;
     for partition in 0..MAIN.partitions {

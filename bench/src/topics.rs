@@ -26,9 +26,22 @@ fn patient() -> AdminOptions {
         .operation_timeout(Some(PATIENCE))
 }
 
-/// Creates a topic with as many replicas as the broker gives by itself: one, or three in a cluster.
-pub fn create_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<()> {
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+/// Creates a topic with `replicas`, or as many as the broker gives by itself: one, or three in a
+/// cluster. A topic of one replica needs no more than that one to have a record.
+pub fn create_topic(
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+    replicas: Option<i32>,
+) -> Result<()> {
+    let mut new = NewTopic::new(
+        topic,
+        partitions,
+        TopicReplication::Fixed(replicas.unwrap_or(-1)),
+    );
+    if replicas == Some(1) {
+        new = new.set("min.insync.replicas", "1");
+    }
     let admin = admin(bootstrap)?;
     let made = futures_executor::block_on(admin.create_topics([&new], &patient()))
         .map_err(while_doing("creating a topic"))?;

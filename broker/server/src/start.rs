@@ -369,7 +369,6 @@ pub async fn start_with(
     groups::start_timers(&broker, stopped.clone());
     maintenance::start(&broker, stopped.clone());
     tier::start(&broker, stopped.clone());
-    replica::start(&broker, &stopped);
 
     let count = match config.net_threads {
         0 => std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
@@ -377,6 +376,7 @@ pub async fn start_with(
     };
     let threads = Arc::new(NetThreads::start(count).map_err(StartError::Threads)?);
     health.watch(&threads);
+    replica::start(&broker, &threads, &stopped);
     broker.set_lifecycle(Lifecycle::Running);
     for (acceptor, listener) in acceptors.into_iter().zip(&listeners) {
         acceptor.run(

@@ -1,7 +1,7 @@
 //! Tells a waiting fetch which of its partitions have something new, as epoll tells of sockets:
 //! partitions push, the fetch looks only at what was pushed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tidemark_env::wake::{Home, Sleeper};
 use tokio::sync::Notify;
 
@@ -13,7 +13,7 @@ pub(crate) type Slot = u32;
 pub(crate) struct Signal {
     ready: Mutex<Ready>,
     changed: Notify,
-    home: Home,
+    home: OnceLock<Home>,
 }
 
 impl Sleeper for Signal {
@@ -34,8 +34,22 @@ impl Signal {
         Arc::new(Signal {
             ready: Mutex::default(),
             changed: Notify::new(),
-            home: Home::here(),
+            home: OnceLock::from(Home::here()),
         })
+    }
+
+    /// An empty list, of a task that will say where it runs.
+    pub(crate) fn of_nobody_yet() -> Arc<Signal> {
+        Arc::new(Signal {
+            ready: Mutex::default(),
+            changed: Notify::new(),
+            home: OnceLock::new(),
+        })
+    }
+
+    /// The calling task waits for it, on this thread. The first call counts.
+    pub(crate) fn settle(&self) {
+        self.home.get_or_init(Home::here);
     }
 
     /// Puts a slot on the ready list if it is not there, and wakes the fetch.
@@ -48,7 +62,10 @@ impl Signal {
         if !std::mem::replace(&mut ready.queued[at], true) {
             ready.queue.push(slot);
             drop(ready);
-            self.home.wake(self);
+            match self.home.get() {
+                Some(home) => home.wake(self),
+                None => self.changed.notify_one(),
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! producers wait for.
 
 use super::prelude::*;
+use tidemark_env::wake;
 use tidemark_replication::DurableReport;
 use tidemark_wire::messages::{DurableAckRequest, DurableAckResponse};
 
@@ -18,20 +19,23 @@ pub(crate) async fn handle(
             ..Default::default()
         };
     }
-    for topic in &request.topics {
-        for said in &topic.partitions {
-            let Some(partition) = broker.partitions.get(topic.topic_id, said.partition) else {
-                continue;
-            };
-            let report = DurableReport {
-                durable_end: said.durable_end,
-                leader_epoch: said.leader_epoch,
-                broker_epoch: request.broker_epoch,
-                generation: said.generation,
-            };
-            partition.durable_ack(request.broker_id, report);
+    // What it commits wakes many of the same threads.
+    wake::together(|| {
+        for topic in &request.topics {
+            for said in &topic.partitions {
+                let Some(partition) = broker.partitions.get(topic.topic_id, said.partition) else {
+                    continue;
+                };
+                let report = DurableReport {
+                    durable_end: said.durable_end,
+                    leader_epoch: said.leader_epoch,
+                    broker_epoch: request.broker_epoch,
+                    generation: said.generation,
+                };
+                partition.durable_ack(request.broker_id, report);
+            }
         }
-    }
+    });
     if request.wants_to_fetch {
         let impatience = broker.partitions.replicas().impatience(request.broker_id);
         impatience.notify_one();

@@ -32,6 +32,11 @@ const FIRST_VERSION_OF_RACKS: i16 = 11;
 const FIRST_VERSION_OF_LEADERS: i16 = 12;
 const FIRST_VERSION_OF_ENDPOINTS: i16 = 16;
 
+/// How long a follower's fetch that has only a moved high watermark or log start to tell waits for
+/// records to tell it with. Under load the next ones are there sooner, and the watermark of each
+/// group of records does not cost each follower a fetch of its own.
+const WATERMARK_DELAY: Duration = Duration::from_millis(5);
+
 /// The session, if any, that an answer belongs to.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -260,7 +265,7 @@ async fn serve(
     candidates: &mut Vec<Slot>,
     request: &FetchRequest,
 ) -> Vec<(Slot, Found)> {
-    let deadline =
+    let mut deadline =
         clock::monotonic() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let limit = request.max_bytes.min(broker.settings().fetch_max_bytes);
     let limit = usize::try_from(limit).unwrap_or(0);
@@ -279,7 +284,7 @@ async fn serve(
     loop {
         candidates.extend(signal.take());
         interest.take_turns(candidates);
-        let mut news = false;
+        let (mut news, mut moved) = (false, false);
         for slot in candidates.drain(..) {
             // What it holds is given back before more is taken.
             if let Some(earlier) = answers.remove(&slot) {
@@ -290,13 +295,10 @@ async fn serve(
             let room = limit.saturating_sub(bytes);
             let found = look_at(broker, reader, interest, slot, room, bytes == 0).await;
             bytes += found.bytes;
-            news |= found.error != ErrorCode::None
-                || found.diverging.is_some()
-                || found.preferred >= 0
-                || follows
-                    && interest
-                        .entry(slot)
-                        .is_some_and(|entry| entry.would_hear(&found));
+            news |=
+                found.error != ErrorCode::None || found.diverging.is_some() || found.preferred >= 0;
+            let entry = interest.entry(slot);
+            moved |= follows && entry.is_some_and(|entry| entry.would_hear(&found));
             if found.more && found.bytes == 0 || found.error != ErrorCode::None {
                 // No room in this answer, or not well: it is looked at in the next.
                 later.push(slot);
@@ -305,6 +307,9 @@ async fn serve(
         }
         if news || bytes >= enough || bytes >= limit || interest.len() == 0 {
             break;
+        }
+        if moved {
+            deadline = deadline.min(clock::monotonic() + WATERMARK_DELAY);
         }
         tokio::select! {
             () = signal.changed() => {}

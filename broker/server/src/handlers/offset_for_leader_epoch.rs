@@ -12,7 +12,6 @@ pub(crate) async fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let image = broker.image();
-    let replica_id = request.replica_id;
     let topics = request.topics.into_iter().map(|topic| {
         let id = image.topic(&topic.topic).map(|found| found.id);
         let partitions = topic.partitions.into_iter().map(|asked| {
@@ -28,23 +27,17 @@ pub(crate) async fn handle(
                 Ok(partition) => partition,
                 Err(error) => return refused(error),
             };
-            let known = asked.current_leader_epoch;
-            let end = partition.leading(known).and_then(|(_, bounds)| {
-                Ok((partition.epoch_end(known, asked.leader_epoch)?, bounds))
-            });
-            match end {
+            match partition.epoch_end(asked.current_leader_epoch, asked.leader_epoch) {
                 Err(error) => refused(error),
-                // For a consumer the current epoch ends where it may read to.
-                Ok((Some(end), bounds)) => EpochEndOffset {
+                // The end of the log, not the high watermark: a new leader may know less of that
+                // than consumers have read, and they would go back to it.
+                Ok(Some(end)) => EpochEndOffset {
                     partition: asked.partition,
                     leader_epoch: end.epoch,
-                    end_offset: match replica_id >= 0 {
-                        true => end.end_offset,
-                        false => end.end_offset.min(bounds.high_watermark),
-                    },
+                    end_offset: end.end_offset,
                     ..Default::default()
                 },
-                Ok((None, _)) => refused(ErrorCode::None),
+                Ok(None) => refused(ErrorCode::None),
             }
         });
         OffsetForLeaderTopicResult {

@@ -119,6 +119,13 @@ impl Acceptor {
                 let index = threads.next_index();
                 let tls = self.tls.clone();
                 drop(threads.spawn_on(index, "connection", async move {
+                    let stream = match stream.settle() {
+                        Ok(stream) => stream,
+                        Err(error) => {
+                            tracing::warn!(%peer, %error, "connection refused");
+                            return;
+                        }
+                    };
                     match secure(tls.as_deref(), stream, peer).await {
                         Some(stream) => {
                             connection::serve(broker, stream, peer, name, stop).await;

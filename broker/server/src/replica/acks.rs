@@ -21,8 +21,10 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Sends what there is to send, for ever: what comes together meanwhile goes together.
 pub(super) async fn run(fetcher: &Arc<Fetcher>, broker: &Arc<Broker>) {
     let mut connection = None;
+    fetcher.acks_due.settle();
     loop {
-        fetcher.acks_due.notified().await;
+        fetcher.acks_due.changed().await;
+        drop(fetcher.acks_due.take());
         let (reports, wants_to_fetch) = {
             let mut acks = lock(&fetcher.acks);
             let wants = std::mem::take(&mut acks.wants_to_fetch);

@@ -54,7 +54,8 @@ pub(crate) struct Fetcher {
     pub(crate) signal: Arc<Signal>,
     members: Mutex<Members>,
     pub(super) acks: Mutex<Acks>,
-    pub(super) acks_due: Notify,
+    /// There is something to tell.
+    pub(super) acks_due: Arc<Signal>,
     /// The last partition has left.
     deserted: Notify,
 }
@@ -83,10 +84,10 @@ impl Fetcher {
         Arc::new(Fetcher {
             me,
             leader,
-            signal: Signal::new(),
+            signal: Signal::of_nobody_yet(),
             members: Mutex::default(),
             acks: Mutex::default(),
-            acks_due: Notify::new(),
+            acks_due: Signal::of_nobody_yet(),
             deserted: Notify::new(),
         })
     }
@@ -105,7 +106,7 @@ impl Fetcher {
         self.signal.mark(slot);
         if lock(&self.members).parked {
             lock(&self.acks).wants_to_fetch = true;
-            self.acks_due.notify_one();
+            self.acks_due.mark(0);
         }
         slot
     }
@@ -128,7 +129,7 @@ impl Fetcher {
     /// Has the leader told what is durable here.
     pub(crate) fn acknowledge(&self, at: TopicPartition, report: DurableReport) {
         lock(&self.acks).reports.insert(at, report);
-        self.acks_due.notify_one();
+        self.acks_due.mark(0);
     }
 
     /// Has the leader hear of a partition though nothing has changed: it may have to be told
@@ -189,6 +190,7 @@ impl Fetcher {
 
     /// Fetches for ever.
     pub(super) async fn run(&self, broker: &Arc<Broker>) {
+        self.signal.settle();
         let mut pause = FIRST_BACKOFF;
         loop {
             // A place that was marked when its partition left would not wake this task when the next

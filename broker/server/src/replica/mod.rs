@@ -15,10 +15,11 @@ pub(crate) use session::take_durable;
 use crate::broker::Broker;
 use crate::metrics::Metrics;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tidemark_config::BrokerSettings;
 use tidemark_env::clock::Instant;
+use tidemark_env::runtime::NetThreads;
 use tidemark_env::{clock, task};
 use tidemark_model::{BrokerEpoch, BrokerId, TopicPartition};
 use tidemark_replication::{Identity, LogState, Proposal, Replica, Settings};
@@ -108,14 +109,15 @@ impl Replicas {
     }
 }
 
-/// Starts the tasks that fetch, report and propose.
-pub(crate) fn start(broker: &Arc<Broker>, stop: &watch::Receiver<bool>) {
+/// Starts the tasks that fetch and report, on net threads, and the one that proposes.
+pub(crate) fn start(broker: &Arc<Broker>, threads: &Arc<NetThreads>, stop: &watch::Receiver<bool>) {
     let of = |_: &str| (Arc::clone(broker), stop.clone());
     let (fetching, mut stopped) = of("fetchers");
+    let threads = Arc::downgrade(threads);
     drop(task::spawn("replica-fetchers", async move {
         let stop = stopped.clone();
         tokio::select! {
-            () = run_fetchers(fetching, stop) => {}
+            () = run_fetchers(fetching, threads, stop) => {}
             _ = stopped.wait_for(|stop| *stop) => {}
         }
     }));
@@ -135,8 +137,9 @@ pub(crate) fn start(broker: &Arc<Broker>, stop: &watch::Receiver<bool>) {
     }));
 }
 
-/// Gives every fetcher its tasks.
-async fn run_fetchers(broker: Arc<Broker>, stop: watch::Receiver<bool>) {
+/// Gives every fetcher its tasks, both on one net thread: with their connections they are six tasks
+/// that hand each request and answer on to one another.
+async fn run_fetchers(broker: Arc<Broker>, threads: Weak<NetThreads>, stop: watch::Receiver<bool>) {
     let replicas = Arc::clone(broker.partitions.replicas());
     let mut running: Vec<BrokerId> = Vec::new();
     loop {
@@ -145,24 +148,29 @@ async fn run_fetchers(broker: Arc<Broker>, stop: watch::Receiver<bool>) {
             .filter(|(leader, _)| !running.contains(leader))
             .map(|(_, fetcher)| Arc::clone(fetcher))
             .collect();
+        let Some(threads) = threads.upgrade() else {
+            return;
+        };
         for fetcher in new {
+            let thread = running.len();
             running.push(fetcher.leader);
             let (of_fetch, of_acks) = (Arc::clone(&broker), Arc::clone(&broker));
             let (acking, mut stopped) = (Arc::clone(&fetcher), stop.clone());
-            drop(task::spawn("replica-acks", async move {
+            drop(threads.spawn_on(thread, "replica-acks", async move {
                 tokio::select! {
                     () = acks::run(&acking, &of_acks) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             }));
             let mut stopped = stop.clone();
-            drop(task::spawn("replica-fetcher", async move {
+            drop(threads.spawn_on(thread, "replica-fetcher", async move {
                 tokio::select! {
                     () = fetcher.run(&of_fetch) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
                 }
             }));
         }
+        drop(threads);
         replicas.more_fetchers.notified().await;
     }
 }

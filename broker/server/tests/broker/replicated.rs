@@ -15,8 +15,11 @@ use tidemark_model::{BrokerId, Image, Partition};
 use tidemark_quorum::Controller;
 use tidemark_quorum::decide::{self, Decision};
 use tidemark_server::{RunningServer, ServerConfig};
-use tidemark_wire::messages::FetchRequest;
+use tidemark_wire::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use tidemark_wire::messages::produce_response::PartitionProduceResponse;
+use tidemark_wire::messages::{FetchRequest, OffsetForLeaderEpochRequest};
 use tidemark_wire::{ErrorCode, Uuid};
 
 const ALL: i16 = -1;
@@ -261,6 +264,40 @@ async fn below_min_isr_nothing_is_acknowledged_by_all() {
         cluster.number(leader, "high_watermark", "t").await == 3
     })
     .await;
+}
+
+/// A new leader's high watermark is behind what consumers have read, until its followers have
+/// fetched: told as the end of the epoch, it would send them back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_ends_where_the_log_does_whatever_is_committed() {
+    let mut cluster = Cluster::start(&[]).await;
+    let leader = cluster.topic("t", &[]).await;
+    for id in (0..3).filter(|id| *id != leader) {
+        drop(cluster.nodes[id as usize].take());
+    }
+    let mut c = cluster.connect(leader).await;
+    assert_eq!(produce_with(&mut c, "t", 1, "of one").await.error_code, 0);
+    assert_eq!(cluster.number(leader, "high_watermark", "t").await, 0);
+    let epoch = cluster.state("t").leader_epoch;
+    let request = OffsetForLeaderEpochRequest {
+        replica_id: -1,
+        topics: vec![OffsetForLeaderTopic {
+            topic: "t".into(),
+            partitions: vec![OffsetForLeaderPartition {
+                current_leader_epoch: epoch,
+                leader_epoch: epoch,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let answer = c.ask(&request, 4).await;
+    let end = &answer.topics[0].partitions[0];
+    assert_eq!(
+        (end.error_code, end.leader_epoch, end.end_offset),
+        (0, epoch, 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
