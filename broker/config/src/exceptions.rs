@@ -258,6 +258,8 @@ static BROKER_HONOURED: &[&str] = &[
     "log.flush.scheduler.interval.ms",
     "log.index.interval.bytes",
     "log.index.size.max.bytes",
+    "log.local.retention.bytes",
+    "log.local.retention.ms",
     "log.message.timestamp.after.max.ms",
     "log.message.timestamp.before.max.ms",
     "log.message.timestamp.type",

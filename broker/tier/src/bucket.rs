@@ -152,7 +152,7 @@ impl Bucket {
                 url.scheme()
             ))
         })?;
-        let refused = |error: object_store::Error| wrong(error.to_string());
+        let refused = |error: object_store::Error| wrong(with_causes(&error));
         let (store, prefix): (Arc<dyn ObjectStore>, Key) = match scheme {
             ObjectStoreScheme::Local => {
                 let dir = url
@@ -550,6 +550,20 @@ fn local(dir: &PathBuf) -> Result<Arc<dyn ObjectStore>, Box<dyn std::error::Erro
     Ok(Arc::new(
         store.with_fsync(true).with_automatic_cleanup(false),
     ))
+}
+
+/// An error with what caused it: what is to be done is often at the end.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The credentials that a store knows, by its own keys.
