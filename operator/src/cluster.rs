@@ -88,9 +88,19 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         furnish(&context, &build, &children, &observed, &nodes).await?;
         remember_formed(&context, &cluster, &children, &observed).await?;
         joining = leave::join_quorum(&build, &observed).await;
-        live = live::apply(&context, &build, &children, &observed).await?;
+        live = match live::apply(&context, &build, &children, &observed).await {
+            // It stops nothing else, and is told with the others that could not be asked.
+            Err(Error::Brokers(error)) => {
+                tracing::warn!(cluster = cluster.name_any(), %error, "settings");
+                None
+            }
+            done => done?,
+        };
     }
-    let plan = status::plan(&cluster, &build, &nodes, &observed);
+    // Those too that were stopped on their way out and are to stay after all: nobody waits for a pod
+    // of theirs before they are called back.
+    let going = leaving.union(&leave::marked_ones(&children)).copied().collect();
+    let plan = status::plan(&cluster, &build, &nodes, &observed, going);
     let image = observed.image.as_ref();
     let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
     if let Decision::Do(step) = &decision {
@@ -101,7 +111,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     // Never with a roll.
     let shrinking = match decision {
         Decision::Idle if !cluster.spec.paused => {
-            leave::step(&context, &build, &children, &observed, &leaving).await?
+            match leave::step(&context, &build, &children, &observed, &leaving).await {
+                Err(Error::Brokers(error)) => shrink::Decision::Wait(error.to_string()),
+                done => done?,
+            }
         }
         _ => shrink::Decision::Idle,
     };

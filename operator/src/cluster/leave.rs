@@ -35,7 +35,11 @@ pub async fn step(
     leaving: &BTreeSet<i32>,
 ) -> Result<Decision, Error> {
     let Some((brokers, quorum)) = &observed.contact else {
-        return Ok(Decision::Idle);
+        let nobody = leaving.is_empty() && marked_ones(children).is_empty();
+        return Ok(match nobody {
+            true => Decision::Idle,
+            false => Decision::Wait("the brokers cannot be asked".to_owned()),
+        });
     };
     if is_settled(build, children, quorum, leaving) {
         return Ok(Decision::Idle);
@@ -75,9 +79,16 @@ fn is_settled(
     let votes: BTreeSet<i32> = quorum.voters.iter().map(|voter| voter.id).collect();
     let wanted = usize::try_from(build.cluster.spec.quorum.voters).unwrap_or(1);
     leaving.is_empty()
-        && children.claims_by_node().all(|(_, claim)| !marked(claim))
+        && marked_ones(children).is_empty()
         && votes == build.formation.voters
         && votes.len() == wanted
+}
+
+/// Those that are marked as being on their way out.
+pub fn marked_ones(children: &Children) -> BTreeSet<i32> {
+    let claims = children.claims_by_node();
+    let marked = claims.filter(|(_, claim)| marked(claim));
+    marked.map(|(node, _)| node.id).collect()
 }
 
 fn marked(claim: &PersistentVolumeClaim) -> bool {

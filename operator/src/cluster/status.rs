@@ -34,9 +34,15 @@ pub struct Named {
     pub plan: Plan,
 }
 
-/// What the spec asks of the roller.
+/// What the spec asks of the roller, which leaves those alone that are on their way out.
 #[must_use]
-pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Observed) -> Named {
+pub fn plan(
+    cluster: &Cluster,
+    build: &Build<'_>,
+    nodes: &[Node],
+    observed: &Observed,
+    leaving: BTreeSet<i32>,
+) -> Named {
     let targets: BTreeMap<i32, String> = nodes
         .iter()
         .filter_map(|node| Some((node.id, build.template_hash(node)?)))
@@ -46,7 +52,6 @@ pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Obs
         XxHash64::oneshot(0, format!("{targets:?}").as_bytes()) >> 32
     );
     let approved = cluster.annotations().get(APPROVE) == Some(&id);
-    let leaving = build::leaving(nodes, &cluster.spec.pools);
     let disruption = &cluster.spec.disruption;
     Named {
         plan: Plan {

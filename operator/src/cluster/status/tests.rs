@@ -72,7 +72,7 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
                 .collect(),
         },
     };
-    let plan = plan(cluster, &of(image), &nodes, &observed);
+    let plan = plan(cluster, &of(image), &nodes, &observed, BTreeSet::new());
     let decision = roller::decide(
         &observed.brokers,
         observed.image.as_ref(),
