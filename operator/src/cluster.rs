@@ -99,7 +99,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     }
     // Those too that were stopped on their way out and are to stay after all: nobody waits for a pod
     // of theirs before they are called back.
-    let going = leaving.union(&leave::marked_ones(&children)).copied().collect();
+    let going = leaving
+        .union(&leave::marked_ones(&children))
+        .copied()
+        .collect();
     let plan = status::plan(&cluster, &build, &nodes, &observed, going);
     let image = observed.image.as_ref();
     let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
