@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn tier(more: serde_json::Value) -> Tier {
+    fn tier(more: &serde_json::Value) -> Tier {
         let mut tier = json!({"url": "s3://acme/orders"});
         for (key, value) in more.as_object().into_iter().flatten() {
             tier[key] = value.clone();
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn fields_become_settings_that_a_broker_takes() {
-        let settings = tier(json!({
+        let settings = tier(&json!({
             "endpoint": "http://s3:8333", "region": "lab", "credentials": {"secretRef": {"name": "s"}},
             "upload": {"maxLag": "1m"}, "cache": {"size": "128Mi"},
             "defaults": {"enabled": true, "localRetention": "1d", "localRetentionBytes": "unlimited"},
@@ -189,13 +189,13 @@ mod tests {
         for (name, value) in &settings {
             tidemark_config::check(tidemark_config::Scope::Broker, name, value).expect(name);
         }
-        let least = tier(json!({})).settings().expect("good");
+        let least = tier(&json!({})).settings().expect("good");
         assert_eq!(least.len(), 1);
     }
 
     #[test]
     fn a_unit_that_is_not_read_is_named_with_its_field() {
-        let wrong = tier(json!({"upload": {"maxLag": "9999999999999d"}})).settings();
+        let wrong = tier(&json!({"upload": {"maxLag": "9999999999999d"}})).settings();
         let message = wrong.expect_err("too long").message;
         assert!(message.starts_with("tier.upload.maxLag"), "{message}");
     }
