@@ -1,5 +1,7 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
+mod settings;
+mod tier;
 mod validate;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -8,6 +10,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use settings::{Changes, Settings, changes, settings};
+pub use tier::{CREDENTIALS_DIR, Tier, TierStatus};
 pub use validate::{OWNED_SETTINGS, validate, validate_change, validate_name};
 
 use crate::common::{Config, DeletionPolicy};
@@ -36,6 +40,12 @@ use crate::common::{Config, DeletionPolicy};
         description = "partitions that lack an in-sync replica",
         json_path = ".status.partitions.underReplicated"
     ),
+    printcolumn(
+        name = "Tier Lag",
+        type_ = "string",
+        description = "how long the oldest record waits to be in the bucket",
+        json_path = ".status.tier.lag"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
@@ -45,8 +55,10 @@ use crate::common::{Config, DeletionPolicy};
 #[x_kube(
     validation = Rule::new("self.pools.map(p, p.replicas).sum() >= self.quorum.voters")
         .message("there must be at least as many brokers as voters: set quorum.voters to 1 for fewer than 3"),
-    validation = Rule::new("oldSelf.pools.all(o, self.pools.exists(p, p.name == o.name))")
-        .message("a pool cannot be taken out")
+    validation = Rule::new("!has(oldSelf.tier) || has(self.tier)")
+        .message("tier cannot be taken out: what is in the bucket would be lost to the cluster"),
+    validation = Rule::new("oldSelf.pools.all(o, o.replicas == 0 || self.pools.exists(p, p.name == o.name))")
+        .message("a pool is taken out when it has no brokers: set its replicas to 0 first")
 )]
 pub struct ClusterSpec {
     /// The image that brokers run. Filled in by the operator when the cluster is made, so that a
@@ -67,10 +79,15 @@ pub struct ClusterSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
     pub pools: Vec<Pool>,
-    /// Settings of all brokers by Kafka's names. Those that follow from other fields are refused.
+    /// Settings of all brokers by Kafka's names. Those that brokers take while they run restart
+    /// nobody; for the others brokers are restarted, one at a time. Those that follow from other
+    /// fields are refused.
     #[serde(default, skip_serializing_if = "Config::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
     pub config: Config,
+    /// The bucket that records move to. It can be added later, and is never taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
     /// Whether claims go with the cluster.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -149,11 +166,14 @@ pub struct Pool {
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// How many brokers. It can grow.
-    #[x_kube(validation = Rule::new("self >= oldSelf")
-        .message("brokers cannot be taken out yet"))]
-    #[schemars(range(min = 1, max = 100))]
+    /// How many brokers. With fewer, those that go are emptied first: what they hold moves to the
+    /// others, and one that votes is replaced.
+    #[schemars(range(min = 0, max = 100))]
     pub replicas: i32,
+    /// The brokers that go first when replicas gets smaller; after them those with the highest ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub remove: Vec<i32>,
     /// Of each broker's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
@@ -181,6 +201,9 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
+    /// Whether the claim of a broker that is taken out goes with it.
+    #[serde(default)]
+    pub on_scale_down: DeletionPolicy,
 }
 
 /// What the operator sees and does.
@@ -211,12 +234,31 @@ pub struct ClusterStatus {
     /// Partitions, when they were last asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<PartitionsStatus>,
+    /// The bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierStatus>,
+    /// Settings that are not as the spec says, or that it does not know of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
     /// What a pending change restarts, and what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionStatus>,
-    /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady.
+    /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady, ConfigApplied,
+    /// TierHealthy.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// Settings, where there is something to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// Settings that are not taken, each with the reason; what was in force before stays so.
+    #[serde(default)]
+    pub refused: Vec<String>,
+    /// Settings of all brokers that somebody else set while they run: they are left alone.
+    #[serde(default)]
+    pub foreign: Vec<String>,
 }
 
 /// One broker.

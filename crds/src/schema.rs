@@ -274,7 +274,7 @@ mod tests {
         for (change, wanted) in [
             (
                 &(|v: &mut Value| v["pools"][0]["replica"] = json!(3)) as &dyn Fn(&mut Value),
-                "spec.pools[0].replica: there is no such field; there are name, replicas, resources, storage",
+                "spec.pools[0].replica: there is no such field; there are name, remove, replicas, resources, storage",
             ),
             (
                 &|v| v["pools"][0]["replicas"] = json!("3"),
@@ -285,8 +285,8 @@ mod tests {
                 "spec.pools[0].replicas: is more than 100",
             ),
             (
-                &|v| v["pools"][0]["replicas"] = json!(0),
-                "spec.pools[0].replicas: is less than 1",
+                &|v| v["pools"][0]["replicas"] = json!(-1),
+                "spec.pools[0].replicas: is less than 0",
             ),
             (
                 &|v| v["pools"] = json!([]),

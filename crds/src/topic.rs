@@ -60,6 +60,12 @@ use crate::common::{ClusterRef, Config, DeletionPolicy};
         .message("retentionBytes and config['retention.bytes'] say the same: give one of them"),
     validation = Rule::new("!has(self.config) || !(has(self.cleanup) && 'cleanup.policy' in self.config)")
         .message("cleanup and config['cleanup.policy'] say the same: give one of them"),
+    validation = Rule::new("!has(self.config) || !has(self.tier) || !(has(self.tier.enabled) && 'remote.storage.enable' in self.config)")
+        .message("tier.enabled and config['remote.storage.enable'] say the same: give one of them"),
+    validation = Rule::new("!has(self.config) || !has(self.tier) || !(has(self.tier.localRetention) && 'local.retention.ms' in self.config)")
+        .message("tier.localRetention and config['local.retention.ms'] say the same: give one of them"),
+    validation = Rule::new("!has(self.config) || !has(self.tier) || !(has(self.tier.localRetentionBytes) && 'local.retention.bytes' in self.config)")
+        .message("tier.localRetentionBytes and config['local.retention.bytes'] say the same: give one of them"),
     validation = Rule::new("!has(self.config) || !(has(self.minInsyncReplicas) && 'min.insync.replicas' in self.config)")
         .message("minInsyncReplicas and config['min.insync.replicas'] say the same: give one of them")
 )]
@@ -102,6 +108,9 @@ pub struct TopicSpec {
     /// What becomes of old records (cleanup.policy).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup: Option<Cleanup>,
+    /// What of it is in the cluster's bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TopicTier>,
     /// Other settings by Kafka's names.
     #[serde(default, skip_serializing_if = "Config::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
@@ -115,6 +124,30 @@ pub struct TopicSpec {
     /// Whether the topic goes with the resource.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+}
+
+/// What of a topic is in the cluster's bucket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicTier {
+    /// Whether it moves there (remote.storage.enable); the cluster's tier.defaults.enabled where it
+    /// is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How long records stay on local disks once they are there (local.retention.ms), such as 24h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 40),
+        regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$|^unlimited$")
+    )]
+    pub local_retention: Option<String>,
+    /// How much of each partition stays on local disks (local.retention.bytes), such as 10Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 20),
+        regex(pattern = r"^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$|^unlimited$")
+    )]
+    pub local_retention_bytes: Option<String>,
 }
 
 fn one() -> i32 {

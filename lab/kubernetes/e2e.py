@@ -6,13 +6,17 @@ A case that needs a cluster takes the one that `formation` made; each leaves it 
 import json
 import pathlib
 import sys
+import tempfile
 import time
 import traceback
 
 import chart as charts
 from kube import IMAGE, Failed, Space, Traffic, Watch, expect, run, until
+from store import BUCKET, PREFIX, Store
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
+# The machine, as pods reach it.
+HOST = "10.210.0.1"
 EXAMPLE = (REPO / "examples/orders.yaml").read_text()
 
 
@@ -40,6 +44,17 @@ def install():
     # On the nodes of an earlier run it is the image under the same name.
     run("kubectl", "-n", "tidemark-system", "rollout", "restart", "deploy/tidemark-operator")
     run("kubectl", "-n", "tidemark-system", "rollout", "status", "deploy/tidemark-operator", "--timeout=60s")
+
+
+def holder():
+    """The operator's pod that leads, as the Lease says."""
+    lease = json.loads(run("kubectl", "-n", "tidemark-system", "get", "lease", "tidemark-operator", "-o", "json").stdout)
+    return (lease["spec"].get("holderIdentity") or "").rsplit("_", 1)[0]
+
+
+def operators():
+    pods = json.loads(run("kubectl", "-n", "tidemark-system", "get", "pods", "-l", "app.kubernetes.io/name=tidemark-operator", "-o", "json").stdout)
+    return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
 def operator(replicas):
@@ -85,8 +100,13 @@ def rules(space):
         with_("Cluster", pools=pool(replicas=4)),
         with_("Cluster", pools=bigger("2Gi")),
         with_("Cluster", pools=[*pool(), {**pool()[0], "name": "more"}]),
+        with_("Cluster", pools=[*pool(), {**pool()[0], "name": "more", "replicas": 0, "remove": [7]}]),
+        with_("Cluster", "one", quorum={"voters": 1}, pools=pool(replicas=2)),
         with_("Cluster", "x" * 40),
         with_("Cluster", "one", quorum={"voters": 1}, pools=pool(replicas=1)),
+        with_("Cluster", tier={"url": "s3://bucket/prefix", "upload": {"maxLag": "1m"}, "cache": {"size": "128Mi"}}),
+        with_("Cluster", "new", tier={"url": "file:///bucket", "defaults": {"enabled": True, "localRetention": "unlimited"}}),
+        with_("Topic", tier={"enabled": True, "localRetention": "1h", "localRetentionBytes": "1Gi"}),
         with_("Topic", partitions=4),
         with_("Topic", "new", minInsyncReplicas=2, replicas=2, retention="1d12h", retentionBytes="100Gi"),
         with_("Topic", "new", retention="unlimited", config={"retention.bytes": "5"}),
@@ -95,9 +115,13 @@ def rules(space):
     refused = [
         ("DNS label of at most 40", with_("Cluster", "x" * 41)),
         ("as many brokers as voters", with_("Cluster", "new", pools=pool(replicas=2))),
-        ("a pool cannot be taken out", with_("Cluster", pools=pool(name="other"))),
-        ("brokers cannot be taken out", with_("Cluster", quorum={"voters": 1}, pools=pool(replicas=2))),
+        ("set its replicas to 0 first", with_("Cluster", pools=pool(name="other"))),
+        ("as many brokers as voters", with_("Cluster", pools=pool(replicas=2))),
         ("a disk cannot shrink", with_("Cluster", pools=bigger("512Mi"))),
+        ("should match", with_("Cluster", "new", tier={"url": "ftp://bucket"})),
+        ("give one of them", with_("Topic", tier={"enabled": True}, config={"remote.storage.enable": "true"})),
+        ("give one of them", with_("Topic", tier={"localRetention": "1h"}, config={"local.retention.ms": "5"})),
+        ("give one of them", with_("Topic", tier={"localRetentionBytes": "1"}, config={"local.retention.bytes": "5"})),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", "lab-fixed"))),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", None))),
         ("voters must be 1, 3 or 5", with_("Cluster", "new", quorum={"voters": 2})),
@@ -125,6 +149,13 @@ def rules(space):
         done = space.kubectl(verb, "--dry-run=server", "-f", "-", text=json.dumps(candidate), check=False)
         if not done.returncode or message not in done.stderr:
             raise Failed(f"{candidate['kind']} {candidate['spec']} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
+    # The bucket, once it is there.
+    first[0]["spec"]["tier"] = {"url": "s3://bucket/prefix"}
+    space.apply(first[0])
+    for message, tier in [("tier.url cannot change", {"tier": {"url": "s3://bucket/other"}}), ("tier cannot be taken out", {"tier": None})]:
+        done = space.kubectl("patch", "tmc", "rules", "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": tier}), check=False)
+        if not done.returncode or message not in done.stderr:
+            raise Failed(f"{tier} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
     space.kubectl("delete", "tmc,tmt,tmg", "rules")
 
 
@@ -137,7 +168,7 @@ def formation(space):
     space.client()
     space.tidemark("orders", "produce", "greetings", "--create", text="hello\n")
     expect("what was written", space.tidemark("orders", "consume", "greetings").stdout, "hello\n")
-    expect("the columns", run("kubectl", "-n", space.name, "get", "tidemark").stdout.split()[:6], ["NAME", "READY", "AVAILABLE", "ISR", "MESSAGE", "AGE"])
+    expect("the columns", run("kubectl", "-n", space.name, "get", "tidemark").stdout.split()[:6], ["NAME", "READY", "AVAILABLE", "ISR", "TIER", "LAG"])
 
 
 def blank_status(space):
@@ -288,6 +319,78 @@ def approval(space):
     space.patch("tmc", "orders", {"spec": {"disruption": {"mode": "Automatic"}}})
 
 
+def setting_of(space, topic, name):
+    rows = json.loads(space.tidemark("orders", "-o", "json", "config", "show", "--topic", topic).stdout)
+    return next((row["value"] for row in rows if row.get("setting", row.get("name")) == name), None)
+
+
+def live_settings(space):
+    """A setting that brokers take while they run restarts nobody; one that is wrong is refused alone, and its bounds are told."""
+    before = space.pods()
+    config = space.get("tmc", "orders")["spec"].get("config", {})
+    space.patch("tmc", "orders", {"spec": {"config": {"log.retention.ms": "7200000"}}})
+    until("the setting is in force", 60, lambda: setting_of(space, "greetings", "retention.ms") == "7200000")
+    space.patch("tmc", "orders", {"spec": {"config": {"log.retention.ms": "3600000", "message.max.bytes": "-4", "num.partitions": "many"}}})
+    space.is_("tmc", "orders", "ConfigApplied", "SettingRefused")
+    refused = space.get("tmc", "orders")["status"]["config"]["refused"]
+    if not ("message.max.bytes" in refused[0] and "at least 0" in refused[0] and "num.partitions" in refused[1]):
+        raise Failed(f"what is refused is not named with its bounds: {refused}")
+    until("the other one is in force", 60, lambda: setting_of(space, "greetings", "retention.ms") == "3600000")
+    # What somebody else set stays, and is told.
+    space.tidemark("orders", "config", "set", "--brokers", "log.segment.delete.delay.ms=50000")
+    until("a foreign setting", 60, lambda: space.get("tmc", "orders")["status"]["config"]["foreign"] == ["log.segment.delete.delay.ms"])
+    space.tidemark("orders", "config", "set", "--brokers", "--unset", "log.segment.delete.delay.ms")
+    space.patch("tmc", "orders", {"spec": {"config": {"log.retention.ms": None, "message.max.bytes": None, "num.partitions": config.get("num.partitions")}}})
+    # Defaults are not shown.
+    until("the default is back", 60, lambda: setting_of(space, "greetings", "retention.ms") is None)
+    space.is_("tmc", "orders", "ConfigApplied", "True")
+    well(space)
+    expect("pods", space.pods(), before)
+
+
+def tier(space):
+    """Records reach a real S3 server; wrong credentials are mended without a restart; the bucket is cut for a while."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket"},
+              "stringData": {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "wrong"}}
+    with tempfile.TemporaryDirectory(prefix="tidemark-kube-") as work:
+        store = Store(pathlib.Path(work), HOST)
+        store.start()
+        try:
+            space.apply(secret)
+            space.patch("tmc", "orders", {"spec": {"tier": {
+                "url": f"s3://{BUCKET}/{PREFIX}", "endpoint": store.endpoint, "region": "us-east-1",
+                "credentials": {"secretRef": {"name": "bucket"}}, "upload": {"maxLag": "5s"}, "defaults": {"localRetention": "1h"}}}})
+            well(space, 240)
+            space.is_("tmc", "orders", "TierHealthy", "Failing")
+            before = space.pods()
+            secret["stringData"]["AWS_SECRET_ACCESS_KEY"] = "any"
+            space.apply(secret)
+            space.is_("tmc", "orders", "TierHealthy", "True", 180)
+            space.apply(topic("cold", partitions=2, replicas=3, tier={"enabled": True}))
+            space.is_("tmt", "cold", "Synced", "True")
+            lines = lambda a, b: "".join(f"record-{i}\n" for i in range(a, b))
+            space.tidemark("orders", "produce", "cold", text=lines(0, 500))
+            objects = lambda: [key for key in store.list_keys("") if key.endswith(".segment")]
+            until("objects in the bucket", 60, objects)
+            until("nothing waits", 60, lambda: space.get("tmc", "orders")["status"]["tier"]["lag"] == "0s")
+            store.away()
+            space.tidemark("orders", "produce", "cold", text=lines(500, 1000))
+            space.is_("tmc", "orders", "TierHealthy", "Failing", 180)
+            expect("Ready", space.condition("tmc", "orders", "Ready")[0], "True")
+            store.back()
+            space.is_("tmc", "orders", "TierHealthy", "True", 180)
+            until("nothing waits", 120, lambda: space.get("tmc", "orders")["status"]["tier"]["lag"] == "0s")
+            expect("pods", space.pods(), before)
+            found = space.tidemark("orders", "consume", "cold").stdout.split()
+            expect("records", sorted(found), sorted(lines(0, 1000).split()))
+            space.kubectl("delete", "tmt", "cold")
+            space.tidemark("orders", "topic", "delete", "cold", "--execute")
+        finally:
+            store.back()
+            store.process.kill()
+            store.process.wait(10)
+
+
 def cold_start(space):
     """Every broker fails on a setting from its first start: the mended setting starts them all."""
     # Accepted one by one, and refused by the broker that takes them together.
@@ -318,7 +421,7 @@ def drain(space):
     finally:
         for node in ("n1", "n2", "n3"):
             run("kubectl", "uncordon", node)
-        operator(1)
+        operator(2)
     well(space)
 
 
@@ -382,6 +485,144 @@ def scale_up(space):
     expect("voters", len([r for r in json.loads(quorum)["replicas"] if r["role"] != "observer"]), 3)
 
 
+def replicas(space, name, count, **more):
+    pools = space.get("tmc", name)["spec"]["pools"]
+    pools[0] = {**pools[0], "replicas": count, **more}
+    space.patch("tmc", name, {"spec": {"pools": pools}})
+
+
+def voters(space, name="orders"):
+    rows = json.loads(space.tidemark(name, "-o", "json", "cluster", "quorum", "describe").stdout)["replicas"]
+    return sorted(row["node"] for row in rows if row["role"] != "observer")
+
+
+def holders(space, topic, name="orders"):
+    """The brokers that hold something of a topic."""
+    rows = json.loads(space.tidemark(name, "-o", "json", "topic", "describe", topic).stdout)["partitions"]
+    return sorted({id_ for row in rows for id_ in row["replicas"]})
+
+
+def scale_down(space):
+    """From 5 to 3 with data and under load: nothing is lost, nobody else restarts, and the claims stay."""
+    replicas(space, "orders", 5)
+    well(space)
+    space.apply(topic("spread", partitions=10, replicas=3))
+    space.is_("tmt", "spread", "Synced", "True")
+    expect("brokers that hold the topic", holders(space, "spread"), [0, 1, 2, 3, 4])
+    stay = {n: p for n, p in space.pods().items() if n in ("orders-0-0", "orders-1-0", "orders-2-0")}
+    with Traffic(space, "orders", "spread"):
+        time.sleep(2)
+        replicas(space, "orders", 3)
+        # The operator is killed again and again; each goes on where the last one stopped.
+        for _ in range(3):
+            time.sleep(5)
+            run("kubectl", "-n", "tidemark-system", "delete", "pod", holder(), "--grace-period=0", "--force", check=False)
+        well(space, 300)
+    expect("pods", space.pods(), stay)
+    expect("brokers that hold the topic", holders(space, "spread"), [0, 1, 2])
+    expect("ready", space.get("tmc", "orders")["status"]["ready"], "3/3")
+    left = [o["metadata"]["name"] for kind in ("sts", "svc", "configmap") for o in space.get(kind) if o["metadata"]["name"] in ("orders-3", "orders-4")]
+    expect("what is left of those that went", left, [])
+    claims = [c["metadata"]["name"] for c in space.get("pvc")]
+    expect("their claims", [c for c in claims if c in ("orders-3-data", "orders-4-data")], ["orders-3-data", "orders-4-data"])
+    brokers = json.loads(space.tidemark("orders", "-o", "json", "cluster", "describe").stdout)["brokers"]
+    expect("registered brokers", sorted(b["id"] for b in brokers), [0, 1, 2])
+    # A kept disk is used again.
+    replicas(space, "orders", 4)
+    well(space)
+    expect("brokers", len(space.pods()), 4)
+
+
+def scale_down_voter(space):
+    """A voter that is named goes: another one votes before, and Ready stays True."""
+    before, controller = space.pods(), space.get("tmc", "orders")["status"]["controller"]
+    expect("voters", voters(space), [0, 1, 2])
+    space.apply(topic("spread-of-voter", partitions=10, replicas=3))
+    space.is_("tmt", "spread-of-voter", "Synced", "True")
+    with Watch(space) as watch, Traffic(space, "orders", "spread-of-voter"):
+        replicas(space, "orders", 3, remove=[controller])
+        well(space, 300)
+    stay = [id_ for id_ in range(4) if id_ != controller]
+    expect("voters", voters(space), stay)
+    after = space.pods()
+    expect("brokers", sorted(after), [f"orders-{id_}-0" for id_ in stay])
+    restarted = [name for name in after if after[name] != before[name]]
+    expect("brokers that were restarted", restarted, ["orders-3-0"])
+    expect("moments without Ready", watch.unavailable, [])
+    replicas(space, "orders", 4)
+    well(space)
+    expect("voters", voters(space), stay)
+
+
+def scale_down_blocked(space):
+    """Topics with three replicas keep three brokers, and are named; nothing is touched until they go."""
+    space.apply(cluster("small", replicas=3, voters=1, deletionPolicy="Delete", storage={"onScaleDown": "Delete"}))
+    space.is_("tmc", "small", "Reconciled", "True")
+    space.tidemark("small", "topic", "create", "wide", "-p", "3", "-r", "3")
+    pods = space.pods("small")
+    replicas(space, "small", 2)
+    space.is_("tmc", "small", "Reconciled", "ScaleDownBlocked")
+    message = space.get("tmc", "small")["status"]["message"]
+    if "wide" not in message:
+        raise Failed(f"the topic is not named: {message}")
+    time.sleep(5)
+    expect("pods", space.pods("small"), pods)
+    space.tidemark("small", "topic", "delete", "wide", "--execute")
+    space.is_("tmc", "small", "Reconciled", "True", 180)
+    expect("brokers", sorted(space.pods("small")), ["small-0-0", "small-1-0"])
+    until("its claim is gone", 60, lambda: "small-2-data" not in [c["metadata"]["name"] for c in space.get("pvc")])
+    space.kubectl("delete", "tmc", "small")
+
+
+def scale_down_reversed(space):
+    """A broker that was to go stays after all, in the middle of it: nothing is stopped, and it may have replicas again."""
+    before = space.pods()
+    space.apply(topic("many", partitions=60, replicas=3))
+    space.is_("tmt", "many", "Synced", "True")
+    # One without a vote: another one would be restarted to vote in its place, and back.
+    last = next(id_ for id_ in range(4) if id_ not in voters(space))
+    replicas(space, "orders", 3, remove=[last])
+    until("a broker that leaves", 60, lambda: "tidemark.dev/leaving" in space.get("pvc", f"orders-{last}-data")["metadata"]["annotations"])
+    replicas(space, "orders", 4)
+    well(space)
+    expect("pods", space.pods(), before)
+    expect("marks", "tidemark.dev/leaving" in space.get("pvc", f"orders-{last}-data")["metadata"]["annotations"], False)
+    space.tidemark("orders", "topic", "create", "after", "-p", "8", "-r", "3")
+    if last not in holders(space, "after"):
+        raise Failed(f"broker {last} gets no new replicas")
+    space.kubectl("delete", "tmt", "many")
+    space.tidemark("orders", "topic", "delete", "many", "--execute")
+
+
+def two_operators(space):
+    """Of two operators one acts; it is killed, and the other one takes over."""
+    expect("operators", len(operators()), 2)
+    first = until("a leader", 60, holder)
+    lines = lambda pod: run("kubectl", "-n", "tidemark-system", "logs", pod).stdout
+    waiting = next(pod for pod in operators() if pod != first)
+    if "this operator leads" in lines(waiting):
+        raise Failed(f"{waiting} leads as well as {first}")
+    node = json.loads(run("kubectl", "-n", "tidemark-system", "get", "pod", first, "-o", "json").stdout)["spec"]["nodeName"]
+    # As a process that stands still: it gives nothing back, and when it goes on it must not act.
+    pids = run("pgrep", "-f", "tidemark operator").stdout.split()
+    mine = [pid for pid in pids if first in pathlib.Path(f"/proc/{pid}/environ").read_text(errors="replace")]
+    run("kill", "-STOP", *mine)
+    try:
+        from_ = time.monotonic()
+        until("another leader", 60, lambda: holder() not in ("", first))
+        print(f"         another leads after {time.monotonic() - from_:.0f} s")
+        expect("the leader", holder(), waiting)
+        space.patch("tmc", "orders", {"metadata": {"annotations": {"lab/touched": "1"}}})
+        space.apply(topic("by-the-second", partitions=1))
+        space.is_("tmt", "by-the-second", "Synced", "True")
+    finally:
+        run("kill", "-CONT", *mine)
+    until(f"the old leader on {node} ends", 60, lambda: "does not lead" in run("kubectl", "-n", "tidemark-system", "logs", "-p", first).stderr
+          + run("kubectl", "-n", "tidemark-system", "logs", "-p", first).stdout)
+    expect("the leader", holder(), waiting)
+    well(space)
+
+
 def made_again(space):
     """A cluster that is deleted and applied again has its id and its data."""
     id_, pools = space.get("tmc", "orders")["status"]["clusterId"], space.get("tmc", "orders")["spec"]["pools"]
@@ -420,7 +661,8 @@ def chart(space):
 
 
 CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,
-         disks, lost_disk, cold_start, scale_up, unreadable, made_again, chart]
+         disks, lost_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
+         two_operators, live_settings, unreadable, made_again, tier, chart]
 
 
 def main(names):

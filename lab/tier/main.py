@@ -21,10 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import xml.etree.ElementTree as xml
 import zlib
 from pathlib import Path
 
@@ -32,68 +28,12 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import reader
-from cluster import IDS, Node, end, spawn
-from labkit.paths import CACHE, TIDEMARK, free_port, wait_until
+from cluster import IDS, Node, end
+from labkit.paths import TIDEMARK, wait_until
+from store import BUCKET, PREFIX, Store
 
-BUCKET, PREFIX, TOPIC, PARTITIONS = "lab-tier", "some/prefix", "orders", 3
+TOPIC, PARTITIONS = "orders", 3
 SEGMENT, LOCAL = 1 << 20, 2 << 20
-
-
-class Store:
-    """An S3 server that can be away."""
-
-    def __init__(self, work):
-        self.port, self.dir, self.log, self.process = free_port(), work / "s3", work / "s3.log", None
-        self.dir.mkdir()
-        self.ports = [free_port() for _ in range(5)]
-
-    @property
-    def endpoint(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        master, volume, filer, *_ = self.ports
-        everything = ["Admin", "Read", "Write", "List", "Tagging"]
-        who = {"identities": [{"name": "anonymous", "actions": everything},
-                              {"name": "lab", "credentials": [{"accessKey": "any", "secretKey": "any"}], "actions": everything}]}
-        config = self.dir.with_suffix(".json")
-        config.write_text(json.dumps(who))
-        weed = CACHE / "s3" / "bin" / "weed"
-        self.process = spawn([weed, "-logtostderr", "server", f"-dir={self.dir}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.port}",
-                              f"-s3.config={config}", "-s3.port.iceberg=0",
-                              f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
-                              f"-master.port.grpc={self.ports[3]}", f"-volume.port.grpc={self.ports[4]}",
-                              f"-filer.port.grpc={free_port()}", f"-s3.port.grpc={free_port()}",
-                              "-volume.max=50", "-master.volumeSizeLimitMB=256"], self.log)
-        wait_until(lambda: self.ask("PUT", f"/{BUCKET}") in (200, 409), 60, "the S3 server")
-        wait_until(lambda: self.ask("PUT", f"/{BUCKET}/ready", b"x") == 200, 60, "the S3 server to take objects")
-        assert self.ask("DELETE", f"/{BUCKET}/ready") in (200, 204)
-
-    def ask(self, method, path, data=None):
-        request = urllib.request.Request(self.endpoint + path, data=data, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return None
-
-    def away(self):
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def back(self):
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def get(self, key):
-        with urllib.request.urlopen(f"{self.endpoint}/{BUCKET}/{PREFIX}/{urllib.parse.quote(key)}", timeout=30) as answer:
-            return answer.read()
-
-    def list_keys(self, folder):
-        query = urllib.parse.urlencode({"list-type": 2, "prefix": f"{PREFIX}/{folder}"})
-        with urllib.request.urlopen(f"{self.endpoint}/{BUCKET}?{query}", timeout=30) as answer:
-            found = [item.text for item in xml.fromstring(answer.read()).iter() if item.tag.endswith("}Key") or item.tag == "Key"]
-        return sorted(key.removeprefix(f"{PREFIX}/") for key in found)
 
 
 def value_of(partition, sequence):

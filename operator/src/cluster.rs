@@ -5,8 +5,11 @@
 
 mod act;
 pub mod build;
+mod leave;
+mod live;
 mod observe;
 pub mod roller;
+pub mod shrink;
 mod status;
 
 use std::sync::Arc;
@@ -18,13 +21,14 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidemark_crds::Cluster;
+use tidemark_crds::cluster::Settings;
 use tidemark_crds::units::{Limit, size_bytes};
 use tidemark_env::{clock, random};
 use tidemark_wire::Uuid;
 
-use crate::apply::{apply, merge, status as write_status};
+use crate::apply::{apply, ensure, merge, status as write_status};
 use crate::context::{BUSY, Context, Error, WAITING, WELL};
 use build::{Build, FORMED, Formation};
 use observe::Children;
@@ -69,27 +73,54 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         None if cluster.spec.paused => return Ok(Action::requeue(WAITING)),
         None => form(&context, &cluster).await?,
     };
+    let settings = settings(&cluster, &children);
     let build = Build {
         cluster: &cluster,
         formation: &formation,
         image: &image,
+        settings: &settings,
     };
     let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
-    if !cluster.spec.paused {
-        furnish(&context, &build, &children, &nodes).await?;
-    }
+    let leaving = build::leaving(&nodes, &cluster.spec.pools);
     let observed = observe::brokers(&build, &children, &nodes).await;
+    let (mut joining, mut live) = (None, None);
     if !cluster.spec.paused {
+        furnish(&context, &build, &children, &observed, &nodes).await?;
         remember_formed(&context, &cluster, &children, &observed).await?;
+        joining = leave::join_quorum(&build, &observed).await;
+        live = match live::apply(&context, &build, &children, &observed).await {
+            // It stops nothing else, and is told with the others that could not be asked.
+            Err(Error::Brokers(error)) => {
+                tracing::warn!(cluster = cluster.name_any(), %error, "settings");
+                None
+            }
+            done => done?,
+        };
     }
-    let plan = status::plan(&cluster, &build, &nodes, &observed);
+    // Those too that were stopped on their way out and are to stay after all: nobody waits for a pod
+    // of theirs before they are called back.
+    let going = leaving
+        .union(&leave::marked_ones(&children))
+        .copied()
+        .collect();
+    let plan = status::plan(&cluster, &build, &nodes, &observed, going);
     let image = observed.image.as_ref();
     let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
-    if let Decision::Do(step) = &decision
-        && let Some(refused) = act::act(&context, &build, &children, &observed, step).await?
-    {
-        decision = refused;
+    if let Decision::Do(step) = &decision {
+        let demoted = &plan.plan.demoted;
+        let done = act::act(&context, &build, &children, &observed, step, demoted).await?;
+        decision = done.unwrap_or(decision);
     }
+    // Never with a roll.
+    let shrinking = match decision {
+        Decision::Idle if !cluster.spec.paused => {
+            match leave::step(&context, &build, &children, &observed, &leaving).await {
+                Err(Error::Brokers(error)) => shrink::Decision::Wait(error.to_string()),
+                done => done?,
+            }
+        }
+        _ => shrink::Decision::Idle,
+    };
     let told = status::Told {
         cluster: &cluster,
         formation: &formation,
@@ -97,12 +128,20 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         observed: &observed,
         plan: &plan,
         decision: &decision,
+        shrinking: &shrinking,
+        leaving: &leaving,
+        joining: joining.as_deref(),
+        live: live.as_ref(),
         storage: &storage,
     };
     let new = status::status(&told, now_ms);
     tell(&new).await?;
     Ok(match decision {
-        Decision::Idle => Action::requeue(WELL),
+        Decision::Idle => match shrinking {
+            shrink::Decision::Idle => Action::requeue(WELL),
+            shrink::Decision::Do(_) | shrink::Decision::Wait(_) => Action::requeue(BUSY),
+            shrink::Decision::Blocked(_) => Action::requeue(WAITING),
+        },
         Decision::Do(Step::EndLease(_) | Step::Restart { .. } | Step::Repair(_))
         | Decision::Do(Step::ColdStart(_))
         | Decision::Wait(Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp, _) => {
@@ -110,6 +149,17 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         }
         Decision::Wait(..) => Action::requeue(WAITING),
     })
+}
+
+/// The settings, sorted; of one that is refused what is in brokers' files stays there.
+fn settings(cluster: &Cluster, children: &Children) -> Settings {
+    let mut settings = tidemark_crds::cluster::settings(&cluster.spec);
+    for name in settings.refused.keys() {
+        if let Some(value) = children.in_file(name) {
+            settings.fixed.insert(name.clone(), value);
+        }
+    }
+    settings
 }
 
 /// Lets claims grow, first of all: one line for each that cannot.
@@ -153,14 +203,9 @@ async fn grow(
 async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> {
     let nodes = build::nodes(&[], &cluster.spec.pools);
     let voters = usize::try_from(cluster.spec.quorum.voters).unwrap_or(1);
-    let formation = Formation {
-        cluster_id: random_id(),
-        voters: nodes
-            .iter()
-            .take(voters)
-            .map(|node| (node.id, random_id()))
-            .collect(),
-    };
+    let first = nodes.iter().take(voters);
+    let first = first.map(|node| (node.id, random_id())).collect();
+    let formation = Formation::new(random_id(), first);
     let maps: Api<ConfigMap> = context.beside(cluster);
     let object = serde_json::from_value(build::formation(cluster, &formation))
         .map_err(|error| Error::Malformed(format!("the formation: {error}")))?;
@@ -191,6 +236,7 @@ async fn furnish(
     context: &Context,
     build: &Build<'_>,
     children: &Children,
+    observed: &observe::Observed,
     nodes: &[build::Node],
 ) -> Result<(), Error> {
     let cluster = build.cluster;
@@ -200,24 +246,36 @@ async fn furnish(
     let maps: Api<ConfigMap> = context.beside(cluster);
     let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
     let sets: Api<StatefulSet> = context.beside(cluster);
-    apply(&accounts, &build::service_account(cluster)).await?;
-    apply(&budgets, &build::disruption_budget(cluster)).await?;
+    let account = build::service_account(cluster);
+    ensure(&accounts, children.account.as_ref(), &account).await?;
+    let budget = build::disruption_budget(cluster);
+    ensure(&budgets, children.budget.as_ref(), &budget).await?;
     if let Some(found) = &children.formation_map {
         own(&maps, found, &build::formation(cluster, build.formation)).await?;
     }
-    apply(&services, &build::bootstrap_service(cluster)).await?;
-    for node in nodes {
-        apply(&services, &build.service(node)).await?;
-        let formed = children
-            .claim(cluster, node.id)
-            .is_some_and(observe::formed);
-        apply(&maps, &build.files(node, !formed)).await?;
+    let service = async |wanted: Value| {
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+        ensure(&services, children.service(name), &wanted).await
+    };
+    service(build::bootstrap_service(cluster)).await?;
+    leave::sweep(context, cluster, children).await?;
+    let leaving = build::leaving(nodes, &cluster.spec.pools);
+    let kept = |node: &&build::Node| leave::is_kept(children, &leaving, node);
+    for node in nodes.iter().filter(kept) {
+        service(build.service(node)).await?;
+        let disk = leave::disk(build, children, observed, node.id);
+        ensure(&maps, children.files(node.id), &build.files(node, disk)).await?;
         let wanted = build.claim(node);
         match (children.claim(cluster, node.id), wanted) {
             (None, Some(claim)) => {
                 apply(&claims, &claim).await?;
             }
-            (Some(found), Some(claim)) => own(&claims, found, &claim).await?,
+            (Some(found), Some(claim)) => {
+                if !children.has_set(node.id) {
+                    leave::use_again(context, cluster, found).await?;
+                }
+                own(&claims, found, &claim).await?;
+            }
             (_, None) => {}
         }
         if !children.has_set(node.id)
@@ -230,7 +288,7 @@ async fn furnish(
 }
 
 /// Has what holds data go or stay with the cluster, as the spec says now.
-async fn own<K>(api: &Api<K>, found: &K, wanted: &serde_json::Value) -> Result<(), Error>
+async fn own<K>(api: &Api<K>, found: &K, wanted: &Value) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {

@@ -105,6 +105,9 @@ pub enum Error {
     /// The brokers refused, or could not be reached.
     #[error("{0}")]
     Brokers(#[from] ClientError),
+    /// This operator does not lead, or not any more.
+    #[error("this operator does not lead: {0}")]
+    NotLeading(String),
     /// An object of ours is not what it should be.
     #[error("{0}")]
     Malformed(String),

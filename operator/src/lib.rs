@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod contact;
 pub mod context;
 pub mod group;
+pub mod lease;
 pub mod release;
 pub mod run;
 pub mod topic;

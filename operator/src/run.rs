@@ -4,21 +4,28 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join3;
+use http::Request;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::{Body, ClientBuilder};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tidemark_crds::{Cluster, ConsumerGroup, Topic};
+use tower::BoxError;
+use tower::filter::FilterLayer;
+use tower::timeout::TimeoutLayer;
 
 use crate::cluster::build::CLUSTER;
 use crate::context::{Context, Error, failed};
+use crate::lease::{Leadership, Lease};
 use crate::{cluster, group, topic};
 
 /// How an operator runs.
@@ -26,6 +33,8 @@ use crate::{cluster, group, topic};
 pub struct Options {
     /// The namespace that it looks after; all where there is none.
     pub namespace: Option<String>,
+    /// How this operator is told from others that wait for its place.
+    pub name: String,
     /// The image of brokers where a Cluster does not say.
     pub image: String,
 }
@@ -35,10 +44,16 @@ pub struct Options {
 /// # Errors
 /// When Kubernetes cannot be reached at all.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let client = Client::try_default()
+    let leadership = Leadership::default();
+    let config = Config::infer()
         .await
-        .map_err(Error::kube("connecting to Kubernetes"))?;
-    let version = client
+        .map_err(|error| Error::kube("finding Kubernetes")(kube::Error::InferConfig(error)))?;
+    let connecting = || Error::kube("connecting to Kubernetes");
+    let unguarded = Client::try_from(config.clone()).map_err(connecting())?;
+    let client = guarded(config, leadership.clone()).map_err(connecting())?;
+    let home = unguarded.default_namespace().to_owned();
+    let mut lease = Lease::new(unguarded.clone(), &home, &options.name, leadership);
+    let version = unguarded
         .apiserver_version()
         .await
         .map_err(Error::kube("asking Kubernetes for its version"))?;
@@ -48,6 +63,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         image = options.image,
         "the operator runs"
     );
+    let mut stopped = std::pin::pin!(stop_signal()?);
+    tokio::select! {
+        () = lease.acquire() => {}
+        () = &mut stopped => return Ok(()),
+    }
     let context = Arc::new(Context::new(client.clone(), options.image.clone()));
     let namespace = options.namespace.as_deref();
     let pods = watcher::Config::default().labels(CLUSTER);
@@ -58,7 +78,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             let namespace = pod.namespace()?;
             Some(ObjectRef::new(cluster).within(&namespace))
         });
-    join3(
+    let all = join3(
         drive(clusters, cluster::reconcile, Arc::clone(&context)),
         drive(
             controller::<Topic>(&client, namespace),
@@ -70,9 +90,44 @@ pub async fn run(options: Options) -> Result<(), Error> {
             group::reconcile,
             context,
         ),
-    )
-    .await;
-    Ok(())
+    );
+    tokio::select! {
+        // They end by the same signal, and with what they were doing.
+        _ = all => {
+            lease.release().await;
+            Ok(())
+        }
+        error = lease.keep() => Err(error),
+    }
+}
+
+/// How long a request to Kubernetes may take: it is over before another operator can lead.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that asks nothing of Kubernetes while this operator does not lead.
+fn guarded(config: Config, leadership: Leadership) -> Result<Client, kube::Error> {
+    // Until an answer begins: what is watched goes on after that.
+    let in_time = TimeoutLayer::new(REQUEST_TIMEOUT);
+    let leads = FilterLayer::new(move |request: Request<Body>| match leadership.holds() {
+        true => Ok(request),
+        false => Err(BoxError::from("this operator does not lead any more")),
+    });
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder.with_layer(&in_time).with_layer(&leads).build())
+}
+
+/// Ends with SIGTERM or Ctrl-C.
+fn stop_signal() -> Result<impl Future<Output = ()>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = Vec::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let listening = signal(kind);
+        signals.push(listening.map_err(|error| Error::Malformed(format!("signals: {error}")))?);
+    }
+    Ok(async move {
+        let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+        drop(futures_util::future::select_all(waiting).await);
+    })
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>

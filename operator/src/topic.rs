@@ -68,6 +68,7 @@ async fn bring(context: &Context, topic: &Topic, cluster: Option<&Cluster>) -> R
         let text = format!("there is no Cluster {}", topic.spec.cluster_ref.name);
         return Ok(Err(Invalid::new("ClusterNotFound", text)));
     };
+    let wanted = wanted.with_defaults(cluster.spec.tier.as_ref());
     if let Some(owner) = other_owner(context, topic).await? {
         let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
         return Ok(Err(Invalid::new("NameTaken", text)));

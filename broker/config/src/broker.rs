@@ -121,6 +121,8 @@ pub struct TierSettings {
     pub endpoint: Option<String>,
     /// `tier.region`.
     pub region: Option<String>,
+    /// `tier.credentials.dir`.
+    pub credentials_dir: Option<String>,
     /// `tier.cache.bytes`.
     pub cache_bytes: i64,
     /// `tier.upload.max.lag.ms`.
@@ -368,6 +370,7 @@ impl BrokerSettings {
                     url,
                     endpoint: layers.text("tier.endpoint")?,
                     region: layers.text("tier.region")?,
+                    credentials_dir: layers.text("tier.credentials.dir")?,
                     cache_bytes: layers.long("tier.cache.bytes")?,
                     upload_max_lag_ms: layers.long("tier.upload.max.lag.ms")?,
                     trash_ms: layers.long("tier.trash.ms")?,

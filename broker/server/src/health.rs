@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use tidemark_config::Roles;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::runtime::NetThreads;
 use tidemark_model::NO_LEADER;
@@ -50,7 +51,7 @@ impl BrokerHealth {
     }
 
     /// Who the broker is has been read from its directories.
-    pub(crate) fn identified(&self, directories: &[DirectoryIdentity]) {
+    pub(crate) fn identified(&self, directories: &[DirectoryIdentity], roles: Roles) {
         let Some(first) = directories.first() else {
             return;
         };
@@ -58,10 +59,13 @@ impl BrokerHealth {
             .iter()
             .map(|d| d.directory_id.to_string())
             .collect();
+        let all = [(roles.broker, "broker"), (roles.controller, "controller")];
+        let named = all.into_iter().filter_map(|(is, role)| is.then_some(role));
         let identity = json!({
             "clusterId": first.cluster_id.to_string(),
             "brokerId": first.node_id,
             "directoryIds": ids,
+            "roles": named.collect::<Vec<_>>(),
         });
         // Called once, at start.
         drop(self.identity.set(identity));
@@ -257,6 +261,9 @@ impl Health for BrokerHealth {
             "offline": offline.len(),
             "offlineReasons": offline.values().take(NAMED).map(|log| &log.reason).collect::<Vec<_>>(),
         });
+        if let Some(tier) = &broker.tier {
+            state["tier"] = tier.state();
+        }
         let unhonoured = tidemark_config::unhonoured(broker.partitions.layers(&image));
         state["unhonouredSettings"] = json!(
             unhonoured

@@ -267,7 +267,7 @@ pub async fn start_with(
         metadata,
         identities,
     } = joined;
-    health.identified(&identities);
+    health.identified(&identities, settings.roles);
     let fixed = Arc::new(config.settings.clone());
     let node = Node::new(
         Arc::new(metadata),

@@ -3,13 +3,14 @@
 //! **Create-only has three outcomes.** When a store says that an object is there already, it may
 //! be our own, whose answer was lost. [`Bucket::create`] reads it back and tells which it is.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::path::Path;
+use object_store::path::Path as Key;
 use object_store::{
     ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
@@ -27,6 +28,8 @@ use crate::upload::{PART_BYTES, new_id};
 
 /// A request that carries little is given so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A service account's key of Google is a few KiB.
+const MOST_CREDENTIAL_BYTES: u64 = 64 * 1024;
 /// How often the outcome of a create is looked for.
 const CREATE_TRIES: usize = 3;
 
@@ -37,6 +40,43 @@ pub struct BucketOptions {
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
+    /// Credentials by the names that they have in the environment (`AWS_ACCESS_KEY_ID` and so on),
+    /// before those of the environment. Names that the store does not know are passed over.
+    pub credentials: BTreeMap<String, String>,
+}
+
+/// Credentials that are files in a directory, each named as in the environment; none where there is
+/// no such directory. Blocks.
+///
+/// # Errors
+/// One of them cannot be read, or is far larger than a credential.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files of people, and not of the log: as certificates they are not simulated"
+)]
+pub fn read_credentials(dir: &Path) -> std::io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        // Kubernetes keeps the versions of a Secret in hidden directories, and links to them.
+        let Some(name) = name.filter(|name| !name.starts_with('.') && path.is_file()) else {
+            continue;
+        };
+        if path.metadata()?.len() > MOST_CREDENTIAL_BYTES {
+            return Err(std::io::Error::other(format!("{name} is too large")));
+        }
+        let text = std::fs::read_to_string(&path)?;
+        found.insert(name, text.trim().to_owned());
+    }
+    Ok(found)
 }
 
 /// What became of a create.
@@ -62,8 +102,9 @@ pub struct Listed {
 /// A place in an object store.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
+    /// Replaced when its credentials are.
+    store: Arc<RwLock<Arc<dyn ObjectStore>>>,
+    prefix: Key,
     address: Arc<str>,
     part_bytes: usize,
     up: BytesPerSecond,
@@ -77,6 +118,30 @@ impl Bucket {
     /// # Errors
     /// The address or an option cannot be used.
     pub fn open(address: &str, options: &BucketOptions) -> Result<Bucket, TierError> {
+        let (store, prefix) = Self::store_of(address, options)?;
+        Ok(Bucket::new(store, prefix, address))
+    }
+
+    /// Goes on with other credentials; requests that are under way end with those before. All clones
+    /// of this bucket take them.
+    ///
+    /// # Errors
+    /// An option cannot be used: what was in use stays so.
+    pub fn reopen(&self, options: &BucketOptions) -> Result<(), TierError> {
+        let (store, _) = Self::store_of(&self.address, options)?;
+        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+        Ok(())
+    }
+
+    fn store(&self) -> Arc<dyn ObjectStore> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&store)
+    }
+
+    fn store_of(
+        address: &str,
+        options: &BucketOptions,
+    ) -> Result<(Arc<dyn ObjectStore>, Key), TierError> {
         let wrong = |reason: String| TierError::Url {
             url: address.to_owned(),
             reason,
@@ -92,20 +157,23 @@ impl Bucket {
                 url.scheme()
             ))
         })?;
-        let refused = |error: object_store::Error| wrong(error.to_string());
-        let (store, prefix): (Arc<dyn ObjectStore>, Path) = match scheme {
+        let refused = |error: object_store::Error| wrong(with_causes(&error));
+        let (store, prefix): (Arc<dyn ObjectStore>, Key) = match scheme {
             ObjectStoreScheme::Local => {
                 let dir = url
                     .to_file_path()
                     .map_err(|()| wrong("it names no directory".to_owned()))?;
                 (
                     local(&dir).map_err(|error| wrong(error.to_string()))?,
-                    Path::default(),
+                    Key::default(),
                 )
             }
             ObjectStoreScheme::AmazonS3 => {
                 use object_store::aws::AmazonS3Builder;
                 let mut builder = AmazonS3Builder::from_env().with_url(address);
+                for (key, value) in known(options) {
+                    builder = builder.with_config(key, value);
+                }
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_endpoint(endpoint);
                 }
@@ -124,6 +192,9 @@ impl Bucket {
             ObjectStoreScheme::GoogleCloudStorage => {
                 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
                 let mut builder = GoogleCloudStorageBuilder::from_env().with_url(address);
+                for (key, value) in known(options) {
+                    builder = builder.with_config(key, value);
+                }
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
                 }
@@ -136,6 +207,9 @@ impl Bucket {
             ObjectStoreScheme::MicrosoftAzure => {
                 use object_store::azure::MicrosoftAzureBuilder;
                 let mut builder = MicrosoftAzureBuilder::from_env().with_url(address);
+                for (key, value) in known(options) {
+                    builder = builder.with_config(key, value);
+                }
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
                 }
@@ -152,13 +226,13 @@ impl Bucket {
                 )));
             }
         };
-        Ok(Bucket::new(store, prefix, address))
+        Ok((store, prefix))
     }
 
     /// A bucket in a store that is open already.
-    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, address: &str) -> Bucket {
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: Key, address: &str) -> Bucket {
         Bucket {
-            store,
+            store: Arc::new(RwLock::new(store)),
             prefix,
             address: address.into(),
             part_bytes: PART_BYTES,
@@ -194,12 +268,12 @@ impl Bucket {
         &self.address
     }
 
-    fn path(&self, key: &str) -> Path {
+    fn path(&self, key: &str) -> Key {
         key.split('/')
             .fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    fn key(&self, path: &Path) -> String {
+    fn key(&self, path: &Key) -> String {
         match path.prefix_match(&self.prefix) {
             Some(parts) => {
                 let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
@@ -215,8 +289,9 @@ impl Bucket {
     /// It is not there, or the bucket does not answer.
     pub async fn get(&self, key: &str) -> Result<Bytes, TierError> {
         let path = self.path(key);
+        let store = self.store();
         let whole = async {
-            let found = self.store.get(&path).await?;
+            let found = store.get(&path).await?;
             if found.meta.size > document::MAX_BYTES {
                 return Ok(None);
             }
@@ -237,8 +312,9 @@ impl Bucket {
             ..GetOptions::default()
         };
         self.down.take(len).await;
+        let store = self.store();
         let range = async {
-            let found = self.store.get_opts(&path, options).await?;
+            let found = store.get_opts(&path, options).await?;
             found.bytes().await
         };
         let bytes = within(key, deadline(len), range).await?;
@@ -259,7 +335,8 @@ impl Bucket {
     /// It is not there, or the bucket does not answer.
     pub async fn size_bytes(&self, key: &str) -> Result<u64, TierError> {
         let path = self.path(key);
-        let head = self.store.head(&path);
+        let store = self.store();
+        let head = store.head(&path);
         Ok(within(key, REQUEST_TIMEOUT, head).await?.size)
     }
 
@@ -271,7 +348,8 @@ impl Bucket {
         let path = self.path(key);
         let limit = deadline(bytes.len() as u64);
         self.may_send(bytes.len() as u64).await;
-        let put = self.store.put(&path, PutPayload::from_bytes(bytes));
+        let store = self.store();
+        let put = store.put(&path, PutPayload::from_bytes(bytes));
         within(key, limit, put).await.map(|_| ())
     }
 
@@ -287,7 +365,8 @@ impl Bucket {
             tries += 1;
             let options = PutOptions::from(PutMode::Create);
             let payload = PutPayload::from_bytes(bytes.clone());
-            let put = self.store.put_opts(&path, payload, options);
+            let store = self.store();
+            let put = store.put_opts(&path, payload, options);
             let there = match clock::timeout(REQUEST_TIMEOUT, put).await {
                 Ok(Ok(_)) => return Ok(Created::Ours),
                 Ok(Err(object_store::Error::AlreadyExists { .. })) => true,
@@ -393,9 +472,8 @@ impl Bucket {
     /// Begins an upload in parts.
     pub(crate) async fn multipart(&self, key: &str) -> Result<Box<dyn MultipartUpload>, TierError> {
         let path = self.path(key);
-        let begin = self
-            .store
-            .put_multipart_opts(&path, PutMultipartOptions::default());
+        let store = self.store();
+        let begin = store.put_multipart_opts(&path, PutMultipartOptions::default());
         within(key, REQUEST_TIMEOUT, begin).await
     }
 
@@ -405,7 +483,8 @@ impl Bucket {
     /// The bucket does not answer, or refuses.
     pub async fn delete(&self, key: &str) -> Result<(), TierError> {
         let path = self.path(key);
-        match within(key, REQUEST_TIMEOUT, self.store.delete(&path)).await {
+        let store = self.store();
+        match within(key, REQUEST_TIMEOUT, store.delete(&path)).await {
             Err(TierError::NotFound { .. }) => Ok(()),
             other => other,
         }
@@ -451,7 +530,8 @@ impl Bucket {
             "" => "a listing",
             under => under,
         };
-        let mut stream = self.store.list(Some(&path)).take(most);
+        let store = self.store();
+        let mut stream = store.list(Some(&path)).take(most);
         let mut listed = Vec::new();
         while let Some(found) = within(what, REQUEST_TIMEOUT, stream.try_next()).await? {
             listed.push(self.listed(&found));
@@ -509,6 +589,26 @@ fn local(dir: &PathBuf) -> Result<Arc<dyn ObjectStore>, Box<dyn std::error::Erro
     Ok(Arc::new(
         store.with_fsync(true).with_automatic_cleanup(false),
     ))
+}
+
+/// An error with what caused it: what is to be done is often at the end.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The credentials that a store knows, by its own keys.
+fn known<K: std::str::FromStr>(options: &BucketOptions) -> impl Iterator<Item = (K, &String)> {
+    let all = options.credentials.iter();
+    all.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
 }
 
 fn client(options: &BucketOptions) -> ClientOptions {

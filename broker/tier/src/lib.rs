@@ -31,7 +31,7 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, BucketOptions, Created};
+pub use bucket::{Bucket, BucketOptions, Created, read_credentials};
 pub use budget::{BytesPerSecond, Requests};
 pub use error::TierError;
 pub use layout::PartitionId;

@@ -15,6 +15,12 @@ fn cluster() -> Value {
     document("Cluster", &json!({"pools": [pool]}))
 }
 
+fn tiered() -> Value {
+    let mut cluster = cluster();
+    cluster["spec"]["tier"] = json!({"url": "s3://acme/orders"});
+    cluster
+}
+
 fn topic() -> Value {
     document(
         "Topic",
@@ -70,21 +76,35 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             v["spec"]["minInsyncReplicas"] = json!(1);
             v["spec"]["config"] = json!({"min.insync.replicas": "1"});
         }),
+        (give, topic(), |v| {
+            v["spec"]["tier"] = json!({"enabled": true});
+            v["spec"]["config"] = json!({"remote.storage.enable": "true"});
+        }),
+        (give, topic(), |v| {
+            v["spec"]["tier"] = json!({"localRetention": "1d"});
+            v["spec"]["config"] = json!({"local.retention.ms": "1"});
+        }),
+        (give, topic(), |v| {
+            v["spec"]["tier"] = json!({"localRetentionBytes": "1"});
+            v["spec"]["config"] = json!({"local.retention.bytes": "1"});
+        }),
         ("give one of earliest", group(), |v| {
             v["spec"]["reset"]["to"] = json!({});
         }),
     ];
     let changed: Vec<(&str, Value, Change)> = vec![
-        ("a pool cannot be taken out", cluster(), |v| {
-            v["spec"]["pools"][0]["name"] = json!("b");
+        (
+            "a pool is taken out when it has no brokers",
+            cluster(),
+            |v| {
+                v["spec"]["pools"][0]["name"] = json!("b");
+            },
+        ),
+        ("tier cannot be taken out", tiered(), |v| {
+            v["spec"].as_object_mut().expect("an object").remove("tier");
         }),
-        ("brokers cannot be taken out yet", cluster(), |v| {
-            let pool = json!({"name": "b", "replicas": 3, "storage": {"size": "1Gi"}});
-            v["spec"]["pools"][0]["replicas"] = json!(2);
-            v["spec"]["pools"]
-                .as_array_mut()
-                .expect("a list")
-                .push(pool);
+        ("tier.url cannot change", tiered(), |v| {
+            v["spec"]["tier"]["url"] = json!("s3://acme/other");
         }),
         ("a disk cannot shrink", cluster(), |v| {
             v["spec"]["pools"][0]["storage"]["size"] = json!("512Mi");

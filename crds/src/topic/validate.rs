@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidemark_config::{Scope, check};
 
 use super::{Cleanup, TopicSpec};
+use crate::cluster::Tier;
 use crate::common::Invalid;
 use crate::units::{duration_ms, size_bytes};
 
@@ -19,6 +20,21 @@ pub struct Wanted {
     pub replicas: Option<i32>,
     /// Settings by Kafka's names.
     pub settings: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    /// With what the cluster says where the topic does not: whether it moves to the bucket. A topic
+    /// that is compacted does only where it says so itself, and is refused then.
+    #[must_use]
+    pub fn with_defaults(mut self, tier: Option<&Tier>) -> Self {
+        let enabled = tier.is_some_and(|tier| tier.defaults.enabled);
+        let policy = self.settings.get("cleanup.policy");
+        if enabled && !policy.is_some_and(|policy| policy.contains("compact")) {
+            let name = "remote.storage.enable".to_owned();
+            self.settings.entry(name).or_insert("true".to_owned());
+        }
+        self
+    }
 }
 
 /// Checks a spec and says it in Kafka's terms.
@@ -79,6 +95,21 @@ pub fn validate(name: &str, spec: &TopicSpec) -> Result<Wanted, Invalid> {
     if let Some(min) = spec.min_insync_replicas {
         own.push(("min.insync.replicas", min.to_string()));
     }
+    if let Some(tier) = &spec.tier {
+        if let Some(enabled) = tier.enabled {
+            own.push(("remote.storage.enable", enabled.to_string()));
+        }
+        if let Some(text) = &tier.local_retention {
+            own.push((
+                "local.retention.ms",
+                duration_ms(text).map_err(unit)?.to_string(),
+            ));
+        }
+        if let Some(text) = &tier.local_retention_bytes {
+            let bytes = size_bytes(text).map_err(unit)?;
+            own.push(("local.retention.bytes", bytes.to_string()));
+        }
+    }
     let mut settings = spec.config.clone();
     for (key, value) in own {
         if settings.insert(key.to_owned(), value).is_some() {
@@ -135,6 +166,7 @@ pub(super) mod tests {
             retention: None,
             retention_bytes: None,
             cleanup: None,
+            tier: None,
             config: Default::default(),
             existing: Default::default(),
             management_policy: Default::default(),
@@ -148,6 +180,11 @@ pub(super) mod tests {
             retention: Some("7d".into()),
             retention_bytes: Some("unlimited".into()),
             cleanup: Some(Cleanup::CompactAndDelete),
+            tier: Some(super::super::TopicTier {
+                enabled: Some(true),
+                local_retention: Some("1h".into()),
+                local_retention_bytes: Some("1Mi".into()),
+            }),
             replicas: Some(3),
             min_insync_replicas: Some(2),
             config: [("segment.bytes".to_owned(), "1048576".to_owned())].into(),
@@ -163,12 +200,42 @@ pub(super) mod tests {
             settings,
             [
                 ("cleanup.policy", "compact,delete"),
+                ("local.retention.bytes", "1048576"),
+                ("local.retention.ms", "3600000"),
                 ("min.insync.replicas", "2"),
+                ("remote.storage.enable", "true"),
                 ("retention.bytes", "-1"),
                 ("retention.ms", "604800000"),
                 ("segment.bytes", "1048576"),
             ]
         );
+    }
+
+    #[test]
+    fn a_topic_moves_to_the_bucket_where_its_cluster_says_so_and_it_does_not_say_otherwise() {
+        let tier: Tier = serde_json::from_value(serde_json::json!({
+            "url": "s3://bucket/prefix", "defaults": {"enabled": true},
+        }))
+        .expect("a tier");
+        let moves = |spec: &TopicSpec, tier: Option<&Tier>| {
+            let wanted = validate("t", spec).expect("good").with_defaults(tier);
+            wanted.settings.get("remote.storage.enable").cloned()
+        };
+        assert_eq!(moves(&spec(), None), None);
+        assert_eq!(moves(&spec(), Some(&tier)).as_deref(), Some("true"));
+        let not = TopicSpec {
+            tier: Some(super::super::TopicTier {
+                enabled: Some(false),
+                ..Default::default()
+            }),
+            ..spec()
+        };
+        assert_eq!(moves(&not, Some(&tier)).as_deref(), Some("false"));
+        let compacted = TopicSpec {
+            cleanup: Some(Cleanup::Compact),
+            ..spec()
+        };
+        assert_eq!(moves(&compacted, Some(&tier)), None);
     }
 
     #[test]

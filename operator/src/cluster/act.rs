@@ -1,5 +1,7 @@
 //! Carrying out one step.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
@@ -10,6 +12,7 @@ use tidemark_wire::{ErrorCode, Uuid};
 use twox_hash::XxHash64;
 
 use super::build::{self, Build, LEASE, REPLICATION_PORT};
+use super::leave::leave_quorum;
 use super::observe::{Children, Observed};
 use super::roller::{Decision, Reason, Step};
 use crate::apply::{apply, merge};
@@ -29,6 +32,7 @@ pub async fn act(
     children: &Children,
     observed: &Observed,
     step: &Step,
+    demoted: &BTreeSet<i32>,
 ) -> Result<Option<Decision>, Error> {
     let cluster = build.cluster;
     match step {
@@ -54,6 +58,11 @@ pub async fn act(
                 return Ok(Some(Decision::Wait(reason, text)));
             }
             note_lease(context, build, *broker, Some(&token(build, *broker))).await?;
+            if demoted.contains(broker)
+                && let Some((brokers, _)) = &observed.contact
+            {
+                leave_quorum(brokers, *broker).await?;
+            }
             let note = format!("broker {broker} is restarted on its new template");
             context.tell(cluster, false, "Restarting", &note).await;
             renew(context, build, children, *broker).await?;

@@ -3,13 +3,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, ResourceExt};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemark_crds::Cluster;
-use tidemark_crds::cluster::Pool;
+use tidemark_crds::cluster::{CREDENTIALS_DIR, Pool, Settings};
 use tidemark_crds::common::DeletionPolicy;
 use twox_hash::XxHash64;
 
@@ -32,28 +32,59 @@ pub const BROKER_ID: &str = "tidemark.dev/broker-id";
 pub const POOL: &str = "tidemark.dev/pool";
 /// The annotations of a pod that say what of the spec went into its template, part by part: where
 /// they are the same and the template differs, the operator did that.
-pub const PARTS: [(&str, &str); 3] = [
+pub const PARTS: [(&str, &str); 4] = [
     ("tidemark.dev/image", "ImageChange"),
     ("tidemark.dev/resources", "ResourcesChange"),
     ("tidemark.dev/config", "StaticConfig"),
+    (ROLES, "RoleChange"),
 ];
 /// The annotation of a Cluster that asks for a restart of its brokers: any other value does. It is an
 /// annotation of the pods as well.
 pub const RESTART: (&str, &str) = ("tidemark.dev/restart", "ManualRestart");
+/// The annotation of a pod that says whether it takes part in the quorum.
+const ROLES: &str = "tidemark.dev/roles";
 /// What a difference is that the operator alone made.
 pub const OPERATOR_UPGRADE: &str = "OperatorUpgrade";
 /// The annotation of a claim whose disk has been formatted.
 pub const FORMED: &str = "tidemark.dev/formed";
+/// The setting that names the voters.
+const QUORUM_SERVERS: &str = "controller.quorum.bootstrap.servers";
+/// The annotation of a claim whose broker is on its way out of the cluster.
+pub const LEAVING: &str = "tidemark.dev/leaving";
+/// The annotation of a claim that is kept though its broker was taken out.
+pub const REMOVED: &str = "tidemark.dev/removed";
 /// The annotation of a StatefulSet whose broker there is leave to stop.
 pub const LEASE: &str = "tidemark.dev/lease";
+/// The annotation of the formation that says who votes now, where that is not who voted first.
+pub const VOTERS: &str = "tidemark.dev/voters";
 
-/// Who begins the cluster: chosen once, by the operator, and never changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Who begins the cluster: chosen once, by the operator, and never changed; and who votes now.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formation {
     /// The cluster's id.
     pub cluster_id: String,
     /// Its first voters: broker and directory id.
-    pub voters: Vec<(i32, String)>,
+    pub first: Vec<(i32, String)>,
+    /// Those that are to vote now.
+    pub voters: BTreeSet<i32>,
+}
+
+impl Formation {
+    /// A formation whose first voters are still the voters.
+    #[must_use]
+    pub fn new(cluster_id: String, first: Vec<(i32, String)>) -> Self {
+        let voters = first.iter().map(|(id, _)| *id).collect();
+        Self {
+            cluster_id,
+            first,
+            voters,
+        }
+    }
+
+    /// Whether somebody else votes than at first.
+    fn changed(&self) -> bool {
+        !self.first.iter().map(|(id, _)| id).eq(&self.voters)
+    }
 }
 
 /// A broker that there should be.
@@ -65,8 +96,8 @@ pub struct Node {
     pub pool: String,
 }
 
-/// Which brokers there should be, given those that there are: a broker keeps its id and its pool,
-/// and a new one takes the lowest id that is free.
+/// Which brokers there are to be, given those that there are: a broker keeps its id and its pool,
+/// and a new one takes the lowest id that is free. Those that are to go ([`leaving`]) are among them.
 #[must_use]
 pub fn nodes(existing: &[Node], pools: &[Pool]) -> Vec<Node> {
     let mut nodes = existing.to_vec();
@@ -84,6 +115,37 @@ pub fn nodes(existing: &[Node], pools: &[Pool]) -> Vec<Node> {
     nodes
 }
 
+/// The brokers that are to go: of each pool those that it names, then those with the highest ids.
+#[must_use]
+pub fn leaving(existing: &[Node], pools: &[Pool]) -> BTreeSet<i32> {
+    let mut leaving = BTreeSet::new();
+    let names: BTreeSet<&str> = existing.iter().map(|node| node.pool.as_str()).collect();
+    for name in names {
+        let pool = pools.iter().find(|pool| pool.name == name);
+        let stay = pool.map_or(0, |pool| usize::try_from(pool.replicas).unwrap_or(0));
+        let named = |id: i32| pool.is_some_and(|pool| pool.remove.contains(&id));
+        let of_pool = existing.iter().filter(|node| node.pool == name);
+        let mut ids: Vec<i32> = of_pool.map(|node| node.id).collect();
+        ids.sort_by_key(|id| (named(*id), *id));
+        leaving.extend(ids.into_iter().skip(stay));
+    }
+    leaving
+}
+
+/// The annotation of the formation that names the settings of all brokers that are the spec's.
+pub const LIVE: &str = "tidemark.dev/live-settings";
+
+/// What a broker's disk may lack when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// Everything: the broker is new.
+    MayBeEmpty,
+    /// The quorum's directory: the broker is to vote, and did not yet.
+    MayLackQuorum,
+    /// Nothing: what is missing is lost.
+    InUse,
+}
+
 /// What a cluster's objects are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
@@ -93,6 +155,8 @@ pub struct Build<'a> {
     pub formation: &'a Formation,
     /// The image of its brokers.
     pub image: &'a str,
+    /// Its settings, sorted.
+    pub settings: &'a Settings,
 }
 
 fn name(cluster: &Cluster) -> String {
@@ -185,18 +249,21 @@ pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
         "immutable": true,
         "data": {
             "cluster-id": formation.cluster_id,
-            "voters": json!(formation.voters).to_string(),
+            "voters": json!(formation.first).to_string(),
         },
     })
 }
 
-/// Reads what [`formation`] wrote.
+/// Reads what [`formation`] wrote, and who was written down to vote since.
 #[must_use]
-pub fn read_formation(data: &BTreeMap<String, String>) -> Option<Formation> {
-    Some(Formation {
-        cluster_id: data.get("cluster-id")?.clone(),
-        voters: serde_json::from_str(data.get("voters")?).ok()?,
-    })
+pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
+    let data = map.data.as_ref()?;
+    let first = serde_json::from_str(data.get("voters")?).ok()?;
+    let mut formation = Formation::new(data.get("cluster-id")?.clone(), first);
+    if let Some(voters) = map.annotations().get(VOTERS) {
+        formation.voters = serde_json::from_str(voters).ok()?;
+    }
+    Some(formation)
 }
 
 /// The identity of the pods. It may do nothing, and has no token.
@@ -251,8 +318,10 @@ impl Build<'_> {
         pools.find(|pool| pool.name == node.pool)
     }
 
-    fn votes(&self, node: &Node) -> bool {
-        self.formation.voters.iter().any(|(id, _)| *id == node.id)
+    /// Whether a broker is to take part in the quorum.
+    #[must_use]
+    pub fn votes(&self, id: i32) -> bool {
+        self.formation.voters.contains(&id)
     }
 
     /// The name under which a broker is found, ready or not: others have to find it to get ready.
@@ -298,12 +367,12 @@ impl Build<'_> {
 
     /// A broker's settings, by Kafka's names.
     #[must_use]
-    pub fn settings(&self, node: &Node) -> BTreeMap<String, String> {
-        let (cluster, votes) = (self.cluster, self.votes(node));
+    pub fn properties(&self, node: &Node) -> BTreeMap<String, String> {
+        let (cluster, votes) = (self.cluster, self.votes(node.id));
         let own = host(cluster, node.id);
         let voters = self.formation.voters.iter();
         let quorum: Vec<String> = voters
-            .map(|(id, _)| format!("{}:{QUORUM_PORT}", host(cluster, *id)))
+            .map(|id| format!("{}:{QUORUM_PORT}", host(cluster, *id)))
             .collect();
         let mut listeners = vec![("CLIENT", CLIENT_PORT), ("REPLICATION", REPLICATION_PORT)];
         if votes {
@@ -317,7 +386,7 @@ impl Build<'_> {
         };
         // Of the quorum's size, which does not change: a default that follows the brokers would
         // restart all of them for one that comes.
-        let replicas = quorum.len().min(3);
+        let replicas = cluster.spec.quorum.voters.min(3);
         let min_isr = if replicas < 2 { 1 } else { 2 };
         let mut settings: BTreeMap<String, String> = [
             ("default.replication.factor", replicas.to_string()),
@@ -326,7 +395,7 @@ impl Build<'_> {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        settings.extend(cluster.spec.config.clone());
+        settings.extend(self.settings.fixed.clone());
         settings.extend(
             [
                 ("node.id", node.id.to_string()),
@@ -342,7 +411,7 @@ impl Build<'_> {
                 ),
                 ("inter.broker.listener.name", "REPLICATION".to_owned()),
                 ("controller.listener.names", "CONTROLLER".to_owned()),
-                ("controller.quorum.bootstrap.servers", quorum.join(",")),
+                (QUORUM_SERVERS, quorum.join(",")),
                 ("log.dirs", "/var/lib/tidemark/data".to_owned()),
                 ("http.listen", format!("0.0.0.0:{HTTP_PORT}")),
             ]
@@ -351,25 +420,26 @@ impl Build<'_> {
         settings
     }
 
-    /// A broker's files. `may_format` is whether its disk may be empty.
+    /// A broker's files. `disk` is what may be missing on its disk.
     #[must_use]
-    pub fn files(&self, node: &Node, may_format: bool) -> Value {
+    pub fn files(&self, node: &Node, disk: Disk) -> Value {
         let cluster = self.cluster;
         let properties: String = self
-            .settings(node)
+            .properties(node)
             .iter()
             .map(|(name, value)| format!("{name}={}\n", escaped(value)))
             .collect();
-        let voters: Vec<String> = self
-            .formation
-            .voters
-            .iter()
+        let first = self.formation.first.iter();
+        let voters: Vec<String> = first
             .map(|(id, directory)| format!("{id}@{}:{QUORUM_PORT}:{directory}", host(cluster, *id)))
             .collect();
+        // Whoever comes to vote later joins a quorum that there is.
+        let begins = self.votes(node.id) && !self.formation.changed();
         let formation = json!({
             "clusterId": self.formation.cluster_id,
-            "voters": if self.votes(node) { voters } else { Vec::new() },
-            "mayFormat": may_format,
+            "voters": if begins { voters } else { Vec::new() },
+            "mayFormat": disk == Disk::MayBeEmpty,
+            "mayJoinQuorum": disk == Disk::MayLackQuorum,
         });
         json!({
             "apiVersion": "v1",
@@ -413,11 +483,12 @@ impl Build<'_> {
     }
 
     /// What of the spec goes into a template, part by part.
-    fn parts(&self, pool: &Pool) -> BTreeMap<String, String> {
+    fn parts(&self, node: &Node, pool: &Pool) -> BTreeMap<String, String> {
         let parts = [
             self.image.to_owned(),
             json!(pool.resources).to_string(),
-            json!(self.cluster.spec.config).to_string(),
+            json!(self.settings.fixed).to_string(),
+            self.votes(node.id).to_string(),
         ];
         let named = PARTS.iter().zip(parts);
         let mut parts: BTreeMap<String, String> = named
@@ -436,7 +507,7 @@ impl Build<'_> {
         let Some(pool) = self.pool(node) else {
             return Vec::new();
         };
-        let wanted = self.parts(pool);
+        let wanted = self.parts(node, pool);
         let changed = PARTS
             .iter()
             .chain([&RESTART])
@@ -452,11 +523,13 @@ impl Build<'_> {
         let (cluster, pool) = (self.cluster, self.pool(node)?);
         let config = "/etc/tidemark/broker.properties";
         let files: String = self
-            .settings(node)
+            .properties(node)
             .iter()
+            // Read at a start only, and a broker that runs hears of other voters from the quorum.
+            .filter(|(name, _)| *name != QUORUM_SERVERS)
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
-        let mut annotations = self.parts(pool);
+        let mut annotations = self.parts(node, pool);
         annotations.insert("tidemark.dev/settings".to_owned(), hash(&files));
         let probe =
             |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5});
@@ -466,10 +539,21 @@ impl Build<'_> {
             }
             probe
         };
-        let mounts = json!([
-            {"name": "files", "mountPath": "/etc/tidemark", "readOnly": true},
-            {"name": "data", "mountPath": "/var/lib/tidemark"},
-        ]);
+        let mut mounts = vec![
+            json!({"name": "files", "mountPath": "/etc/tidemark", "readOnly": true}),
+            json!({"name": "data", "mountPath": "/var/lib/tidemark"}),
+        ];
+        let mut volumes = vec![
+            json!({"name": "files", "configMap": {"name": broker_name(cluster, node.id)}}),
+            json!({"name": "data", "persistentVolumeClaim": {"claimName": claim_name(cluster, node.id)}}),
+        ];
+        let tier = cluster.spec.tier.as_ref();
+        if let Some(credentials) = tier.and_then(|tier| tier.credentials.as_ref()) {
+            let secret = &credentials.secret_ref.name;
+            mounts.push(json!({"name": "tier", "mountPath": CREDENTIALS_DIR, "readOnly": true}));
+            // A broker does not wait for it: records stay on local disks meanwhile.
+            volumes.push(json!({"name": "tier", "secret": {"secretName": secret, "optional": true, "defaultMode": 0o440}}));
+        }
         let restricted = json!({
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -533,13 +617,19 @@ impl Build<'_> {
                     "securityContext": restricted,
                     "resources": pool.resources.clone().unwrap_or_default(),
                 }],
-                "volumes": [
-                    {"name": "files", "configMap": {"name": broker_name(cluster, node.id)}},
-                    {"name": "data", "persistentVolumeClaim": {"claimName": claim_name(cluster, node.id)}},
-                ],
+                "volumes": volumes,
             },
         }))
     }
+}
+
+/// A value in a broker's files.
+#[must_use]
+pub fn read_property(files: &ConfigMap, name: &str) -> Option<String> {
+    let text = files.data.as_ref()?.get("broker.properties")?;
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let (_, value) = lines.find(|(key, _)| *key == name)?;
+    Some(value.replace("\\\\", "\\"))
 }
 
 /// A value in a properties file: a line that ends in a backslash would go on.

@@ -8,23 +8,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod,
+    ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod, Service, ServiceAccount,
 };
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
-use tidemark_client::admin::ConfigResource;
+use tidemark_client::admin::{ConfigEntry, ConfigResource, Quorum};
 use tidemark_client::{ClientError, Cluster as Brokers, Topics};
 use tidemark_crds::Cluster;
 use tidemark_crds::units::{Limit, size_bytes};
+use tidemark_wire::Uuid;
 
 use super::build::{
-    self, BROKER_ID, Build, CLUSTER, FORMED, Formation, HTTP_PORT, LEASE, Node, POOL,
+    self, BROKER_ID, Build, CLUSTER, FORMED, Formation, HTTP_PORT, LEASE, Node, POOL, REMOVED,
     REPLICATION_PORT, TEMPLATE,
 };
 use super::roller::{Broker, Cause, Image, Life, Partition, Pod};
 use crate::contact;
 use crate::context::{Context, Error};
+
+/// The setting that says how many have to be in sync for acks=all.
+const MIN_ISR: &str = "min.insync.replicas";
 
 /// The objects of a cluster.
 #[derive(Debug, Default)]
@@ -38,6 +43,12 @@ pub struct Children {
     sets: BTreeMap<i32, StatefulSet>,
     claims: BTreeMap<String, PersistentVolumeClaim>,
     pods: BTreeMap<i32, KubePod>,
+    files: BTreeMap<i32, ConfigMap>,
+    services: BTreeMap<String, Service>,
+    /// The identity of the pods.
+    pub account: Option<ServiceAccount>,
+    /// How many of them may be drained away.
+    pub budget: Option<PodDisruptionBudget>,
 }
 
 impl Children {
@@ -51,15 +62,47 @@ impl Children {
         self.sets.contains_key(&id)
     }
 
-    /// All claims, with their brokers.
+    /// Whether a broker's StatefulSet is there and makes no pod.
+    pub fn stopped(&self, id: i32) -> bool {
+        let spec = self.sets.get(&id).and_then(|set| set.spec.as_ref());
+        spec.is_some_and(|spec| spec.replicas == Some(0))
+    }
+
+    /// The claims of all brokers that there are.
     pub fn claims_by_node(&self) -> impl Iterator<Item = (Node, &PersistentVolumeClaim)> {
         let claims = self.claims.values();
-        claims.filter_map(|claim| Some((node_of(claim.labels())?, claim)))
+        let of_nodes = claims.filter_map(|claim| Some((node_of(claim.labels())?, claim)));
+        of_nodes.filter(|(node, _)| self.nodes.contains(node))
+    }
+
+    /// The claims that are kept though their brokers were taken out.
+    pub fn removed(&self) -> impl Iterator<Item = &PersistentVolumeClaim> {
+        let claims = self.claims.values();
+        let without = |claim: &&PersistentVolumeClaim| {
+            node_of(claim.labels()).is_none_or(|node| !self.nodes.contains(&node))
+        };
+        claims.filter(without)
     }
 
     /// The pod of a broker.
     pub fn pod(&self, id: i32) -> Option<&KubePod> {
         self.pods.get(&id)
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// A broker's files.
+    pub fn files(&self, id: i32) -> Option<&ConfigMap> {
+        self.files.get(&id)
+    }
+
+    /// What brokers' files say of a setting now.
+    pub fn in_file(&self, name: &str) -> Option<String> {
+        let mut maps = self.files.values();
+        maps.find_map(|map| build::read_property(map, name))
     }
 
     /// The leave to stop a broker, as it was written down.
@@ -104,8 +147,7 @@ pub async fn children(context: &Context, cluster: &Cluster) -> Result<Children, 
         .await
         .map_err(Error::kube("reading the formation"))?;
     if let Some(map) = formation {
-        let data = map.data.as_ref();
-        let read = data.and_then(build::read_formation).ok_or_else(|| {
+        let read = build::read_formation(&map).ok_or_else(|| {
             let name = build::formation_name(cluster);
             Error::Malformed(format!("ConfigMap {name} is not what the operator wrote"))
         })?;
@@ -123,14 +165,33 @@ pub async fn children(context: &Context, cluster: &Cluster) -> Result<Children, 
     let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
     let claims = claims.list(&ours).await;
     for claim in claims.map_err(Error::kube("listing claims"))? {
-        // A claim without its broker is of a cluster that was deleted and is made again.
+        // A claim without its broker is of a cluster that was deleted and is made again, or of a
+        // broker that was taken out.
         if let Some(node) = node_of(claim.labels())
             && !children.nodes.iter().any(|known| known.id == node.id)
+            && !claim.annotations().contains_key(REMOVED)
         {
             children.nodes.push(node);
         }
         children.claims.insert(claim.name_any(), claim);
     }
+    let maps = maps.list(&ours).await;
+    for map in maps.map_err(Error::kube("listing ConfigMaps"))? {
+        if let Some(node) = node_of(map.labels()) {
+            children.files.insert(node.id, map);
+        }
+    }
+    let services: Api<Service> = context.beside(cluster);
+    let services = services.list(&ours).await;
+    for service in services.map_err(Error::kube("listing Services"))? {
+        children.services.insert(service.name_any(), service);
+    }
+    let accounts: Api<ServiceAccount> = context.beside(cluster);
+    let account = accounts.get_opt(&cluster.name_any()).await;
+    children.account = account.map_err(Error::kube("reading the ServiceAccount"))?;
+    let budgets: Api<PodDisruptionBudget> = context.beside(cluster);
+    let budget = budgets.get_opt(&cluster.name_any()).await;
+    children.budget = budget.map_err(Error::kube("reading the PodDisruptionBudget"))?;
     let pods: Api<KubePod> = context.beside(cluster);
     let pods = pods.list(&ours).await;
     for pod in pods.map_err(Error::kube("listing pods"))? {
@@ -139,6 +200,17 @@ pub async fn children(context: &Context, cluster: &Cluster) -> Result<Children, 
         }
     }
     Ok(children)
+}
+
+/// What a broker says of the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// It is known to be the cluster's.
+    pub opened: bool,
+    /// How long the oldest record waits.
+    pub lag_ms: i64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
 }
 
 /// What brokers are and say.
@@ -152,6 +224,12 @@ pub struct Observed {
     pub unreachable: Option<String>,
     /// Why each pod is of another template than it should be, where it is.
     pub reasons: BTreeMap<i32, Vec<&'static str>>,
+    /// The metadata's directory of each broker that answers and runs as a voter.
+    pub directories: BTreeMap<i32, Uuid>,
+    /// What brokers that answer say of the bucket.
+    pub tier: Vec<Bucket>,
+    /// The way to the brokers, and who votes, where they answer.
+    pub contact: Option<(Brokers, Quorum)>,
 }
 
 /// Asks brokers.
@@ -167,16 +245,21 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
         };
         let labels = children.pod(node.id).map(ResourceExt::labels);
         let template = labels.and_then(|labels| labels.get(TEMPLATE)).cloned();
-        Broker {
+        let directory = state.as_ref().and_then(|(state, _)| directory(state));
+        let tier = state.as_ref().and_then(|(state, _)| bucket(state));
+        let broker = Broker {
             id: node.id,
-            voter: build.formation.voters.iter().any(|(id, _)| *id == node.id),
+            voter: build.votes(node.id),
             life: state.map(|(state, why)| life(&state, why)),
             pod,
             template: template.unwrap_or_default(),
             leased: children.lease(node.id).is_some(),
-        }
+            cut_off: false,
+        };
+        (broker, (directory, tier))
     });
-    let brokers = join_all(each).await;
+    let (brokers, said): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
+    let (directories, tier): (Vec<_>, Vec<_>) = said.into_iter().unzip();
     let up = brokers.iter().filter(|broker| broker.life.is_some());
     let bootstrap: Vec<String> = up
         .map(|broker| format!("{}:{REPLICATION_PORT}", build::host(cluster, broker.id)))
@@ -187,9 +270,12 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
         let stale = wanted != broker.template;
         stale.then(|| (broker.id, build.reasons(node, pod.annotations())))
     };
+    let named = brokers.iter().zip(directories);
     let mut observed = Observed {
         reasons: brokers.iter().filter_map(stale).collect(),
+        directories: named.filter_map(|(b, d)| Some((b.id, d?))).collect(),
         brokers,
+        tier: tier.into_iter().flatten().collect(),
         ..Observed::default()
     };
     if bootstrap.is_empty() {
@@ -197,23 +283,44 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
         return observed;
     }
     match image(&bootstrap.join(",")).await {
-        Ok(image) => observed.image = Some(image),
+        Ok((image, brokers, quorum)) => {
+            observed.image = Some(image);
+            observed.contact = Some((brokers, quorum));
+        }
         Err(error) => observed.unreachable = Some(error.to_string()),
     }
+    votes(build, &mut observed);
     observed
 }
 
+/// Who votes is what the quorum says, not what it is to become.
+fn votes(build: &Build<'_>, observed: &mut Observed) {
+    let Some((_, quorum)) = &observed.contact else {
+        return;
+    };
+    for broker in &mut observed.brokers {
+        let id = broker.id;
+        broker.voter = quorum.voters.iter().any(|voter| voter.id == id);
+        let runs_as_one = observed.directories.contains_key(&id);
+        broker.cut_off = runs_as_one && !broker.voter && !build.votes(id);
+    }
+}
+
 /// What the cluster says of itself.
-async fn image(bootstrap: &str) -> Result<Image, ClientError> {
+async fn image(bootstrap: &str) -> Result<(Image, Brokers, Quorum), ClientError> {
     let brokers = contact::connect(bootstrap).await?;
-    let controller = brokers.describe_quorum().await?.leader;
+    let quorum = brokers.describe_quorum().await?;
     let info = brokers.metadata(Topics::All).await?;
     let mut image = Image {
-        controller: (controller >= 0).then_some(controller),
+        controller: (quorum.leader >= 0).then_some(quorum.leader),
         ..Image::default()
     };
+    let names: Vec<ConfigResource> = info.topics.keys().map(of_topic).collect();
+    let asked = [MIN_ISR.to_owned()];
+    let settings = brokers.describe_configs_of(&names, Some(&asked)).await?;
     for topic in info.topics.values() {
-        let min_isr = min_isr(&brokers, &topic.name).await?;
+        let settings = settings.get(&of_topic(&topic.name));
+        let min_isr = settings.map_or(1, |settings| min_isr(settings));
         for partition in topic.partitions.values() {
             image.offline += usize::from(partition.leader.is_none());
             image.partitions.push(Partition {
@@ -224,17 +331,36 @@ async fn image(bootstrap: &str) -> Result<Image, ClientError> {
             });
         }
     }
-    Ok(image)
+    Ok((image, brokers, quorum))
 }
 
-async fn min_isr(brokers: &Brokers, topic: &str) -> Result<usize, ClientError> {
-    let resource = ConfigResource::Topic(topic.to_owned());
-    let settings = brokers.describe_configs(&resource).await?;
+fn of_topic(name: &String) -> ConfigResource {
+    ConfigResource::Topic(name.clone())
+}
+
+fn min_isr(settings: &[ConfigEntry]) -> usize {
     let value = settings
         .iter()
-        .find(|setting| setting.name == "min.insync.replicas")
+        .find(|setting| setting.name == MIN_ISR)
         .and_then(|setting| setting.value.as_deref()?.parse().ok());
-    Ok(value.unwrap_or(1))
+    value.unwrap_or(1)
+}
+
+fn bucket(state: &Value) -> Option<Bucket> {
+    let tier = state.get("tier")?;
+    Some(Bucket {
+        opened: tier["opened"].as_bool()?,
+        lag_ms: tier["lagMs"].as_i64()?,
+        last_error: tier["lastError"].as_str().map(str::to_owned),
+    })
+}
+
+/// The directory that a voter keeps the metadata in: that of its records.
+fn directory(state: &Value) -> Option<Uuid> {
+    let identity = &state["identity"];
+    let mut roles = identity["roles"].as_array()?.iter();
+    let votes = roles.any(|role| role == "controller");
+    votes.then(|| identity["directoryIds"][0].as_str()?.parse().ok())?
 }
 
 /// What a broker's own words come to.

@@ -39,6 +39,9 @@ pub struct Broker {
     pub life: Option<Life>,
     /// Whether the operator has leave to stop it.
     pub leased: bool,
+    /// Whether it runs as a voter and was taken out of the quorum: it hears of nothing until it
+    /// starts as one that follows.
+    pub cut_off: bool,
 }
 
 /// A pod.
@@ -133,6 +136,11 @@ pub struct Partition {
 pub struct Plan {
     /// The hash of the template that each broker should have.
     pub targets: BTreeMap<i32, String>,
+    /// Brokers that are on their way out: they are not restarted, and nobody waits for them.
+    pub leaving: BTreeSet<i32>,
+    /// Brokers that vote and are not to any more: they are out of the quorum before they are
+    /// restarted as those that follow it.
+    pub demoted: BTreeSet<i32>,
     /// Nothing is written.
     pub paused: bool,
     /// Who decides on a restart.
@@ -234,7 +242,9 @@ impl Broker {
     /// Whether its pod is of another template than it should be.
     #[must_use]
     pub fn stale(&self, plan: &Plan) -> bool {
-        self.pod != Pod::Absent && self.target(plan).is_some_and(|t| t != self.template)
+        self.pod != Pod::Absent
+            && !plan.leaving.contains(&self.id)
+            && self.target(plan).is_some_and(|t| t != self.template)
     }
 
     fn unready_since(&self) -> Option<i64> {
@@ -250,6 +260,7 @@ impl Broker {
     fn mendable(&self, now_ms: i64) -> bool {
         match &self.pod {
             Pod::Crashing { .. } => true,
+            Pod::Unready { .. } => self.cut_off,
             // Nothing of it has ever run, and waiting does not bring the image.
             Pod::Pending {
                 cause: Cause::ImagePull,
@@ -333,8 +344,10 @@ pub fn decide(brokers: &[Broker], image: Option<&Image>, plan: &Plan, now_ms: i6
         return Decision::Do(step);
     }
     // Those that are broken come before those that take their time: their cause is what to look at.
+    let stay = |broker: &&Broker| !plan.leaving.contains(&broker.id);
     let mut troubles: Vec<(Reason, String)> = brokers
         .iter()
+        .filter(stay)
         .filter_map(|broker| broker.trouble(now_ms))
         .collect();
     troubles.sort_by_key(|(reason, _)| {
@@ -449,12 +462,13 @@ fn safe(
     plan: &Plan,
     id: i32,
 ) -> Result<Vec<String>, (Reason, String)> {
-    let voters = brokers.iter().filter(|broker| broker.voter).count();
-    let left = brokers
-        .iter()
-        .filter(|broker| broker.voter && broker.ready() && broker.id != id);
+    let leaves = plan.demoted.contains(&id);
+    let others = brokers.iter().filter(|b| b.voter && b.id != id);
+    let left = others.clone().filter(|broker| broker.ready()).count();
+    let me = brokers.iter().any(|b| b.voter && b.id == id && !leaves);
+    let voters = others.count() + usize::from(me);
     // A quorum of one is down while its voter is: there is no better moment.
-    if voters > 1 && left.count() <= voters / 2 {
+    if voters > 1 && left <= voters / 2 {
         let text = format!("without broker {id} the quorum has no majority");
         return Err((Reason::Quorum, text));
     }

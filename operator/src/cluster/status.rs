@@ -7,13 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use tidemark_crds::cluster::{BrokerStatus, ClusterStatus, DisruptionStatus, PartitionsStatus};
+use tidemark_crds::cluster::{
+    BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, PartitionsStatus, TierStatus,
+};
 use tidemark_crds::{Cluster, Invalid, condition, set_condition};
 use twox_hash::XxHash64;
 
 use super::build::{self, Build, Formation, Node};
 use super::observe::Observed;
 use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
+use super::shrink;
 
 /// The annotation that approves a plan.
 pub const APPROVE: &str = "tidemark.dev/approve";
@@ -31,9 +34,15 @@ pub struct Named {
     pub plan: Plan,
 }
 
-/// What the spec asks of the roller.
+/// What the spec asks of the roller, which leaves those alone that are on their way out.
 #[must_use]
-pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Observed) -> Named {
+pub fn plan(
+    cluster: &Cluster,
+    build: &Build<'_>,
+    nodes: &[Node],
+    observed: &Observed,
+    leaving: BTreeSet<i32>,
+) -> Named {
     let targets: BTreeMap<i32, String> = nodes
         .iter()
         .filter_map(|node| Some((node.id, build.template_hash(node)?)))
@@ -47,6 +56,8 @@ pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Obs
     Named {
         plan: Plan {
             targets,
+            demoted: demoted(build, &leaving, observed),
+            leaving,
             paused: cluster.spec.paused,
             mode: disruption.mode,
             approved,
@@ -58,6 +69,13 @@ pub fn plan(cluster: &Cluster, build: &Build<'_>, nodes: &[Node], observed: &Obs
         },
         id,
     }
+}
+
+/// Who votes and is not to, of those that stay.
+fn demoted(build: &Build<'_>, leaving: &BTreeSet<i32>, observed: &Observed) -> BTreeSet<i32> {
+    let stay = observed.brokers.iter().filter(|b| !leaving.contains(&b.id));
+    let demoted = stay.filter(|broker| broker.voter && !build.votes(broker.id));
+    demoted.map(|broker| broker.id).collect()
 }
 
 /// Everything that is told.
@@ -75,6 +93,14 @@ pub struct Told<'a> {
     pub plan: &'a Named,
     /// What is done.
     pub decision: &'a Decision,
+    /// What is done about brokers that leave.
+    pub shrinking: &'a shrink::Decision,
+    /// Those.
+    pub leaving: &'a BTreeSet<i32>,
+    /// What is told of settings; nothing where nobody could be asked.
+    pub live: Option<&'a ConfigStatus>,
+    /// Why a voter could not join the quorum.
+    pub joining: Option<&'a str>,
     /// Claims that cannot be as they should.
     pub storage: &'a [String],
 }
@@ -104,8 +130,9 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
     let Told {
         cluster, observed, ..
     } = *told;
-    let ready = observed.brokers.iter().filter(|b| b.pod == Pod::Ready);
-    let ready = ready.count();
+    let stay = |b: &&roller::Broker| !told.leaving.contains(&b.id);
+    let ready = observed.brokers.iter().filter(stay);
+    let ready = ready.filter(|b| b.pod == Pod::Ready).count();
     let desired: i32 = cluster.spec.pools.iter().map(|pool| pool.replicas).sum();
     let partitions = observed.image.as_ref().map(|image| PartitionsStatus {
         total: count(image.partitions.len()),
@@ -121,6 +148,11 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
         controller: observed.image.as_ref().and_then(|image| image.controller),
         brokers: brokers(told),
         partitions,
+        tier: bucket(told),
+        config: told
+            .live
+            .filter(|live| **live != ConfigStatus::default())
+            .cloned(),
         disruption: disruption(told),
         conditions: cluster
             .status
@@ -155,7 +187,10 @@ fn message(told: &Told<'_>, ready: usize, desired: i32) -> String {
     let stale = stale(told).len();
     match told.decision {
         _ if !told.storage.is_empty() => told.storage[0].clone(),
-        Decision::Idle => String::new(),
+        Decision::Idle => leaving(told).map_or_else(String::new, |(_, text)| text),
+        Decision::Wait(_, text) if told.joining.is_some() => {
+            format!("{text}: {}", told.joining.unwrap_or_default())
+        }
         Decision::Wait(_, text) if stale > 0 && told.plan.plan.approved_to_roll() => {
             let done = told.nodes.len().saturating_sub(stale);
             format!("rolling {done}/{}: {text}", told.nodes.len())
@@ -163,6 +198,16 @@ fn message(told: &Told<'_>, ready: usize, desired: i32) -> String {
         Decision::Wait(_, text) if ready == 0 => format!("0/{desired} brokers are ready: {text}"),
         Decision::Wait(_, text) => text.clone(),
         Decision::Do(step) => doing(step),
+    }
+}
+
+/// Why the brokers are not yet those that the spec asks for, where they are well.
+fn leaving(told: &Told<'_>) -> Option<(&'static str, String)> {
+    match told.shrinking {
+        shrink::Decision::Idle => None,
+        shrink::Decision::Do(step) => Some(("ScalingDown", step.to_string())),
+        shrink::Decision::Wait(text) => Some(("ScalingDown", text.clone())),
+        shrink::Decision::Blocked(text) => Some(("ScaleDownBlocked", text.clone())),
     }
 }
 
@@ -191,6 +236,27 @@ fn doing(step: &Step) -> String {
     }
 }
 
+/// What brokers say of the bucket, together.
+fn bucket(told: &Told<'_>) -> Option<TierStatus> {
+    told.cluster.spec.tier.as_ref()?;
+    let all = &told.observed.tier;
+    let lag_ms = all.iter().map(|bucket| bucket.lag_ms).max()?;
+    Some(TierStatus {
+        lag: rounded(lag_ms),
+        last_error: all.iter().find_map(|bucket| bucket.last_error.clone()),
+    })
+}
+
+/// A time that does not change the status with every look.
+fn rounded(ms: i64) -> String {
+    match ms / 1_000 {
+        s @ ..10 => format!("{s}s"),
+        s @ 10..60 => format!("{}s", s / 10 * 10),
+        s @ 60..3_600 => format!("{}m", s / 60),
+        s => format!("{}h", s / 3_600),
+    }
+}
+
 fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
     let status = |node: &Node| {
         let mut brokers = told.observed.brokers.iter();
@@ -198,7 +264,11 @@ fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
         Some(BrokerStatus {
             id: node.id,
             pool: node.pool.clone(),
-            state: state(broker).to_owned(),
+            state: match told.leaving.contains(&node.id) {
+                true if broker.pod == Pod::Ready => "Leaving",
+                _ => state(broker),
+            }
+            .to_owned(),
             stale: broker.stale(&told.plan.plan),
         })
     };
@@ -300,6 +370,10 @@ fn conditions(
             "ExpansionForbidden",
             told.storage.join("; "),
         ),
+        Decision::Idle if leaving(told).is_some() => {
+            let (reason, text) = leaving(told).unwrap_or_default();
+            new("Reconciled", Some(false), reason, text)
+        }
         Decision::Idle if complete => new("Reconciled", Some(true), "AsSpecified", String::new()),
         Decision::Idle => new("Reconciled", Some(false), "Starting", brokers),
         Decision::Wait(reason, text) => {
@@ -327,6 +401,25 @@ fn conditions(
             None => new("QuorumHealthy", Some(false), "NoLeader", String::new()),
         },
     });
+    all.push(match told.live {
+        None => new("ConfigApplied", None, "BrokersUnreachable", unreachable()),
+        Some(live) if !live.refused.is_empty() => {
+            let text = live.refused.join("; ");
+            new("ConfigApplied", Some(false), "SettingRefused", text)
+        }
+        Some(_) => new("ConfigApplied", Some(true), "AsSpecified", String::new()),
+    });
+    if told.cluster.spec.tier.is_some() {
+        let opened = told.observed.tier.iter().all(|bucket| bucket.opened);
+        all.push(match &status.tier {
+            None => new("TierHealthy", None, "BrokersUnreachable", unreachable()),
+            Some(tier) => match &tier.last_error {
+                Some(error) => new("TierHealthy", Some(false), "Failing", error.clone()),
+                None if !opened => new("TierHealthy", None, "Opening", String::new()),
+                None => new("TierHealthy", Some(true), "Uploading", String::new()),
+            },
+        });
+    }
     let disk = match told.decision {
         Decision::Wait(Reason::DirectoryFailed | Reason::DiskUnreachable, text) => Some(text),
         _ => told.storage.first(),

@@ -371,6 +371,10 @@ struct Formation {
     voters: Vec<String>,
     /// False once the broker was in the cluster: an empty disk is a lost one from then on.
     may_format: bool,
+    /// True while the broker is to get a vote: the quorum's directory may be missing, and nothing
+    /// else.
+    #[serde(default)]
+    may_join_quorum: bool,
 }
 
 /// Formats by a formation, unless that was done.
@@ -393,6 +397,12 @@ async fn format_by(
     };
     let formatted = match read(settings).await? {
         Ok(formatted) => formatted,
+        Err(unformatted)
+            if formation.may_join_quorum
+                && unformatted.0 == [tidemark_server::quorum_dir(settings)] =>
+        {
+            format(settings, Some(cluster_id), Voters::Others, None).await?
+        }
         Err(unformatted) if !formation.may_format => {
             return Err(Failure::finding(format!(
                 "{unformatted}, though this broker was in the cluster: its disk is lost, and an empty one must not vote in its place"
@@ -582,6 +592,53 @@ mod tests {
                 .message
                 .contains("the disk is of cluster")
         );
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "a test writes a file")]
+    async fn a_broker_that_is_to_vote_gets_the_quorums_directory_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let cluster = random_uuid();
+        let formation = |more: serde_json::Value| {
+            let path = parent.path().join("formation.json");
+            let mut text = serde_json::json!({"clusterId": cluster.to_string(), "voters": [], "mayFormat": false});
+            for (key, value) in more.as_object().unwrap() {
+                text[key] = value.clone();
+            }
+            std::fs::write(&path, text.to_string()).unwrap();
+            path
+        };
+        let settings = |folder: &str, roles: &str| {
+            let dir = parent.path().join(folder).display().to_string();
+            let map = [
+                ("node.id", "3"),
+                ("process.roles", roles),
+                ("log.dirs", &dir),
+                ("listeners", "PLAINTEXT://:9092,CONTROLLER://:9090"),
+                ("controller.listener.names", "CONTROLLER"),
+                ("controller.quorum.bootstrap.servers", "localhost:9090"),
+            ];
+            let map = map.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let mut map = ConfigMap::from(map);
+            if roles == "broker" {
+                map.insert("listeners".to_owned(), "PLAINTEXT://:9092".to_owned());
+            }
+            resolve(&map).unwrap()
+        };
+        let new = formation(serde_json::json!({"mayFormat": true}));
+        let broker = format_by(&new, &settings("a", "broker"), None)
+            .await
+            .unwrap();
+        let voter = settings("a", "broker,controller");
+        let lost = format_by(&formation(serde_json::json!({})), &voter, None).await;
+        assert!(lost.unwrap_err().message.contains("its disk is lost"));
+        let joins = formation(serde_json::json!({"mayJoinQuorum": true}));
+        let joined = format_by(&joins, &voter, None).await.unwrap();
+        assert_eq!(joined.directories, broker.directories, "it keeps its ids");
+        assert_eq!(joined.quorum, Some(tidemark_server::quorum_dir(&voter)));
+        // A disk that is empty is lost all the same.
+        let empty = format_by(&joins, &settings("b", "broker,controller"), None).await;
+        assert!(empty.unwrap_err().message.contains("its disk is lost"));
     }
 
     #[tokio::test]

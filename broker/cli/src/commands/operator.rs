@@ -13,6 +13,14 @@ pub struct Args {
     /// Look after this namespace only; all where it is not given
     #[arg(long, env = "TIDEMARK_NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
+    /// How this operator is told from others, of which one acts at a time
+    #[arg(
+        long,
+        env = "HOSTNAME",
+        default_value = "operator",
+        value_name = "NAME"
+    )]
+    pub name: String,
     /// The image of brokers where a Cluster does not say
     #[arg(long, env = "TIDEMARK_IMAGE", value_name = "IMAGE")]
     pub image: String,
@@ -23,6 +31,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let options = Options {
         namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
         image: args.image,
+        name: args.name,
     };
     let failed = |error: tidemark_operator::Error| Failure::finding(error.to_string());
     tidemark_operator::run(options).await.map_err(failed)?;

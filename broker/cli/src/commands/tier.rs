@@ -1,5 +1,6 @@
 //! `tidemark tier`: looks into a bucket, with no broker running.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use serde::Serialize;
@@ -109,6 +110,7 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
     let options = BucketOptions {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
+        ..BucketOptions::default()
     };
     open_bucket(&args.url, &options)
 }
@@ -122,6 +124,7 @@ async fn restore(args: RestoreArgs, context: &mut Context) -> Result<Exit, Failu
     let options = BucketOptions {
         endpoint: args.endpoint,
         region: args.region,
+        ..BucketOptions::default()
     };
     let bucket = open_bucket(&args.url, &options)?;
     let into = args.into.as_deref().map(|url| open_bucket(url, &options));
@@ -182,6 +185,14 @@ impl Restoring {
         let options = BucketOptions {
             endpoint: tier.endpoint.clone(),
             region: tier.region.clone(),
+            credentials: match &tier.credentials_dir {
+                Some(dir) => {
+                    tidemark_tier::read_credentials(std::path::Path::new(dir)).map_err(|error| {
+                        Failure::finding(format!("tier.credentials.dir {dir}: {error}"))
+                    })?
+                }
+                None => BTreeMap::new(),
+            },
         };
         let source = open_bucket(&self.url, &options)?;
         let into = match tier.url == self.url {

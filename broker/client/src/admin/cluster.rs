@@ -309,15 +309,22 @@ impl Cluster {
     /// # Errors
     /// The broker's; it has to be up.
     pub async fn cordon(&self, broker: i32, cordoned: bool) -> Result<(), ClientError> {
-        let change = ConfigChange {
-            name: CORDONED_DIRS.to_owned(),
-            op: match cordoned {
-                true => ConfigOp::Set,
-                false => ConfigOp::Delete,
-            },
-            value: cordoned.then(|| "*".to_owned()),
-        };
-        self.alter_configs(&ConfigResource::Broker(broker), &[change], false)
+        self.alter_configs(&ConfigResource::Broker(broker), &[cordon(cordoned)], false)
+            .await
+    }
+
+    /// As [`Self::cordon`], told to the controller: the broker may be down. Kafka's brokers take only
+    /// what is about themselves.
+    ///
+    /// # Errors
+    /// The controller's.
+    pub async fn cordon_by_controller(
+        &self,
+        broker: i32,
+        cordoned: bool,
+    ) -> Result<(), ClientError> {
+        let resource = ConfigResource::Broker(broker);
+        self.alter_configs_at(Node::Controller, &resource, &[cordon(cordoned)], false)
             .await
     }
 
@@ -492,6 +499,17 @@ impl Cluster {
             response.error_message.as_deref(),
             || format!("removing voter {id}"),
         )
+    }
+}
+
+fn cordon(cordoned: bool) -> ConfigChange {
+    ConfigChange {
+        name: CORDONED_DIRS.to_owned(),
+        op: match cordoned {
+            true => ConfigOp::Set,
+            false => ConfigOp::Delete,
+        },
+        value: cordoned.then(|| "*".to_owned()),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Settings of topics, brokers and groups: read and changed.
 
+use std::collections::BTreeMap;
+
+use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::describe_configs_request::DescribeConfigsResource;
 use tidemark_wire::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -9,8 +12,11 @@ use tidemark_wire::messages::{DescribeConfigsRequest, IncrementalAlterConfigsReq
 use crate::cluster::{Cluster, Node};
 use crate::error::ClientError;
 
+/// Settings that are asked for at once, in one request: an answer about more would be large.
+const MOST_RESOURCES: usize = 500;
+
 /// What has settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigResource {
     /// A topic by name.
     Topic(String),
@@ -144,6 +150,14 @@ pub struct ConfigChange {
     pub value: Option<String>,
 }
 
+/// Whether what was asked about does not exist.
+fn is_gone(error: &ClientError) -> bool {
+    matches!(
+        error.code(),
+        Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::GroupIdNotFound)
+    )
+}
+
 impl Cluster {
     /// All settings of something, sorted by name.
     ///
@@ -153,36 +167,94 @@ impl Cluster {
         &self,
         resource: &ConfigResource,
     ) -> Result<Vec<ConfigEntry>, ClientError> {
+        let mut found = self
+            .describe_configs_at(resource.node(), std::slice::from_ref(resource), None)
+            .await?;
+        found.remove(resource).unwrap_or_else(|| {
+            Err(ClientError::Server {
+                what: format!("settings of {resource}"),
+                code: ErrorCode::UnknownServerError,
+                message: Some("the answer is empty".to_owned()),
+            })
+        })
+    }
+
+    /// Settings of many topics or groups, in as few requests as that takes; of each those named in
+    /// `keys`, or all. What is not there (any more) is left out.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn describe_configs_of(
+        &self,
+        resources: &[ConfigResource],
+        keys: Option<&[String]>,
+    ) -> Result<BTreeMap<ConfigResource, Vec<ConfigEntry>>, ClientError> {
+        let mut all = BTreeMap::new();
+        for some in resources.chunks(MOST_RESOURCES) {
+            let found = self.describe_configs_at(Node::Any, some, keys).await?;
+            for (resource, entries) in found {
+                match entries {
+                    Ok(entries) => {
+                        all.insert(resource, entries);
+                    }
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn describe_configs_at(
+        &self,
+        node: Node,
+        resources: &[ConfigResource],
+        keys: Option<&[String]>,
+    ) -> Result<BTreeMap<ConfigResource, Result<Vec<ConfigEntry>, ClientError>>, ClientError> {
         let response = self
-            .ask(resource.node(), i16::MAX, |version| {
-                DescribeConfigsRequest {
-                    resources: vec![DescribeConfigsResource {
+            .ask(node, i16::MAX, |version| DescribeConfigsRequest {
+                resources: resources
+                    .iter()
+                    .map(|resource| DescribeConfigsResource {
                         resource_type: resource.kind(),
                         resource_name: resource.name(),
-                        configuration_keys: None,
+                        configuration_keys: keys.map(<[String]>::to_vec),
                         ..DescribeConfigsResource::default()
-                    }],
-                    include_documentation: version >= 3,
-                    ..DescribeConfigsRequest::default()
-                }
+                    })
+                    .collect(),
+                include_documentation: version >= 3 && keys.is_none(),
+                ..DescribeConfigsRequest::default()
             })
             .await?;
-        let mut entries = Vec::new();
+        let asked: BTreeMap<(i8, String), &ConfigResource> = resources
+            .iter()
+            .map(|one| ((one.kind(), one.name()), one))
+            .collect();
+        let mut all = BTreeMap::new();
         for result in response.results {
-            ClientError::check(result.error_code, result.error_message.as_deref(), || {
-                format!("settings of {resource}")
-            })?;
-            entries.extend(result.configs.into_iter().map(|config| ConfigEntry {
-                name: config.name,
-                value: config.value,
-                source: ConfigSource::from_wire(config.config_source),
-                read_only: config.read_only,
-                sensitive: config.is_sensitive,
-                documentation: config.documentation,
-            }));
+            let Some(resource) = asked.get(&(result.resource_type, result.resource_name)) else {
+                continue;
+            };
+            let checked =
+                ClientError::check(result.error_code, result.error_message.as_deref(), || {
+                    format!("settings of {resource}")
+                });
+            let entries = checked.map(|()| {
+                let entries = result.configs.into_iter().map(|config| ConfigEntry {
+                    name: config.name,
+                    value: config.value,
+                    source: ConfigSource::from_wire(config.config_source),
+                    read_only: config.read_only,
+                    sensitive: config.is_sensitive,
+                    documentation: config.documentation,
+                });
+                let mut entries: Vec<ConfigEntry> = entries.collect();
+                entries.sort_by(|a, b| a.name.cmp(&b.name));
+                entries
+            });
+            all.insert((*resource).clone(), entries);
         }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        Ok(all)
     }
 
     /// Changes settings, all or none; with `validate_only` only says whether it could be done.
@@ -195,26 +267,35 @@ impl Cluster {
         changes: &[ConfigChange],
         validate_only: bool,
     ) -> Result<(), ClientError> {
+        self.alter_configs_at(resource.node(), resource, changes, validate_only)
+            .await
+    }
+
+    pub(super) async fn alter_configs_at(
+        &self,
+        node: Node,
+        resource: &ConfigResource,
+        changes: &[ConfigChange],
+        validate_only: bool,
+    ) -> Result<(), ClientError> {
         let response = self
-            .ask(resource.node(), i16::MAX, |_| {
-                IncrementalAlterConfigsRequest {
-                    resources: vec![AlterConfigsResource {
-                        resource_type: resource.kind(),
-                        resource_name: resource.name(),
-                        configs: changes
-                            .iter()
-                            .map(|change| AlterableConfig {
-                                name: change.name.clone(),
-                                config_operation: change.op as i8,
-                                value: change.value.clone(),
-                                ..AlterableConfig::default()
-                            })
-                            .collect(),
-                        ..AlterConfigsResource::default()
-                    }],
-                    validate_only,
-                    ..IncrementalAlterConfigsRequest::default()
-                }
+            .ask(node, i16::MAX, |_| IncrementalAlterConfigsRequest {
+                resources: vec![AlterConfigsResource {
+                    resource_type: resource.kind(),
+                    resource_name: resource.name(),
+                    configs: changes
+                        .iter()
+                        .map(|change| AlterableConfig {
+                            name: change.name.clone(),
+                            config_operation: change.op as i8,
+                            value: change.value.clone(),
+                            ..AlterableConfig::default()
+                        })
+                        .collect(),
+                    ..AlterConfigsResource::default()
+                }],
+                validate_only,
+                ..IncrementalAlterConfigsRequest::default()
             })
             .await?;
         for result in response.responses {

@@ -5,6 +5,7 @@ mod cluster;
 mod configs;
 mod groups;
 mod offsets;
+pub mod placement;
 mod topics;
 
 pub use cluster::{

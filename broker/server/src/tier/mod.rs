@@ -48,6 +48,8 @@ use tokio::sync::{Semaphore, watch};
 const ROUND: Duration = Duration::from_secs(1);
 /// Kafka's way to say that there is no limit.
 const ENDLESS: u64 = i64::MAX as u64;
+/// Credentials are read again this often.
+const RELOAD: Duration = Duration::from_secs(5);
 /// Pauses after failures, doubled from the first to the last.
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=20_000;
 /// Retention in the bucket is looked at this often at least.
@@ -64,6 +66,15 @@ pub(crate) struct Tier {
     generation: AtomicU32,
     /// The bucket could not be opened, when that was tried last.
     troubled: AtomicBool,
+    /// The last thing that went wrong, while something does.
+    trouble: Mutex<Option<String>>,
+    /// How long the oldest record waits that is led here.
+    lag_ms: AtomicI64,
+    /// The credentials in use, and when they were taken.
+    credentials: Mutex<BTreeMap<String, String>>,
+    reopened_ms: AtomicI64,
+    /// They were taken since the last round.
+    mended: AtomicBool,
     uploads: Semaphore,
     reserves: Reserves,
     /// Bytes that go to the bucket, and come from it.
@@ -132,6 +143,8 @@ struct Pace {
     /// Not before this.
     next_ms: i64,
     pause_ms: i64,
+    /// When it failed last.
+    failed_ms: i64,
     /// The last trouble, told once.
     trouble: Option<String>,
     /// When retention is looked at next.
@@ -239,10 +252,15 @@ impl Tier {
     /// # Errors
     /// The address cannot be used.
     pub(crate) fn new(settings: &TierSettings, instead: Option<Bucket>) -> Result<Tier, TierError> {
-        let options = BucketOptions {
-            endpoint: settings.endpoint.clone(),
-            region: settings.region.clone(),
+        // A start does not wait for them, and does not fail for want of them.
+        let credentials = match credentials_of(settings) {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(%error, "credentials for the bucket");
+                BTreeMap::new()
+            }
         };
+        let options = options(settings, credentials.clone());
         let bucket = match instead {
             Some(bucket) => bucket,
             None => Bucket::open(&settings.url, &options)?,
@@ -263,10 +281,56 @@ impl Tier {
             reserves: Reserves::default(),
             up,
             down,
+            trouble: Mutex::new(None),
+            lag_ms: AtomicI64::new(0),
+            credentials: Mutex::new(credentials),
+            reopened_ms: AtomicI64::new(0),
+            mended: AtomicBool::new(false),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
             seeding: Mutex::default(),
             settings: settings.clone(),
         })
+    }
+
+    /// What is told of it: where it is, how far it is behind, and what is wrong with it.
+    pub(crate) fn state(&self) -> serde_json::Value {
+        serde_json::json!({
+            "url": self.bucket.address(),
+            "opened": self.generation.load(Ordering::Acquire) != 0,
+            "lagMs": self.lag_ms.load(Ordering::Acquire),
+            "lastError": *lock(&self.trouble),
+        })
+    }
+
+    /// Takes credentials that were changed. Blocks.
+    fn reload(&self) {
+        let taken = credentials_of(&self.settings).map_err(|error| error.to_string());
+        let taken = taken.and_then(|now| {
+            if *lock(&self.credentials) == now {
+                return Ok(false);
+            }
+            let options = options(&self.settings, now.clone());
+            self.bucket
+                .reopen(&options)
+                .map_err(|error| error.to_string())?;
+            *lock(&self.credentials) = now;
+            Ok(true)
+        });
+        match taken {
+            Ok(false) => {}
+            Ok(true) => {
+                self.reopened_ms
+                    .store(clock::steady_ms(), Ordering::Release);
+                self.mended.store(true, Ordering::Release);
+                tracing::info!(bucket = self.bucket.address(), "new credentials are in use");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "credentials for the bucket: those before stay in use"
+                );
+            }
+        }
     }
 
     /// This broker as one that writes, once it is known that it may.
@@ -336,6 +400,19 @@ impl Tier {
     }
 }
 
+fn credentials_of(settings: &TierSettings) -> std::io::Result<BTreeMap<String, String>> {
+    let dir = settings.credentials_dir.as_ref().map(std::path::Path::new);
+    dir.map_or(Ok(BTreeMap::new()), tidemark_tier::read_credentials)
+}
+
+fn options(settings: &TierSettings, credentials: BTreeMap<String, String>) -> BucketOptions {
+    BucketOptions {
+        endpoint: settings.endpoint.clone(),
+        region: settings.region.clone(),
+        credentials,
+    }
+}
+
 /// Starts the tasks, if there is a bucket.
 pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     let Some(tier) = broker.tier.clone() else {
@@ -346,6 +423,9 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
         "tier-open",
         open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
     ));
+    if tier.settings.credentials_dir.is_some() {
+        start_reloading(Arc::clone(&tier), stop.clone());
+    }
     let broker = Arc::clone(broker);
     drop(task::spawn("tier", async move {
         loop {
@@ -364,26 +444,26 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
 /// Finds out whether the bucket is this cluster's, until it is known; and again when a restore has
 /// taken it over.
 async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
-    let mut pause_ms = 0;
+    let (mut pause_ms, mut failed_ms) = (0, 0);
     loop {
-        let wait = match pause_ms {
-            0 => ROUND,
-            pause_ms => Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0)),
-        };
         tokio::select! {
-            () = clock::sleep(wait) => {}
+            () = clock::sleep(ROUND) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        // Credentials that were mended are tried at once.
+        let waits = clock::steady_ms() < failed_ms + pause_ms
+            && tier.reopened_ms.load(Ordering::Acquire) <= failed_ms;
         let Some(cluster_id) = broker.image().cluster_id() else {
             continue;
         };
-        if tier.generation.load(Ordering::Acquire) > 0 {
+        if waits || tier.generation.load(Ordering::Acquire) > 0 {
             continue;
         }
         match tier.open(cluster_id).await {
             Ok(()) => {
-                pause_ms = 0;
+                (pause_ms, failed_ms) = (0, 0);
                 tier.troubled.store(false, Ordering::Release);
+                *lock(&tier.trouble) = None;
                 let bucket = tier.bucket.address();
                 tracing::info!(bucket, "the bucket is this cluster's");
             }
@@ -392,15 +472,32 @@ async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bo
                 let bucket = tier.bucket.address();
                 tracing::error!(bucket, %error, "tiered topics stay on local disks");
                 tier.troubled.store(true, Ordering::Release);
+                *lock(&tier.trouble) = Some(error.to_string());
                 // Readers that wait are told.
                 let waiting = broker.partitions.all();
                 waiting
                     .iter()
                     .for_each(|partition| partition.log_start_moved());
-                pause_ms = longer(pause_ms);
+                (pause_ms, failed_ms) = (longer(pause_ms), clock::steady_ms());
             }
         }
     }
+}
+
+/// Looks for changed credentials, until `stop` turns true.
+fn start_reloading(tier: Arc<Tier>, mut stop: watch::Receiver<bool>) {
+    drop(task::spawn("tier-credentials", async move {
+        loop {
+            tokio::select! {
+                () = clock::sleep(RELOAD) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let reloading = Arc::clone(&tier);
+            if task::blocking(move || reloading.reload()).await.is_err() {
+                return;
+            }
+        }
+    }));
 }
 
 fn longer(pause_ms: i64) -> i64 {
@@ -422,9 +519,10 @@ impl Tier {
             self.up.set(limit(settings.copy_max_bytes_per_second));
             self.down.set(limit(settings.fetch_max_bytes_per_second));
         }
-        let (mut lag_ms, mut behind) = (0, Vec::new());
+        let (mut lag_ms, mut troubled, mut behind) = (0, false, Vec::new());
         let is_open = self.generation.load(Ordering::Acquire) > 0;
         let now_ms = clock::steady_ms();
+        let mended = self.mended.swap(false, Ordering::AcqRel);
         for partition in broker.partitions.all() {
             let backed_up = partition.policy().backed_up || *partition.topic == *CONSUMER_OFFSETS;
             if !backed_up && !partition.policy().settings.remote_storage_enable {
@@ -442,6 +540,10 @@ impl Tier {
                     .cold
                     .is_behind(seen.high_watermark > seen.log_start, now_ms);
             }
+            if mended {
+                partition.cold.rest(None);
+            }
+            troubled |= partition.cold.troubled.load(Ordering::Acquire);
             let since_ms = partition.cold.behind_since_ms.load(Ordering::Acquire);
             if since_ms != NOT_BEHIND {
                 lag_ms = lag_ms.max(now_ms - since_ms);
@@ -467,6 +569,10 @@ impl Tier {
             }));
         }
         broker.metrics.tier_lag(lag_ms);
+        self.lag_ms.store(lag_ms, Ordering::Release);
+        if is_open && !troubled {
+            *lock(&self.trouble) = None;
+        }
         self.look_at_reserves(broker, behind).await;
     }
 

@@ -69,8 +69,9 @@ impl Tier {
     /// Does what is due. A failure is told once, and tried again later.
     pub(super) async fn tend(&self, broker: &Broker, partition: &Arc<Partition>, backed_up: bool) {
         let mut pace = partition.cold.tending.lock().await;
+        // Credentials that were mended are tried at once.
         let now_ms = clock::steady_ms();
-        if now_ms < pace.next_ms {
+        if now_ms < pace.next_ms && self.reopened_ms.load(Ordering::Acquire) <= pace.failed_ms {
             return;
         }
         let seen = Seen::of(partition).ok();
@@ -100,11 +101,13 @@ impl Tier {
                 if pace.trouble.as_ref() != Some(&text) {
                     tracing::warn!(%topic, partition = index, error = text, "not uploaded; local records stay");
                 }
+                *lock(&self.trouble) = Some(format!("{topic}-{index}: {text}"));
                 pace.trouble = Some(text);
                 // Something may have been left behind.
                 pace.sweep = Sweep::default();
                 pace.pause_ms = longer(pace.pause_ms);
-                pace.next_ms = clock::steady_ms() + jittered(pace.pause_ms);
+                pace.failed_ms = clock::steady_ms();
+                pace.next_ms = pace.failed_ms + jittered(pace.pause_ms);
                 partition.cold.rest(Some(Rest {
                     seen: None,
                     until_ms: pace.next_ms,

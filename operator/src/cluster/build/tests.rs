@@ -15,11 +15,15 @@ fn cluster(more: &Value) -> Cluster {
     serde_json::from_value(cluster).expect("a good cluster")
 }
 
+fn sorted(cluster: &Cluster) -> Settings {
+    tidemark_crds::cluster::settings(&cluster.spec)
+}
+
 fn formed() -> Formation {
-    Formation {
-        cluster_id: "C".into(),
-        voters: (0..3).map(|id| (id, format!("D{id}"))).collect(),
-    }
+    Formation::new(
+        "C".into(),
+        (0..3).map(|id| (id, format!("D{id}"))).collect(),
+    )
 }
 
 fn node(id: i32) -> Node {
@@ -40,6 +44,7 @@ fn the_objects_are_as_they_were() {
         cluster: &cluster,
         formation: &formed,
         image: "registry.lab/tidemark:1",
+        settings: &sorted(&cluster),
     };
     let objects = [
         formation(&cluster, &formed),
@@ -48,8 +53,8 @@ fn the_objects_are_as_they_were() {
         bootstrap_service(&cluster),
         build.service(&node(1)),
         build.claim(&node(1)).expect("of a pool"),
-        build.files(&node(1), true),
-        build.files(&node(3), false),
+        build.files(&node(1), Disk::MayBeEmpty),
+        build.files(&node(3), Disk::InUse),
         build.stateful_set(&node(1)).expect("of a pool"),
     ];
     let text: String = objects
@@ -78,6 +83,7 @@ fn what_needs_no_restart_does_not_change_the_template() {
             cluster: &cluster,
             formation: &formation,
             image,
+            settings: &sorted(&cluster),
         };
         build.template_hash(&node(0)).expect("of a pool")
     };
@@ -87,6 +93,13 @@ fn what_needs_no_restart_does_not_change_the_template() {
     assert_eq!(hash(json!({"paused": true}), "a"), first);
     assert_eq!(hash(json!({"deletionPolicy": "Delete"}), "a"), first);
     assert_eq!(hash(pools(5, "20Gi", Value::Null), "a"), first);
+    // Brokers take it while they run, and one that is refused is not taken at all.
+    let live = json!({"config": {"log.retention.ms": "5", "num.partitions": "many"}});
+    assert_eq!(hash(live, "a"), first);
+    let tier =
+        |lag: &str| json!({"tier": {"url": "s3://a/b", "defaults": {"localRetention": lag}}});
+    assert_ne!(hash(tier("1h"), "a"), first);
+    assert_eq!(hash(tier("1h"), "a"), hash(tier("2h"), "a"));
     assert_ne!(hash(json!({}), "b"), first);
     assert_ne!(hash(json!({"config": {"num.partitions": "3"}}), "a"), first);
     let resources = json!({"limits": {"memory": "1Gi"}});
@@ -100,15 +113,18 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
         cluster: &first,
         formation: &formation,
         image: "a",
+        settings: &sorted(&first),
     };
     let set = build.stateful_set(&node(0)).expect("of a pool");
     let annotations = &set["spec"]["template"]["metadata"]["annotations"];
     let of_pod = serde_json::from_value(annotations.clone()).expect("strings");
     let reasons = |more: Value, image: &str| {
+        let changed = cluster(&more);
         let build = Build {
-            cluster: &cluster(&more),
+            cluster: &changed,
             formation: &formation,
             image,
+            settings: &sorted(&changed),
         };
         build.reasons(&node(0), &of_pod)
     };
@@ -118,23 +134,26 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
     assert_eq!(reasons(config, "b"), ["ImageChange", "StaticConfig"]);
     let pools = json!({"pools": [{"name": "brokers", "replicas": 3, "storage": {"size": "10Gi"}, "resources": {"limits": {"cpu": "1"}}}]});
     assert_eq!(reasons(pools, "a"), ["ResourcesChange"]);
+    let tier = json!({"tier": {"url": "s3://a/b"}});
+    assert_eq!(reasons(tier, "a"), ["StaticConfig"]);
 }
 
 #[test]
 fn settings_of_ours_go_before_those_of_the_spec() {
-    let cluster = cluster(&json!({"config": {"node.id": "9", "min.insync.replicas": "1"}}));
+    let cluster = cluster(&json!({"config": {"node.id": "9", "default.replication.factor": "1"}}));
     let formation = formed();
     let build = Build {
         cluster: &cluster,
         formation: &formation,
         image: "a",
+        settings: &sorted(&cluster),
     };
-    let settings = build.settings(&node(1));
+    let settings = build.properties(&node(1));
     assert_eq!(settings["node.id"], "1");
-    assert_eq!(settings["min.insync.replicas"], "1");
+    assert_eq!(settings["default.replication.factor"], "1");
     let none = tidemark_config::ConfigMap::new();
     for id in [1, 3] {
-        let fixed = build.settings(&node(id));
+        let fixed = build.properties(&node(id));
         let layers = tidemark_config::BrokerLayers {
             dynamic: &none,
             dynamic_default: &none,
@@ -149,10 +168,12 @@ fn a_broker_keeps_its_id_and_a_new_one_takes_the_lowest() {
     let pool = |name: &str, replicas| Pool {
         name: name.into(),
         replicas,
+        remove: vec![],
         resources: None,
         storage: tidemark_crds::cluster::Storage {
             size: "1Gi".into(),
             storage_class_name: None,
+            on_scale_down: DeletionPolicy::Retain,
         },
     };
     let pools = [pool("a", 2), pool("b", 2)];
@@ -176,10 +197,17 @@ fn a_broker_keeps_its_id_and_a_new_one_takes_the_lowest() {
 #[test]
 fn a_formation_is_read_as_it_was_written() {
     let written = formation(&cluster(&json!({})), &formed());
-    let data: BTreeMap<String, String> =
-        serde_json::from_value(written["data"].clone()).expect("strings");
-    assert_eq!(read_formation(&data), Some(formed()));
-    assert_eq!(read_formation(&BTreeMap::new()), None);
+    let mut map: ConfigMap = serde_json::from_value(written).expect("a ConfigMap");
+    assert_eq!(read_formation(&map), Some(formed()));
+    // Who votes since is written beside it: what is in it never changes.
+    map.annotations_mut()
+        .insert(VOTERS.into(), "[0,2,3]".into());
+    let read = read_formation(&map).expect("still one");
+    assert_eq!(
+        (read.first, read.voters),
+        (formed().first, [0, 2, 3].into())
+    );
+    assert_eq!(read_formation(&ConfigMap::default()), None);
 }
 
 #[test]
@@ -191,6 +219,7 @@ fn data_stays_unless_the_spec_says_otherwise() {
             cluster: &cluster,
             formation: &formation,
             image: "a",
+            settings: &sorted(&cluster),
         };
         let count = |object: Value| {
             object["metadata"]["ownerReferences"]
@@ -212,20 +241,83 @@ fn a_restart_that_was_asked_for_is_a_reason_and_none_is_not() {
     let mut asked = quiet.clone();
     let annotations = asked.metadata.annotations.get_or_insert_default();
     annotations.insert(RESTART.0.to_owned(), "now".to_owned());
+    let settings = sorted(&quiet);
     let build = |cluster| Build {
         cluster,
         formation: &formed,
         image: "i",
+        settings: &settings,
     };
     let (quiet, asked) = (build(&quiet), build(&asked));
     assert_ne!(quiet.template_hash(&node(1)), asked.template_hash(&node(1)));
     let pool = quiet.pool(&node(1)).expect("a pool");
-    let of_pod = quiet.parts(pool);
+    let of_pod = quiet.parts(&node(1), pool);
     assert!(!of_pod.contains_key(RESTART.0));
     assert_eq!(asked.reasons(&node(1), &of_pod), [RESTART.1]);
     // Another one is another restart.
     assert_eq!(
-        asked.reasons(&node(1), &asked.parts(pool)),
+        asked.reasons(&node(1), &asked.parts(&node(1), pool)),
         [OPERATOR_UPGRADE]
     );
+}
+#[test]
+fn those_that_are_named_go_first_and_then_the_highest() {
+    let pool = |name: &str, replicas: i32, remove: &[i32]| -> Pool {
+        serde_json::from_value(json!({"name": name, "replicas": replicas, "remove": remove, "storage": {"size": "1Gi"}}))
+            .expect("a pool")
+    };
+    let all = nodes(&[], &[pool("a", 5, &[])]);
+    let go = |pools: &[Pool]| leaving(&all, pools).into_iter().collect::<Vec<_>>();
+    assert_eq!(go(&[pool("a", 5, &[1])]), [0; 0], "replicas say how many");
+    assert_eq!(go(&[pool("a", 7, &[])]), [0; 0]);
+    assert_eq!(go(&[pool("a", 3, &[])]), [3, 4]);
+    assert_eq!(go(&[pool("a", 3, &[1])]), [1, 4]);
+    assert_eq!(go(&[pool("a", 4, &[1, 2])]), [2]);
+    assert_eq!(go(&[pool("a", 4, &[9])]), [4], "one that there is not");
+    assert_eq!(
+        go(&[pool("b", 5, &[])]),
+        [0, 1, 2, 3, 4],
+        "of a pool that is gone"
+    );
+}
+
+#[test]
+fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
+    let cluster = cluster(&json!({}));
+    let (first, mut other) = (formed(), formed());
+    other.voters = [0, 2, 3].into();
+    let of = |formation: &Formation, id: i32| {
+        let build = Build {
+            cluster: &cluster,
+            formation,
+            image: "a",
+            settings: &sorted(&cluster),
+        };
+        let files = build.files(&node(id), Disk::MayBeEmpty)["data"].clone();
+        let formation: Value =
+            serde_json::from_str(files["formation.json"].as_str().expect("text")).expect("JSON");
+        let properties = files["broker.properties"]
+            .as_str()
+            .expect("text")
+            .to_owned();
+        (build.template_hash(&node(id)), properties, formation)
+    };
+    for id in [0, 2, 4] {
+        let (before, after) = (of(&first, id), of(&other, id));
+        assert_eq!(before.0, after.0, "broker {id} is not restarted");
+        assert!(
+            after.1.contains("orders-3.shop.svc:9090"),
+            "and finds the quorum"
+        );
+    }
+    for id in [1, 3] {
+        assert_ne!(
+            of(&first, id).0,
+            of(&other, id).0,
+            "broker {id} changes its role"
+        );
+    }
+    assert!(of(&other, 3).1.contains("process.roles=broker,controller"));
+    assert_eq!(of(&other, 3).2["voters"], json!([]));
+    assert_eq!(of(&other, 1).2["voters"], json!([]));
 }

@@ -31,6 +31,7 @@ impl World {
             template: "0".into(),
             life: Some(Life::Running),
             leased: false,
+            cut_off: false,
         };
         let partition = |index: i32, random: &mut Random| {
             let replicas = 1 + i32::try_from(random.below(3)).expect("small");
@@ -47,6 +48,8 @@ impl World {
             partitions: (0..12).map(|index| partition(index, random)).collect(),
             plan: Plan {
                 targets: (0..count).map(|id| (id, "0".to_owned())).collect(),
+                leaving: BTreeSet::new(),
+                demoted: BTreeSet::new(),
                 paused: false,
                 mode: DisruptionMode::Automatic,
                 approved: false,

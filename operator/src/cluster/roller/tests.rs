@@ -12,6 +12,7 @@ fn ready(id: i32, template: &str) -> Broker {
         template: template.into(),
         life: Some(Life::Running),
         leased: false,
+        cut_off: false,
     }
 }
 
@@ -44,6 +45,8 @@ fn unready(for_ms: i64) -> Pod {
 fn plan() -> Plan {
     Plan {
         targets: (0..3).map(|id| (id, "new".to_owned())).collect(),
+        leaving: BTreeSet::new(),
+        demoted: BTreeSet::new(),
         paused: false,
         mode: DisruptionMode::Automatic,
         approved: false,
@@ -361,4 +364,48 @@ fn leave_is_given_back_before_the_next_is_asked() {
         waits(decide(&brokers, Some(&image), &plan(), NOW)),
         Reason::Starting
     );
+}
+
+#[test]
+fn nobody_waits_for_one_that_leaves_and_it_is_not_restarted() {
+    let mut plan = plan();
+    plan.leaving = [2].into();
+    let leaves = with(ready(2, "old"), crashing(), None);
+    let brokers = vec![ready(0, "new"), ready(1, "new"), leaves, ready(3, "new")];
+    let image = image(vec![partition(&[0, 1], &[0, 1], 1)]);
+    assert_eq!(decide(&brokers, Some(&image), &plan, NOW), Decision::Idle);
+    // What its going does to the quorum counts all the same.
+    let mut brokers = brokers;
+    brokers[0].template = "old".into();
+    let decision = decide(&brokers, Some(&image), &plan, NOW);
+    assert_eq!(waits(decision), Reason::Quorum);
+    brokers[2].voter = false;
+    assert_eq!(decide(&brokers, Some(&image), &plan, NOW), restarts(0));
+}
+
+#[test]
+fn a_voter_that_lost_its_vote_and_runs_on_is_started_as_one_that_follows() {
+    let unready = unready(1_000);
+    let mut cut_off = with(ready(2, "old"), unready, Some(Life::Running));
+    let brokers = |of: &Broker| vec![ready(0, "new"), ready(1, "new"), of.clone()];
+    let decision = decide(&brokers(&cut_off), Some(&healthy()), &plan(), NOW);
+    assert_eq!(waits(decision), Reason::Starting);
+    cut_off.cut_off = true;
+    assert_eq!(
+        decide(&brokers(&cut_off), Some(&healthy()), &plan(), NOW),
+        Decision::Do(Step::Repair(2))
+    );
+}
+
+#[test]
+fn a_voter_that_gives_its_vote_back_first_does_not_need_the_majority() {
+    let brokers = vec![ready(0, "new"), ready(1, "old")];
+    let image = image(vec![partition(&[0, 1], &[0, 1], 1)]);
+    let mut plan = plan();
+    assert_eq!(
+        waits(decide(&brokers, Some(&image), &plan, NOW)),
+        Reason::Quorum
+    );
+    plan.demoted = [1].into();
+    assert_eq!(decide(&brokers, Some(&image), &plan, NOW), restarts(1));
 }

@@ -17,10 +17,10 @@ fn cluster(more: &serde_json::Value) -> Cluster {
 }
 
 fn formation() -> Formation {
-    Formation {
-        cluster_id: "C".into(),
-        voters: (0..3).map(|id| (id, format!("D{id}"))).collect(),
-    }
+    Formation::new(
+        "C".into(),
+        (0..3).map(|id| (id, format!("D{id}"))).collect(),
+    )
 }
 
 /// The status of three brokers on the template of image `a`.
@@ -32,10 +32,12 @@ fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
 fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> ClusterStatus {
     let formation = formation();
     let nodes = build::nodes(&[], &cluster.spec.pools);
+    let settings = tidemark_crds::cluster::settings(&cluster.spec);
     let of = |image| Build {
         cluster,
         formation: &formation,
         image,
+        settings: &settings,
     };
     let brokers = nodes.iter().map(|node| roller::Broker {
         id: node.id,
@@ -44,6 +46,7 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
         template: of("a").template_hash(node).expect("of a pool"),
         life: Some(Life::Running),
         leased: false,
+        cut_off: false,
     });
     let observed = Observed {
         brokers: brokers.collect(),
@@ -58,6 +61,9 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
             offline: usize::from(isr.is_empty()),
         }),
         unreachable: None,
+        directories: BTreeMap::new(),
+        tier: vec![],
+        contact: None,
         reasons: match image {
             "a" => BTreeMap::new(),
             _ => nodes
@@ -66,7 +72,7 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
                 .collect(),
         },
     };
-    let plan = plan(cluster, &of(image), &nodes, &observed);
+    let plan = plan(cluster, &of(image), &nodes, &observed, BTreeSet::new());
     let decision = roller::decide(
         &observed.brokers,
         observed.image.as_ref(),
@@ -80,6 +86,10 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
         observed: &observed,
         plan: &plan,
         decision: &decision,
+        shrinking: &shrink::Decision::Idle,
+        leaving: &BTreeSet::new(),
+        joining: None,
+        live: Some(&ConfigStatus::default()),
         storage: &[],
     };
     status(&told, now_ms)
@@ -177,4 +187,19 @@ fn an_election_is_no_outage() {
     assert_eq!(at(None, 2_000 + UNHEARD_MS), serving);
     assert_eq!(at(None, 2_001 + UNHEARD_MS), unreachable);
     assert_eq!(at(Some(&[0, 1, 2]), 60_000), serving);
+}
+
+#[test]
+fn a_lag_is_told_roughly_so_that_the_status_stays_as_it_is() {
+    for (ms, told) in [
+        (0, "0s"),
+        (9_999, "9s"),
+        (11_000, "10s"),
+        (59_000, "50s"),
+        (61_000, "1m"),
+        (3_599_000, "59m"),
+        (7_300_000, "2h"),
+    ] {
+        assert_eq!(rounded(ms), told);
+    }
 }

@@ -181,15 +181,15 @@ pub fn brokers(cluster: &Cluster, data: &Path) -> Result<(Brokers, Vec<String>),
     })?;
     let mut config = spec.config.clone();
     let mut notes = Vec::new();
-    if let Some(url) = config.get("tier.url").cloned()
-        && !url.is_empty()
-        && !url.starts_with("file:")
-    {
-        let bucket = format!("file://{}", data.join("bucket").display());
-        notes.push(format!("Cluster: the bucket {url} is {bucket} here"));
-        config.insert("tier.url".to_owned(), bucket);
-        for elsewhere in ["tier.endpoint", "tier.region"] {
+    if let Some(tier) = &spec.tier {
+        config.extend(tier.settings().map_err(|error| error.message)?);
+        for elsewhere in ["tier.endpoint", "tier.region", "tier.credentials.dir"] {
             config.remove(elsewhere);
+        }
+        if !tier.url.starts_with("file:") {
+            let bucket = format!("file://{}", data.join("bucket").display());
+            notes.push(format!("Cluster: the bucket {} is {bucket} here", tier.url));
+            config.insert("tier.url".to_owned(), bucket);
         }
     }
     let brokers = Brokers {
@@ -306,7 +306,7 @@ mod tests {
     fn a_bucket_elsewhere_is_a_directory_here() {
         let with = |url: &str| {
             let settings = format!(
-                "config: {{tier.url: '{url}', tier.region: x, num.partitions: '3'}}, pools"
+                "config: {{num.partitions: '3'}}, tier: {{url: '{url}', region: x}}, pools"
             );
             let text = CLUSTER.replace("pools", &settings);
             let contents = contents(&text);

@@ -312,8 +312,12 @@ impl Follower {
         name: &Name,
         topic: &Topic,
     ) -> Result<Vec<Line>, Failure> {
+        let tier = self.accepted.values().find_map(|resource| match resource {
+            Resource::Cluster(cluster) => cluster.spec.tier.as_ref(),
+            _ => None,
+        });
         let wanted = match validate(topic.topic_name(), &topic.spec) {
-            Ok(wanted) => wanted,
+            Ok(wanted) => wanted.with_defaults(tier),
             Err(invalid) => {
                 return Ok(vec![Line::is(
                     name,
