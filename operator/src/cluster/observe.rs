@@ -315,7 +315,7 @@ async fn image(bootstrap: &str) -> Result<(Image, Brokers, Quorum), ClientError>
         controller: (quorum.leader >= 0).then_some(quorum.leader),
         ..Image::default()
     };
-    let names: Vec<ConfigResource> = info.topics.keys().map(of_topic).collect();
+    let names: Vec<ConfigResource> = info.topics.keys().map(|name| of_topic(name)).collect();
     let asked = [MIN_ISR.to_owned()];
     let settings = brokers.describe_configs_of(&names, Some(&asked)).await?;
     for topic in info.topics.values() {
@@ -334,8 +334,8 @@ async fn image(bootstrap: &str) -> Result<(Image, Brokers, Quorum), ClientError>
     Ok((image, brokers, quorum))
 }
 
-fn of_topic(name: &String) -> ConfigResource {
-    ConfigResource::Topic(name.clone())
+fn of_topic(name: &str) -> ConfigResource {
+    ConfigResource::Topic(name.to_owned())
 }
 
 fn min_isr(settings: &[ConfigEntry]) -> usize {
