@@ -22,6 +22,7 @@ class Scene:
     network: object
     leader: int
     controller: int
+    filler: str = ""  # the topic that has filled a disk
 
     def node(self, number):
         return self.cluster.nodes[number]
@@ -65,6 +66,7 @@ def rolling(scene):
 def fill(scene):
     """The leader's disk, and then whatever room the broker had set aside, by a topic that only it has."""
     node, topic = scene.node(scene.leader), f"filler-{time.monotonic_ns()}"
+    scene.filler = topic
     scene.cluster.create(topic, [[scene.leader]])
     scene.cluster.leader(topic, replicas=1)
     node.fill()
@@ -89,6 +91,8 @@ def drain(scene):
     node.drain()
     node.kill()
     start_again(scene)
+    # Or the next round has less room, and some round none.
+    scene.cluster.delete(scene.filler)
 
 
 def on_network(how):

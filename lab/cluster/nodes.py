@@ -212,6 +212,9 @@ class Cluster:
                                         request_timeout=15)
         made[topic].result(20)
 
+    def delete(self, topic):
+        self.admin.delete_topics([topic], request_timeout=15)[topic].result(20)
+
     def leader(self, topic, seconds=20, replicas=len(BROKERS)):
         """Of partition 0, once all replicas of the topic are in sync."""
         def known():

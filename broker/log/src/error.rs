@@ -39,8 +39,8 @@ pub enum OpenError {
 /// An operation on an open log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The disk failed.
-    #[error("the log's disk failed: {0}")]
+    /// The disk failed, or has no room.
+    #[error("{}", of_disk(.0))]
     Io(#[from] io::Error),
     /// An earlier write or sync failed: what is in the page cache cannot be trusted.
     #[error("the log is out of use since a disk error ({reason}); replace the disk and restart")]
@@ -210,5 +210,17 @@ impl From<ReadError> for LogError {
             ReadError::Stale => LogError::Io(io::ErrorKind::NotFound.into()),
             ReadError::Io(error) => LogError::Io(error),
         }
+    }
+}
+
+/// What a disk's error is to people: one that is full has not failed.
+fn of_disk(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            format!(
+                "the log's disk is full: {error}. Free some room; a broker that ended can be started then"
+            )
+        }
+        _ => format!("the log's disk failed: {error}"),
     }
 }
