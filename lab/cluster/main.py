@@ -143,7 +143,7 @@ def record(name, text, missed, seconds, chosen):
         out.write(f"{platform.system()} {platform.release()}, {os.cpu_count()} processors, three brokers, an idempotent producer with "
                   f"acks=all, a group of two, a probe every 25 ms; the longest time without an acknowledgement; "
                   f"`--peer {chosen.peer} --rounds {chosen.rounds}`, {seconds:.0f} s\n\n{text}\n\n"
-                  + "".join(f"- {one}\n" for one in missed) + ("\n" if missed else ""))
+                  + "".join(f"- {one.splitlines()[0]}\n" for one in missed) + ("\n" if missed else ""))
     say(f"recorded in {path.relative_to(LAB.parent)}")
 
 
