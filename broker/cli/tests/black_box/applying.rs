@@ -311,9 +311,9 @@ fn every_example_runs() {
 fn a_bucket_elsewhere_is_a_directory_here() {
     let tiered = CLUSTER.replace(
         "config: {",
-        "config: {tier.url: 's3://acme/x', tier.region: r, tier.upload.max.lag.ms: '200', ",
+        "tier: {url: 's3://acme/x', region: r, upload: {maxLag: 200ms}}\n  config: {",
     );
-    let spec = "  config: {remote.storage.enable: 'true'}\n";
+    let spec = "  tier: {enabled: true}\n";
     let file = File::new(&format!("{tiered}{}", topic("clicks", "", spec)));
     let broker = file.start();
     let note = broker.says("the bucket s3://acme/x is file://");
