@@ -1,6 +1,7 @@
 """Where things are, and how to wait for them."""
 
 import os
+import random
 import socket
 import time
 import uuid
@@ -20,9 +21,15 @@ def unique(stem="t"):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, of those that the system gives to no outgoing connection: it stays free until it is used."""
+    for port in random.sample(range(20000, 32000), 200):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("of 200 ports none is free")
 
 
 class Deadline:
