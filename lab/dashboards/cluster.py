@@ -57,7 +57,7 @@ class Node:
             "listeners": f"PLAINTEXT://{address},CONTROLLER://127.0.0.1:{self.quorum_port}",
             "advertised.listeners": f"PLAINTEXT://{address}", "http.listen": f"127.0.0.1:{self.http_port}",
             "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{n.quorum_port}" for n in nodes),
-            "log.dirs": str(self.dir / "logs"), "default.replication.factor": 3, "min.insync.replicas": 2,
+            "log.dirs": str(self.dir / "logs"), "tier.url": f"file://{self.dir.parent / 'bucket'}", "default.replication.factor": 3, "min.insync.replicas": 2,
             "offsets.topic.replication.factor": 3, "offsets.topic.num.partitions": 3,
             "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 500,
             "auto.create.topics.enable": False, "broker.session.timeout.ms": 3000,
