@@ -15,8 +15,8 @@ use tidemark_log::ReadError;
 use tidemark_model::LeaderEpoch;
 use tidemark_records::compact::{Newest, Reducer};
 use tidemark_records::{Batch, Limits};
+use tidemark_tier::SegmentRef;
 use tidemark_tier::upload::Upload;
-use tidemark_tier::{Manifest, SegmentRef};
 
 /// Of its time a partition spends one part in so many on backups at most.
 const SHARE: i64 = 10;
@@ -110,24 +110,7 @@ impl Tier {
         if let Some(known) = partition.cold.known().filter(|known| known.epoch == epoch) {
             return Ok(known);
         }
-        let id = id_of(partition);
-        let writer = self.writer(epoch)?;
-        let since_ms = partition.replicas_now_ms();
-        let (manifest, crc32) = match self.bucket.first_key(&id.manifests()).await? {
-            None => (Manifest::first(&partition.topic, id, writer, 0), None),
-            Some(key) => {
-                let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
-                // One who counts for more has written: nothing is done here.
-                manifest.succeed(writer, crc32)?;
-                (manifest, Some(crc32))
-            }
-        };
-        let known = Known {
-            epoch,
-            manifest: Arc::new(manifest),
-            crc32,
-            since_ms,
-        };
+        let known = self.newest(partition, epoch, 0).await?;
         self.publish(partition, &known);
         Ok(known)
     }

@@ -154,6 +154,34 @@ impl Tier {
         self.sweep_orphans(partition, &known, pace).await
     }
 
+    /// The newest manifest, which the leader of `epoch` may follow with its own; the first one, of a
+    /// log that begins at `start`, where there is none.
+    pub(super) async fn newest(
+        &self,
+        partition: &Arc<Partition>,
+        epoch: LeaderEpoch,
+        start: i64,
+    ) -> Result<Known, Trouble> {
+        let id = id_of(partition);
+        let writer = self.writer(epoch)?;
+        let since_ms = partition.replicas_now_ms();
+        let (manifest, crc32) = match self.bucket.first_key(&id.manifests()).await? {
+            None => (Manifest::first(&partition.topic, id, writer, start), None),
+            Some(key) => {
+                let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
+                // Who counts for more has led since: it is not for this leader to say what counts.
+                manifest.succeed(writer, crc32)?;
+                (manifest, Some(crc32))
+            }
+        };
+        Ok(Known {
+            epoch,
+            manifest: Arc::new(manifest),
+            crc32,
+            since_ms,
+        })
+    }
+
     /// Where the partition stands in the bucket. A new leader first cuts off what it never had.
     async fn find_out(
         &self,
@@ -163,9 +191,6 @@ impl Tier {
         if let Some(known) = partition.cold.known().filter(|known| known.epoch == epoch) {
             return Ok(known);
         }
-        let id = id_of(partition);
-        let writer = self.writer(epoch)?;
-        let since_ms = partition.replicas_now_ms();
         let log = partition.with_log(|log, _| {
             let ends: Vec<(i32, i64)> = log
                 .epochs()
@@ -179,34 +204,17 @@ impl Tier {
             (log.log_start_offset(), log.end_offset(), ends)
         });
         let (log_start, log_end, ends) = log.map_err(|_| Trouble::NotLed)?;
-        let Some(key) = self.bucket.first_key(&id.manifests()).await? else {
-            let manifest = Manifest::first(&partition.topic, id, writer, log_start);
-            let known = Known {
-                epoch,
-                manifest: Arc::new(manifest),
-                crc32: None,
-                since_ms,
-            };
+        let known = self.newest(partition, epoch, log_start).await?;
+        if known.crc32.is_none() {
             self.publish(partition, &known);
             return Ok(known);
-        };
-        let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
-        // Who counts for more has led since: it is not for this leader to say what counts.
-        manifest.succeed(writer, crc32)?;
-        // What a cluster wrote last that this one was restored from is none of this log's.
-        let ours = manifest.writer.generation >= writer.generation;
-        if ours && log_start == log_end && log_end < manifest.end_offset {
-            return Err(Trouble::Empty {
-                end: manifest.end_offset,
-                log_end,
-            });
         }
-        let known = Known {
-            epoch,
-            manifest: Arc::new(manifest),
-            crc32: Some(crc32),
-            since_ms,
-        };
+        // What a cluster wrote last that this one was restored from is none of this log's.
+        let ours = known.manifest.writer.generation >= self.writer(epoch)?.generation;
+        let end = known.manifest.end_offset;
+        if ours && log_start == log_end && log_end < end {
+            return Err(Trouble::Empty { end, log_end });
+        }
         let end_of = |epoch| {
             let end = ends.iter().find(|(known, _)| *known == epoch);
             end.map(|(_, end)| *end)

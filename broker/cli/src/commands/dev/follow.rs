@@ -13,7 +13,7 @@ use tidemark_client::Cluster as Client;
 use tidemark_crds::group::{Decision, Record, lag, populated, within_bounds};
 use tidemark_crds::manifest::{Name, Resource};
 use tidemark_crds::topic::{Step, plan, validate};
-use tidemark_crds::{ConsumerGroup, Topic};
+use tidemark_crds::{ConsumerGroup, Invalid, Topic};
 use tidemark_env::disk::{Disk, FileDisk, read_file, write_file_atomic};
 use tidemark_env::{clock, task};
 use tidemark_operator::group::Memory;
@@ -312,20 +312,15 @@ impl Follower {
         name: &Name,
         topic: &Topic,
     ) -> Result<Vec<Line>, Failure> {
+        let refused =
+            |invalid: &Invalid| vec![Line::is(name, "state", "refused", invalid.to_string())];
         let tier = self.accepted.values().find_map(|resource| match resource {
             Resource::Cluster(cluster) => cluster.spec.tier.as_ref(),
             _ => None,
         });
         let wanted = match validate(topic.topic_name(), &topic.spec) {
             Ok(wanted) => wanted.with_defaults(tier),
-            Err(invalid) => {
-                return Ok(vec![Line::is(
-                    name,
-                    "state",
-                    "refused",
-                    invalid.to_string(),
-                )]);
-            }
+            Err(invalid) => return Ok(refused(&invalid)),
         };
         let actual = tidemark_operator::topic::observe(client, &wanted.name).await?;
         let policies = (topic.spec.existing, topic.spec.management_policy);
@@ -336,14 +331,7 @@ impl Follower {
             .map(String::as_str);
         let plan = match plan(&wanted, actual.as_ref(), policies, known, approved) {
             Ok(plan) => plan,
-            Err(invalid) => {
-                return Ok(vec![Line::is(
-                    name,
-                    "state",
-                    "refused",
-                    invalid.to_string(),
-                )]);
-            }
+            Err(invalid) => return Ok(refused(&invalid)),
         };
         let mut lines = Vec::new();
         for step in &plan.steps {
