@@ -9,11 +9,11 @@ use tidemark_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_wire::messages::{FetchRequest, FetchResponse};
 use tidemark_wire::{ErrorCode, Records, Uuid};
 
+use super::Consumer;
 use super::assignor::TopicPartition;
 use super::fetched::parse;
 use super::positions::{Buffered, Ready, Start};
 use super::validation::Ends;
-use super::Consumer;
 use crate::cluster::{Cluster, Lane, Node};
 use crate::error::{ClientError, error_code};
 

@@ -68,14 +68,14 @@ impl Consumer {
         };
         let topics = by_topic(asked.iter().map(|asked| (&asked.tp, asked)));
         let topics = topics.into_iter().map(|(topic, asked)| {
-            let partitions = asked.into_iter().map(|(partition, asked)| {
-                OffsetForLeaderPartition {
+            let partitions = asked
+                .into_iter()
+                .map(|(partition, asked)| OffsetForLeaderPartition {
                     partition,
                     current_leader_epoch: asked.leader_epoch,
                     leader_epoch: read_in(&asked.tp),
                     ..OffsetForLeaderPartition::default()
-                }
-            });
+                });
             OffsetForLeaderTopic {
                 topic,
                 partitions: partitions.collect(),
