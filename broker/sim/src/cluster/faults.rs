@@ -17,6 +17,7 @@ enum Undo {
     Heal,
     Weather,
     Room(usize),
+    Stall(usize),
 }
 
 /// The faults of a history.
@@ -29,6 +30,8 @@ pub(super) struct Faults {
     count: u64,
     /// A second one could have the last copy of something.
     disk_was_lost: bool,
+    /// When disks stand still, by a chance of its own; in some histories only.
+    stalls: Option<(Random, Instant)>,
 }
 
 fn millis(ms: i64) -> Duration {
@@ -38,6 +41,7 @@ fn millis(ms: i64) -> Duration {
 impl Faults {
     pub(super) fn new(random: Random, world: &Arc<World>, record: &Record) -> Faults {
         Faults {
+            stalls: None,
             random,
             world: Arc::clone(world),
             record: record.clone(),
@@ -46,6 +50,13 @@ impl Faults {
             count: 0,
             disk_was_lost: false,
         }
+    }
+
+    /// Disks stand still now and then.
+    pub(super) fn with_stalls(mut self, mut random: Random) -> Faults {
+        let first = clock::monotonic() + millis(random.between(2000, 30_000));
+        self.stalls = Some((random, first));
+        self
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -65,6 +76,17 @@ impl Faults {
             self.next = Some(now + pause);
             self.fault(machines, clients).await;
         }
+        if let Some((random, at)) = &mut self.stalls
+            && *at <= now
+        {
+            *at = now + millis(random.between(10_000, 30_000));
+            let index = random.index(machines.len());
+            let until = now + millis(random.between(500, 9000));
+            self.undo.push((until, Undo::Stall(index)));
+            machines[index].disk_stalls(true);
+            self.count += 1;
+            self.record.saw("fault: disk stands still");
+        }
     }
 
     fn later(&mut self, from_ms: i64, to_ms: i64, undo: Undo) {
@@ -78,6 +100,7 @@ impl Faults {
             Undo::Heal => self.world.heal(),
             Undo::Weather => self.world.set_weather(Weather::default()),
             Undo::Room(index) => machines[*index].set_room(None),
+            Undo::Stall(index) => machines[*index].disk_stalls(false),
         }
     }
 
