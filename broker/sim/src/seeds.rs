@@ -24,6 +24,7 @@ pub const STATES: &[&str] = &[
     "fault: disk full",
     "fault: disk stands still",
     "fault: kill",
+    "fault: kill on a full disk",
     "fault: pause",
     "fault: power cut",
     "fault: power cut at a change of some files",

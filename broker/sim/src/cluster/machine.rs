@@ -284,6 +284,15 @@ impl Machine {
         self.lock().failing = true;
     }
 
+    /// Its disk has no room, nor will it have when a start has let go of `but` bytes.
+    pub(super) fn fill(&self, but: u64) {
+        self.set_room(Some(0));
+        let disk = self.host.disk();
+        if let Ok(space) = disk.space(Path::new(DATA)) {
+            disk.set_capacity(Some(space.total_bytes.saturating_sub(but)));
+        }
+    }
+
     /// Whether its disk stands still from now on.
     pub(super) fn disk_stalls(&self, stalled: bool) {
         self.host.stall_disk(stalled);

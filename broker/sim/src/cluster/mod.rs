@@ -219,7 +219,7 @@ async fn history(seed: u64, options: Options) -> Report {
     }
     let mut faults = Faults::new(Random::new(seed, 3), &world, &record);
     if matches!(seed % 8, 0 | 3) {
-        faults = faults.with_stalls(Random::new(seed, 7));
+        faults = faults.with_disks(Random::new(seed, 7));
     }
     let mut over_bucket = tier
         .as_ref()
