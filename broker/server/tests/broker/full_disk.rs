@@ -14,7 +14,7 @@ use tidemark_wire::ErrorCode;
 const DATA: &str = "/data";
 
 async fn start(disk: &MemDisk) -> Result<RunningServer, StartError> {
-    let small = [("wal.file.bytes", "1048576"), ("wal.max.bytes", "16777216")];
+    let small = [("wal.file.bytes", "1048576"), ("wal.max.bytes", "67108864")];
     try_start(Arc::new(disk.clone()), Path::new(DATA), &small).await
 }
 
@@ -110,7 +110,7 @@ async fn a_start_that_finds_no_room_waits_for_it() {
 async fn a_broker_whose_disk_stands_still_ends_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, gate) = SlowDisk::new();
-    let lag = [("replica.lag.time.max.ms", "400")];
+    let lag = [("replica.lag.time.max.ms", "600")];
     let server = try_start(disk, dir.path(), &lag).await.unwrap();
     let opener = OpenAtEnd(Arc::clone(&gate));
     let mut c = Connection::open(&server).await;
