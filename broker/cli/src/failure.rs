@@ -126,7 +126,8 @@ impl From<ClientError> for Failure {
             ClientError::UnknownPartition { topic, .. } | ClientError::NoLeader { topic, .. } => {
                 Self::finding(message).next(format!("tidemark topic describe {topic}"))
             }
-            ClientError::OffsetOutOfRange { topic, .. } => {
+            ClientError::OffsetOutOfRange { topic, .. }
+            | ClientError::LogTruncated { topic, .. } => {
                 Self::finding(message).next(format!("tidemark topic describe {topic}"))
             }
             ClientError::Server { code, .. } => {

@@ -12,6 +12,7 @@ use tidemark_wire::messages::{
 use tidemark_wire::{ErrorCode, Request, Uuid};
 
 use crate::connection::{Connection, ConnectionOptions};
+use crate::consumer::assignor::TopicPartition;
 use crate::error::{ClientError, error_code};
 
 /// How a client behaves towards a cluster.
@@ -143,6 +144,12 @@ impl TopicInfo {
 }
 
 impl ClusterInfo {
+    /// In which epoch a partition is led, as far as is known.
+    pub(crate) fn leader_epoch(&self, topic: &str, partition: i32) -> Option<i32> {
+        let partition = self.topics.get(topic)?.partitions.get(&partition)?;
+        Some(partition.leader_epoch)
+    }
+
     fn new(response: MetadataResponse) -> Self {
         let mut info = Self {
             cluster_id: response.cluster_id,
@@ -381,6 +388,21 @@ impl Cluster {
         for (name, code) in &fresh.topic_errors {
             known.topics.remove(name);
             known.topic_errors.insert(name.clone(), *code);
+        }
+    }
+
+    /// Something was written, or committed, in a leader epoch (KIP-320): whoever led earlier does not
+    /// any more, and who leads now must be asked of others.
+    pub(crate) fn saw_leader_epoch(&self, tp: &TopicPartition, leader_epoch: i32) {
+        let mut info = lock(&self.0.info);
+        if info.leader_epoch(&tp.topic, tp.partition) >= Some(leader_epoch) {
+            return;
+        }
+        let topics = &mut Arc::make_mut(&mut info).topics;
+        let topic = topics.get_mut(&tp.topic);
+        if let Some(known) = topic.and_then(|topic| topic.partitions.get_mut(&tp.partition)) {
+            known.leader = None;
+            known.leader_epoch = leader_epoch;
         }
     }
 
@@ -636,24 +658,52 @@ mod tests {
         assert!(parse_bootstrap("a:99999").is_err());
     }
 
-    #[test]
-    fn a_deposed_leader_that_was_not_told_does_not_lead_again() {
-        let topic = |id, leader, leader_epoch| TopicInfo {
+    /// A topic of one partition.
+    fn topic(id: u8, leader: i32, leader_epoch: i32) -> TopicInfo {
+        let partition = PartitionInfo {
+            partition: 0,
+            leader: Some(leader),
+            leader_epoch,
+            replicas: vec![1, 2],
+            isr: vec![leader],
+            offline: Vec::new(),
+        };
+        TopicInfo {
             name: "t".to_owned(),
             id: Uuid([id; 16]),
             internal: false,
-            partitions: BTreeMap::from([(
-                0,
-                PartitionInfo {
-                    partition: 0,
-                    leader: Some(leader),
-                    leader_epoch,
-                    replicas: vec![1, 2],
-                    isr: vec![leader],
-                    offline: Vec::new(),
-                },
-            )]),
+            partitions: BTreeMap::from([(0, partition)]),
+        }
+    }
+
+    #[test]
+    fn what_was_committed_in_an_epoch_is_not_asked_of_an_earlier_leader() {
+        let cluster = Cluster(Arc::new(Inner {
+            bootstrap: Vec::new(),
+            options: ClusterOptions::default(),
+            info: Mutex::default(),
+            slots: Mutex::default(),
+            coordinators: Mutex::default(),
+        }));
+        let told = |topic: TopicInfo| {
+            let mut fresh = ClusterInfo::default();
+            fresh.topics.insert("t".to_owned(), topic);
+            cluster.remember(&mut fresh);
+            cluster.info().topics["t"].partitions[&0].leader
         };
+        let tp = TopicPartition::new("t", 0);
+        assert_eq!(told(topic(1, 1, 4)), Some(1));
+        cluster.saw_leader_epoch(&tp, 4);
+        assert_eq!(cluster.info().topics["t"].partitions[&0].leader, Some(1));
+        cluster.saw_leader_epoch(&tp, 5);
+        assert_eq!(cluster.info().topics["t"].partitions[&0].leader, None);
+        // Who led before does not know yet.
+        assert_eq!(told(topic(1, 1, 4)), None);
+        assert_eq!(told(topic(1, 2, 5)), Some(2));
+    }
+
+    #[test]
+    fn a_deposed_leader_that_was_not_told_does_not_lead_again() {
         let after = |known: TopicInfo, mut fresh: TopicInfo| {
             fresh.keep_newer(&known);
             fresh.partitions[&0].leader

@@ -135,6 +135,25 @@ pub enum ClientError {
         /// The offset asked for.
         offset: i64,
     },
+    /// What was read is not in the log any more (KIP-320): its leader was lost, and one that did not
+    /// have it took over.
+    #[error(
+        "what was read of {topic}-{partition} up to offset {offset} is gone: {}",
+        match .diverges_at {
+            Some(at) => format!("the log has another history from offset {at} on"),
+            None => "the log has nothing of its epoch".to_owned(),
+        }
+    )]
+    LogTruncated {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where the reader was.
+        offset: i64,
+        /// The first offset that is not what was read, if known.
+        diverges_at: Option<i64>,
+    },
     /// A record was not acknowledged in time; whether it was written is unknown.
     #[error("a record for {topic}-{partition} was not acknowledged within {after_ms} ms{}", .last.as_deref().map(|l| format!(", last: {l}")).unwrap_or_default())]
     DeliveryTimeout {

@@ -22,6 +22,14 @@ pub enum Fatal {
         /// The error.
         reason: String,
     },
+    /// A disk does not answer: what was given to it may become durable, and nobody can wait for that.
+    #[error("the disk of data directory {} has not finished a write for {} ms", dir.display(), .for_ms)]
+    Stuck {
+        /// The data directory.
+        dir: PathBuf,
+        /// How long at least, in milliseconds.
+        for_ms: u64,
+    },
     /// This node's part of the metadata quorum has ended.
     #[error("the metadata log cannot be written: {0}")]
     Metadata(String),
@@ -39,6 +47,10 @@ impl Fatal {
             }
             Self::Full { .. } | Self::Metadata(_) => {
                 "look at the disk, make room where it is full, then start again"
+            }
+            Self::Stuck { .. } => {
+                "look at the disk: the kernel's log says what it waits for. Start again once it answers, \
+                 or with an empty directory on another one"
             }
             Self::Unregistered(_) => {
                 "look for another process with this node.id; where there is none, start again"

@@ -7,7 +7,10 @@ use crate::fatal::{self, Failing, Fatal};
 use crate::health::BrokerHealth;
 use crate::listeners::{Advertised, advertised, bind};
 use crate::metrics::Metrics;
-use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
+use crate::partition::{
+    Ballast, FULL_RETRY, Registry, RegistryArgs, WalSettings, failed_mark, is_full,
+    say_that_a_start_waits,
+};
 use crate::register::register;
 use crate::replica::{self, Replicas};
 use crate::tier::{self, Tier};
@@ -102,6 +105,17 @@ pub enum StartError {
     /// A start-up task ended early.
     #[error(transparent)]
     Task(#[from] TaskError),
+}
+
+impl StartError {
+    /// Whether a disk had no room.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Partitions(error) => error.is_full(),
+            Self::Identity(IdentityError::Io { source, .. }) => is_full(source),
+            _ => false,
+        }
+    }
 }
 
 /// A running broker. Dropping it without [`RunningServer::shutdown`] leaves logs to be recovered.
@@ -261,6 +275,9 @@ pub async fn start_with(
             locks,
         });
     }
+    for dir in &dirs {
+        Ballast::of(&config.disk, dir).start().await;
+    }
     let inbox = Arc::new(Inbox::default());
     let joined = join(&config, &settings, &inbox, (of_quorum, &tls), shared).await?;
     let Joined {
@@ -354,19 +371,31 @@ pub async fn start_with(
             locks,
         });
     };
-    let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
-    let settings = broker.settings();
-    task::blocking(move || opening.open_all(&to_open, &settings)).await??;
+    let opening = || {
+        let (opening, to_open) = (Arc::clone(&partitions), Arc::clone(&image));
+        let settings = broker.settings();
+        async move {
+            task::blocking(move || opening.open_all(&to_open, &settings)).await??;
+            Ok::<(), StartError>(())
+        }
+    };
+    unless_failed(&failing, once_there_is_room(opening)).await??;
     broker.groups.apply(&broker, &image, &image);
     broker.in_step(image.index());
     follow(&broker, image, warned, unfollowed);
     // What this directory holds is as new as any acknowledgement in this epoch.
-    let disk = Arc::clone(&config.disk);
-    task::blocking(move || {
-        dirs.iter()
-            .try_for_each(|dir| write_epoch(&*disk, dir, epoch))
-    })
-    .await??;
+    let writing = || {
+        let (disk, dirs) = (Arc::clone(&config.disk), dirs.clone());
+        async move {
+            let all = move || {
+                let mut dirs = dirs.iter();
+                dirs.try_for_each(|dir| write_epoch(&*disk, dir, epoch))
+            };
+            task::blocking(all).await??;
+            Ok::<(), StartError>(())
+        }
+    };
+    unless_failed(&failing, once_there_is_room(writing)).await??;
     unless_failed(&failing, life.lead(&broker)).await?;
     let unfenced = node.metadata.image().index();
     partitions.applied(unfenced).await;
@@ -416,6 +445,25 @@ async fn unless_failed<T>(
     tokio::select! {
         done = work => Ok(done),
         fatal = fatal::first(failing) => Err(StartError::Failed(fatal)),
+    }
+}
+
+/// Tries `work` again as long as a disk has no room for it. In a cluster others lead meanwhile.
+async fn once_there_is_room<F>(mut work: impl FnMut() -> F) -> Result<(), StartError>
+where
+    F: Future<Output = Result<(), StartError>>,
+{
+    let mut waits = false;
+    loop {
+        match work().await {
+            Err(error) if error.is_full() => {
+                if !std::mem::replace(&mut waits, true) {
+                    say_that_a_start_waits(&error.to_string());
+                }
+                clock::sleep(FULL_RETRY).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use tidemark_env::{clock, sim, task};
 use tidemark_sim::history::{self, Options};
 use tidemark_sim::{cluster, seeds, told};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::prelude::*;
@@ -142,8 +142,13 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
             .with_ansi(false)
             .with_filter(EnvFilter::new(filter))
     });
+    // What replicas and readers come to again and again is told to who asks for it.
+    let counted = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("tidemark_client::consumer", LevelFilter::DEBUG)
+        .with_target("tidemark_server::partition", LevelFilter::DEBUG);
     tracing_subscriber::registry()
-        .with(told::Counting.with_filter(LevelFilter::INFO))
+        .with(told::Counting.with_filter(counted))
         .with(printing)
         .init();
     // A panic anywhere fails the seed, whoever would have caught it.

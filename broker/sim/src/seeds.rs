@@ -12,21 +12,28 @@ use crate::cluster::{LEAST_ACKNOWLEDGED, Report};
 
 /// What has to be reached in at least one seed of twenty, or the histories are worth too little.
 pub const STATES: &[&str] = &[
+    "broker ended for a disk that stood still",
     "broker ended for its disk",
     "commit",
+    "debug: a duplicate is answered",
     "fault: clock jump",
     "fault: connections reset",
     "fault: cut off",
     "fault: cut off one way",
     "fault: disk error",
     "fault: disk full",
+    "fault: disk stands still",
     "fault: kill",
+    "fault: kill on a full disk",
     "fault: pause",
     "fault: power cut",
     "fault: power cut at a change of some files",
     "fault: power cut at a change of the disk",
     "fault: restart",
     "fault: slow network and disks",
+    "info: new generation",
+    "info: there is room on the disk again: records are taken in",
+    "info: this node is the active controller",
     "partitions added",
     "placed crash",
     "refused write",
@@ -34,10 +41,14 @@ pub const STATES: &[&str] = &[
 ];
 /// And these where there are three brokers or more.
 pub const STATES_OF_CLUSTERS: &[&str] = &[
+    "debug: a log is cut",
+    "debug: an ISR grows",
+    "debug: an ISR shrinks",
     "fault: disk lost",
     "leaders elected",
     "replicas moved",
     "voter replaced",
+    "warn: brokers are fenced: nothing was heard of them",
 ];
 /// And these where there is a bucket.
 pub const STATES_OF_TIERED: &[&str] = &[

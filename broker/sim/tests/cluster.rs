@@ -56,8 +56,16 @@ fn what_was_mended_stays_mended() {
     // 17, 154: a broker was stopped while it started, and started on a disk that was marked.
     // 1682: a consumer went back to a deposed leader, and began from the start. 4413: a broker
     // whose metadata log failed while it started asked for ever. 8148: a log that could not be cut
-    // was out of use, and its broker went on without it.
-    for seed in [5, 17, 26, 63, 154, 1682, 4413, 8148] {
+    // was out of use, and its broker went on without it. 51126: a member that was new began at what
+    // its group had committed, asked a leader that had been deposed while it stood still, and began
+    // from the start.
+    for seed in [5, 17, 26, 63, 154, 1682, 4413, 8148, 51126] {
+        let report = in_a_process(Path::new(PROGRAM), seed, &all);
+        assert_eq!(report.broken, [""; 0], "seed {seed}");
+    }
+    let all = tiered(1, 60);
+    // 262: as 51126.
+    for seed in [262] {
         let report = in_a_process(Path::new(PROGRAM), seed, &all);
         assert_eq!(report.broken, [""; 0], "seed {seed}");
     }

@@ -74,6 +74,8 @@ pub struct Wal {
     pub(crate) stopping: AtomicBool,
     /// The ring grows for a group that cannot wait.
     pub(crate) growing: AtomicBool,
+    /// The group that the disk has been given and has not answered for; 0 for none.
+    pub(crate) writing: AtomicU64,
     /// A thread writes.
     pub(crate) running: AtomicBool,
     pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
@@ -106,8 +108,8 @@ impl Wal {
     /// [`Wal::run_writer`], [`Wal::write_next`] or [`Wal::wait_durable`]. Blocks.
     ///
     /// # Errors
-    /// The directory or its first file could not be made. On a full disk the file is made
-    /// later, by [`Wal::prepare`] or when it is written to.
+    /// The directory or its first file could not be made. On a disk with little room the file is
+    /// made later, by [`Wal::prepare`] or when it is written to.
     pub fn create(
         disk: Arc<dyn Disk>,
         config: WalConfig,
@@ -133,11 +135,14 @@ impl Wal {
         let mut files = Ring::new(file_bytes, max_bytes, first_lsn, spare);
         if files.spare_files() == 0 {
             let number = files.begin_file();
-            let made = ring::make_file(&*disk, &dir, number, file_bytes);
+            // What the old ring holds goes before it, where there is little room.
+            let made = match ring::has_room(&*disk, &dir, file_bytes)? {
+                true => ring::make_file(&*disk, &dir, number, file_bytes),
+                false => Err(ErrorKind::StorageFull.into()),
+            };
             files.end_file(number, made.is_ok());
             match made {
-                // What the old ring holds has to go first. An empty file tells this ring
-                // from one whose volume is not there.
+                // An empty file tells this ring from one whose volume is not there.
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
                     disk.open(&ring::path_of(&dir, 0), OpenMode::Create)?;
                     disk.sync_dir(&dir)?;
@@ -178,6 +183,7 @@ impl Wal {
             pressure_changed: Bell::default(),
             stopping: AtomicBool::new(false),
             growing: AtomicBool::new(false),
+            writing: AtomicU64::new(0),
             running: AtomicBool::new(false),
             thread: Mutex::new(None),
         }))
@@ -382,6 +388,13 @@ impl Wal {
         self.queued.ring();
         self.change_ring(|_| ());
         self.look_at_pressure();
+    }
+
+    /// The group that the disk has been given and has not answered for, if any: a disk that stands
+    /// still gives no error.
+    pub fn writing(&self) -> Option<Lsn> {
+        let lsn = self.writing.load(Ordering::Acquire);
+        (lsn > 0).then_some(lsn)
     }
 
     /// Why the disk was given up, if it was.

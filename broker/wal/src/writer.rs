@@ -12,7 +12,7 @@ use crate::format::{self, Header};
 use crate::pool::aligned;
 use crate::queue::Closed;
 use crate::ring;
-use crate::types::{Failure, GroupWritten};
+use crate::types::{Failure, GroupWritten, Lsn};
 use crate::wal::{Wal, lock};
 
 /// The file that is being written.
@@ -38,6 +38,22 @@ pub(crate) enum Step {
     Idle,
     /// The ring is full. The number is that of the state in which it was.
     Full(u64),
+}
+
+/// A group is with the disk until this is dropped.
+struct Writing<'a>(&'a Wal);
+
+impl<'a> Writing<'a> {
+    fn begin(wal: &'a Wal, lsn: Lsn) -> Writing<'a> {
+        wal.writing.store(lsn, Ordering::Release);
+        Writing(wal)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writing.store(0, Ordering::Release);
+    }
 }
 
 impl Wal {
@@ -73,8 +89,12 @@ impl Wal {
     /// [`Wal::run`] as a task.
     pub(crate) async fn run_task(&self) {
         loop {
+            let queued = !lock(&self.queue).is_empty();
+            let writing = queued.then(|| Writing::begin(self, self.durable_lsn() + 1));
             task::pause_for_disk().await;
-            match self.step() {
+            let done = self.step();
+            drop(writing);
+            match done {
                 Step::Wrote => {}
                 Step::Full(changes) => {
                     self.look_at_pressure();
@@ -112,6 +132,7 @@ impl Wal {
             return Step::Idle;
         };
         let taken = clock::monotonic();
+        let under_way = Writing::begin(self, group.lsn);
         let block_bytes = format::header_block_bytes(group.lists.entries.len());
         let bytes = block_bytes + group.payload.len();
         match self.place(&mut writer, bytes as u64) {
@@ -139,6 +160,7 @@ impl Wal {
             return Step::Wrote;
         }
         let write_latency = writing.elapsed();
+        drop(under_way);
         {
             let done = lock(&self.done);
             if let Some(Failure::Disk(_)) = done.ended {

@@ -147,7 +147,9 @@ impl Cluster {
         found: &mut BTreeMap<TopicPartition, ListedOffset>,
     ) -> Result<(), ClientError> {
         let mut failed = None;
-        for (leader, partitions) in self.by_leader(missing.iter(), fresh).await? {
+        let by_leader = self.by_leader(missing.iter(), fresh).await?;
+        let info = self.info();
+        for (leader, partitions) in by_leader {
             let connection = self
                 .connection(Node::Id(leader), crate::cluster::Lane::Admin)
                 .await?;
@@ -167,6 +169,10 @@ impl Cluster {
                     .or_default()
                     .push(ListOffsetsPartition {
                         partition_index: tp.partition,
+                        // A broker that led before, or does not know yet that it does, refuses.
+                        current_leader_epoch: info
+                            .leader_epoch(&tp.topic, tp.partition)
+                            .unwrap_or(-1),
                         timestamp: spec.to_wire(),
                         ..ListOffsetsPartition::default()
                     });

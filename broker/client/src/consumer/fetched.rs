@@ -36,6 +36,8 @@ pub(crate) struct Parsed {
     pub(crate) records: Vec<ConsumerRecord>,
     /// Where to read on; the offset asked for if there was nothing whole.
     pub(crate) next_offset: i64,
+    /// The leader epoch of the last batch; -1 if there was none, or it does not say.
+    pub(crate) leader_epoch: i32,
 }
 
 /// The records at or after `from` in `bytes`, which may begin before it and end in a cut batch.
@@ -52,6 +54,7 @@ pub(crate) fn parse(
     let mut parsed = Parsed {
         records: Vec::new(),
         next_offset: from,
+        leader_epoch: -1,
     };
     let mut pending: Vec<&AbortedTransaction> = aborted.unwrap_or_default().iter().collect();
     pending.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
@@ -107,6 +110,7 @@ pub(crate) fn parse(
             }
         }
         parsed.next_offset = next_offset;
+        parsed.leader_epoch = header.partition_leader_epoch;
     }
 }
 

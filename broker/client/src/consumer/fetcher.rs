@@ -9,11 +9,11 @@ use tidemark_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidemark_wire::messages::{FetchRequest, FetchResponse};
 use tidemark_wire::{ErrorCode, Records, Uuid};
 
+use super::Consumer;
 use super::assignor::TopicPartition;
 use super::fetched::parse;
-use super::positions::{Buffered, Start};
-use super::{Consumer, OffsetReset};
-use crate::admin::OffsetSpec;
+use super::positions::{Buffered, Ready, Start};
+use super::validation::Ends;
 use crate::cluster::{Cluster, Lane, Node};
 use crate::error::{ClientError, error_code};
 
@@ -25,22 +25,24 @@ const RETRY_AFTER_MS: i64 = 100;
 /// One partition as it was asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    tp: TopicPartition,
-    offset: i64,
-    epoch: u64,
-    leader_epoch: i32,
-    topic_id: Uuid,
+    pub(super) tp: TopicPartition,
+    pub(super) offset: i64,
+    pub(super) epoch: u64,
+    /// The epoch in which the broker that is asked leads.
+    pub(super) leader_epoch: i32,
+    pub(super) topic_id: Uuid,
 }
 
-/// A fetch that has come back.
+/// What has come back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    asked: Vec<Asked>,
-    result: Result<FetchResponse, ClientError>,
+pub(super) enum Answer {
+    Fetched(Vec<Asked>, Result<FetchResponse, ClientError>),
+    Validated(Vec<Asked>, Result<Ends, ClientError>),
 }
 
 impl Consumer {
-    /// Sends a fetch to each leader that has something to be fetched and no fetch on its way.
+    /// Sends a fetch to each leader that has something to be fetched and no fetch on its way, and
+    /// asks those that are new about what was read (KIP-320).
     pub(super) fn launch_fetches(&mut self) {
         let info = self.cluster.info();
         let leader_of = |tp: &TopicPartition| {
@@ -58,6 +60,7 @@ impl Consumer {
             .filter_map(|(tp, _)| leader_of(tp).map(|(leader, ..)| leader))
             .collect();
         let mut by_leader: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
+        let mut to_validate: BTreeMap<i32, Vec<Asked>> = BTreeMap::new();
         for (tp, offset, epoch) in self.positions.fetchable(self.now_ms()) {
             let Some((leader, leader_epoch, topic_id)) = leader_of(&tp) else {
                 self.refresh_wanted = true;
@@ -66,7 +69,22 @@ impl Consumer {
             if busy.contains(&leader) {
                 continue;
             }
-            by_leader.entry(leader).or_default().push(Asked {
+            let Some(position) = self.positions.partitions.get_mut(&tp) else {
+                continue;
+            };
+            let ask = match position.ready(topic_id, leader_epoch) {
+                Ready::Fetch => &mut by_leader,
+                Ready::Validate => &mut to_validate,
+                Ready::Deposed => {
+                    let read_in = position.leader_epoch;
+                    tracing::debug!(partition = %tp, leader, leader_epoch, read_in, "a deposed leader is not asked");
+                    self.cluster.saw_leader_epoch(&tp, read_in);
+                    self.refresh_wanted = true;
+                    continue;
+                }
+            };
+            position.fetching = true;
+            ask.entry(leader).or_default().push(Asked {
                 tp,
                 offset,
                 epoch,
@@ -74,12 +92,8 @@ impl Consumer {
                 topic_id,
             });
         }
+        self.launch_validations(to_validate);
         for (leader, asked) in by_leader {
-            for partition in &asked {
-                if let Some(position) = self.positions.partitions.get_mut(&partition.tp) {
-                    position.fetching = true;
-                }
-            }
             let cluster = self.cluster.clone();
             let answers = self.answers.clone();
             let request = self.fetch_request(&asked);
@@ -88,7 +102,7 @@ impl Consumer {
             task::spawn("fetch", async move {
                 let result = fetch(&cluster, leader, &request, patience).await;
                 // Nobody listens any more when the consumer is gone.
-                drop(answers.send(Answer { asked, result }));
+                drop(answers.send(Answer::Fetched(asked, result)));
             });
         }
     }
@@ -121,31 +135,56 @@ impl Consumer {
         }
     }
 
-    /// Takes in what a fetch brought.
+    /// Takes in what came back.
     pub(super) fn take_answer(&mut self, answer: Answer) -> Result<(), ClientError> {
-        let retry_at_ms = self.now_ms() + RETRY_AFTER_MS;
-        let response = answer.result.and_then(|response| {
+        match answer {
+            Answer::Fetched(asked, result) => self.take_fetched(asked, result),
+            Answer::Validated(asked, result) => self.take_validated(asked, result),
+        }
+    }
+
+    /// When a partition is asked for again after an error.
+    pub(super) fn retry_at_ms(&self) -> i64 {
+        self.now_ms() + RETRY_AFTER_MS
+    }
+
+    /// A request failed as a whole: what it asked for is asked for again.
+    pub(super) fn failed(
+        &mut self,
+        asked: &[Asked],
+        error: ClientError,
+    ) -> Result<(), ClientError> {
+        let retry_at_ms = self.retry_at_ms();
+        for asked in asked {
+            if let Some(position) = self.positions.answered(&asked.tp, asked.epoch) {
+                position.retry_at_ms = retry_at_ms;
+            }
+        }
+        self.refresh_wanted = true;
+        match error.is_retriable() {
+            true => {
+                tracing::debug!(%error, "a fetch failed");
+                Ok(())
+            }
+            false => Err(error),
+        }
+    }
+
+    fn take_fetched(
+        &mut self,
+        asked: Vec<Asked>,
+        result: Result<FetchResponse, ClientError>,
+    ) -> Result<(), ClientError> {
+        let retry_at_ms = self.retry_at_ms();
+        let response = result.and_then(|response| {
             ClientError::check(response.error_code, None, || "fetching".to_owned())?;
             Ok(response)
         });
         let response = match response {
             Ok(response) => response,
-            Err(error) => {
-                for asked in &answer.asked {
-                    if let Some(position) = self.positions.answered(&asked.tp, asked.epoch) {
-                        position.retry_at_ms = retry_at_ms;
-                    }
-                }
-                self.refresh_wanted = true;
-                let stale_id = error.code() == Some(ErrorCode::UnknownTopicId);
-                return if error.is_retriable() || stale_id {
-                    tracing::debug!(%error, "a fetch failed");
-                    Ok(())
-                } else {
-                    Err(error)
-                };
-            }
+            Err(error) => return self.failed(&asked, error),
         };
+        let info = self.cluster.info();
         let mut by_name = HashMap::new();
         for topic in response.responses {
             for partition in topic.partitions {
@@ -158,7 +197,7 @@ impl Consumer {
             }
         }
         let mut failed = Ok(());
-        for asked in answer.asked {
+        for asked in asked {
             let tp = &asked.tp;
             let by_id = (String::new(), asked.topic_id, tp.partition);
             let found = by_name
@@ -173,37 +212,37 @@ impl Consumer {
             };
             match error_code(data.error_code) {
                 ErrorCode::None => {}
+                // Whoever leads by now may have it.
+                ErrorCode::OffsetOutOfRange
+                    if info.leader_epoch(&tp.topic, tp.partition) != Some(asked.leader_epoch) =>
+                {
+                    position.retry_at_ms = retry_at_ms;
+                    continue;
+                }
                 ErrorCode::OffsetOutOfRange => {
-                    let start = match self.config.reset {
-                        OffsetReset::Earliest => OffsetSpec::Earliest,
-                        OffsetReset::Latest => OffsetSpec::Latest,
-                        OffsetReset::None => {
-                            position.retry_at_ms = retry_at_ms;
-                            failed = Err(ClientError::OffsetOutOfRange {
-                                topic: tp.topic.clone(),
-                                partition: tp.partition,
-                                offset: asked.offset,
-                            });
-                            continue;
-                        }
+                    let Some(start) = self.config.reset.start() else {
+                        position.retry_at_ms = retry_at_ms;
+                        failed = Err(ClientError::OffsetOutOfRange {
+                            topic: tp.topic.clone(),
+                            partition: tp.partition,
+                            offset: asked.offset,
+                        });
+                        continue;
                     };
-                    tracing::warn!(partition = %tp, offset = asked.offset, ?start, "the offset is out of range, going on elsewhere");
+                    tracing::warn!(
+                        partition = %tp,
+                        offset = asked.offset,
+                        leader_epoch = asked.leader_epoch,
+                        ?start,
+                        "the offset is out of range, going on elsewhere"
+                    );
                     position.fetch = Start::At(start);
                     continue;
                 }
                 code => {
                     position.retry_at_ms = retry_at_ms;
                     self.refresh_wanted = true;
-                    let passes = code.is_retriable()
-                        || matches!(
-                            code,
-                            ErrorCode::UnknownTopicOrPartition
-                                | ErrorCode::UnknownTopicId
-                                | ErrorCode::InconsistentTopicId
-                                | ErrorCode::FencedLeaderEpoch
-                                | ErrorCode::UnknownLeaderEpoch
-                        );
-                    if !passes {
+                    if !code.is_retriable() {
                         failed =
                             ClientError::check(data.error_code, None, || format!("reading {tp}"));
                     }
@@ -237,6 +276,7 @@ impl Consumer {
                     from: tp.clone(),
                     records: parsed.records.into(),
                     next_offset: parsed.next_offset,
+                    leader_epoch: parsed.leader_epoch,
                 }),
                 Err(error) => {
                     position.retry_at_ms = retry_at_ms;

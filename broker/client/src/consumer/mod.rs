@@ -1,8 +1,9 @@
 //! Reading: positions, fetching, and membership in groups.
 //!
 //! [`Consumer::poll`] does all the work: it joins when its group asks for it, asks where to begin,
-//! keeps one fetch on its way to each leader, and gives records out in order. Heartbeats alone run
-//! beside it. What [`Consumer::commit`] commits is what `poll` has given out.
+//! keeps one fetch on its way to each leader, and gives records out in order. A leader that is new is
+//! asked first whether it has what was read (KIP-320). Heartbeats alone run beside it. What
+//! [`Consumer::commit`] commits is what `poll` has given out.
 
 pub mod assignor;
 mod fetched;
@@ -10,6 +11,7 @@ mod fetcher;
 mod group;
 mod positions;
 pub(crate) mod protocol;
+mod validation;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +47,17 @@ pub enum OffsetReset {
     Latest,
     /// Fail.
     None,
+}
+
+impl OffsetReset {
+    /// What to ask for, unless it is to fail.
+    fn start(self) -> Option<OffsetSpec> {
+        match self {
+            Self::Earliest => Some(OffsetSpec::Earliest),
+            Self::Latest => Some(OffsetSpec::Latest),
+            Self::None => None,
+        }
+    }
 }
 
 /// How a consumer behaves.
@@ -138,7 +151,7 @@ impl Consumer {
     pub fn assign(&mut self, starts: impl IntoIterator<Item = (TopicPartition, Start)>) {
         self.positions.retain(|_| false);
         for (tp, start) in starts {
-            self.positions.add(tp, start);
+            self.positions.add(tp, start, -1);
         }
     }
 
@@ -324,20 +337,19 @@ impl Consumer {
             }
         };
         for tp in added {
-            let start = match (committed.get(&tp), self.config.reset) {
+            let (start, leader_epoch) = match (committed.get(&tp), self.config.reset.start()) {
                 (Some(committed), _) => {
                     self.committed.insert(tp.clone(), committed.offset);
-                    Start::Offset(committed.offset)
+                    (Start::Offset(committed.offset), committed.leader_epoch)
                 }
-                (None, OffsetReset::Earliest) => Start::At(OffsetSpec::Earliest),
-                (None, OffsetReset::Latest) => Start::At(OffsetSpec::Latest),
-                (None, OffsetReset::None) => {
+                (None, Some(start)) => (Start::At(start), -1),
+                (None, None) => {
                     return Err(ClientError::Invalid(format!(
                         "group {group} has no offset in {tp} and no rule where to begin"
                     )));
                 }
             };
-            self.positions.add(tp, start);
+            self.positions.add(tp, start, leader_epoch);
         }
         Ok(())
     }
@@ -355,7 +367,8 @@ impl Consumer {
         let mut beyond_the_end = BTreeMap::new();
         for (tp, listed) in found {
             if listed.offset >= 0 {
-                self.positions.resolve(&tp, listed.offset);
+                self.positions
+                    .resolve(&tp, listed.offset, listed.leader_epoch);
             } else {
                 // No record is that late: what comes next is.
                 beyond_the_end.insert(tp, OffsetSpec::Latest);
@@ -366,7 +379,8 @@ impl Consumer {
             .list_offsets(&beyond_the_end, read_committed)
             .await?;
         for (tp, listed) in ends {
-            self.positions.resolve(&tp, listed.offset.max(0));
+            self.positions
+                .resolve(&tp, listed.offset.max(0), listed.leader_epoch);
         }
         Ok(())
     }

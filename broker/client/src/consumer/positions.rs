@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use tidemark_wire::Uuid;
+
 use super::assignor::TopicPartition;
 use super::fetched::ConsumerRecord;
 use crate::admin::OffsetSpec;
@@ -24,11 +26,14 @@ pub(crate) struct Position {
     pub(crate) fetch: Start,
     /// What the reader has been given: the offset after the last record.
     pub(crate) consumed: Option<i64>,
-    /// The leader epoch of the last record given.
+    /// The leader epoch of the last record given; -1 if unknown.
     pub(crate) leader_epoch: i32,
+    /// The topic and the leader epoch in which the leader had all up to this position; `None`
+    /// before anybody was asked.
+    pub(crate) valid_in: Option<(Uuid, i32)>,
     /// The end of the log as of the last answer.
     pub(crate) high_watermark: Option<i64>,
-    /// A fetch is on its way.
+    /// A fetch, or a question about the position, is on its way.
     pub(crate) fetching: bool,
     /// Not before then, after an error.
     pub(crate) retry_at_ms: i64,
@@ -40,6 +45,40 @@ pub(crate) struct Buffered {
     pub(crate) from: TopicPartition,
     pub(crate) records: VecDeque<ConsumerRecord>,
     pub(crate) next_offset: i64,
+    /// The leader epoch of what is before `next_offset`.
+    pub(crate) leader_epoch: i32,
+}
+
+/// What can be asked of a partition's leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Records.
+    Fetch,
+    /// Whether it has what was read (KIP-320).
+    Validate,
+    /// Nothing: it led before what was read was written.
+    Deposed,
+}
+
+impl Position {
+    /// What to ask of who leads `topic` in `leader_epoch`; a reader that comes from an earlier
+    /// leader, or from what a group has committed, asks first whether this one has what was read.
+    pub(crate) fn ready(&mut self, topic: Uuid, leader_epoch: i32) -> Ready {
+        let known = self.valid_in.filter(|_| !topic.is_zero());
+        if known.is_some_and(|(known, _)| known != topic) {
+            // Another topic of this name: what was read before says nothing about it.
+            self.leader_epoch = -1;
+        }
+        // Brokers before 2.1 tell no epochs.
+        if leader_epoch < 0 || self.leader_epoch < 0 {
+            self.valid_in = Some((topic, leader_epoch));
+        }
+        match self.valid_in {
+            Some((_, valid_in)) if valid_in == leader_epoch => Ready::Fetch,
+            _ if leader_epoch < self.leader_epoch => Ready::Deposed,
+            _ => Ready::Validate,
+        }
+    }
 }
 
 /// All assigned partitions.
@@ -51,8 +90,9 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    /// Begins to read a partition; an earlier position of it is forgotten.
-    pub(crate) fn add(&mut self, tp: TopicPartition, start: Start) {
+    /// Begins to read a partition, behind a record of `leader_epoch` if that is known (else -1); an
+    /// earlier position of it is forgotten.
+    pub(crate) fn add(&mut self, tp: TopicPartition, start: Start, leader_epoch: i32) {
         self.next_epoch += 1;
         self.buffer.retain(|buffered| buffered.from != tp);
         let position = Position {
@@ -62,7 +102,8 @@ impl Positions {
                 Start::Offset(offset) => Some(offset),
                 Start::At(_) => None,
             },
-            leader_epoch: -1,
+            leader_epoch,
+            valid_in: None,
             high_watermark: None,
             fetching: false,
             retry_at_ms: i64::MIN,
@@ -76,11 +117,13 @@ impl Positions {
         self.buffer.retain(|buffered| keep(&buffered.from));
     }
 
-    /// Where a partition that was to be asked begins.
-    pub(crate) fn resolve(&mut self, tp: &TopicPartition, offset: i64) {
+    /// Where a partition that was to be asked begins, and in which leader epoch (-1 if unknown).
+    pub(crate) fn resolve(&mut self, tp: &TopicPartition, offset: i64, leader_epoch: i32) {
         if let Some(position) = self.partitions.get_mut(tp) {
             position.fetch = Start::Offset(offset);
             position.consumed = Some(offset);
+            position.leader_epoch = leader_epoch;
+            position.valid_in = None;
         }
     }
 
@@ -125,6 +168,7 @@ impl Positions {
             if buffered.records.is_empty() {
                 // Only markers or gaps: the reader is past them.
                 position.consumed = Some(buffered.next_offset);
+                position.leader_epoch = position.leader_epoch.max(buffered.leader_epoch);
             } else {
                 self.buffer.push_back(buffered);
             }
@@ -145,12 +189,12 @@ impl Positions {
             if let Some(position) = self.partitions.get_mut(&first.from)
                 && let Some(last) = taken[at..].last()
             {
-                position.consumed = Some(if done {
-                    first.next_offset
-                } else {
-                    last.offset + 1
-                });
-                position.leader_epoch = last.leader_epoch;
+                let (next, epoch) = match done {
+                    true => (first.next_offset, first.leader_epoch),
+                    false => (last.offset + 1, last.leader_epoch),
+                };
+                position.consumed = Some(next);
+                position.leader_epoch = epoch;
             }
             if done {
                 self.buffer.pop_front();
@@ -180,6 +224,7 @@ mod tests {
         Buffered {
             from: tp(partition),
             next_offset: offsets.end,
+            leader_epoch: 3,
             records: offsets
                 .map(|offset| ConsumerRecord {
                     topic: "t".into(),
@@ -198,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_committed_is_what_was_given_not_what_was_fetched() {
         let mut positions = Positions::default();
-        positions.add(tp(0), Start::Offset(10));
+        positions.add(tp(0), Start::Offset(10), -1);
         positions.push(records(0, 10..15));
         assert_eq!(positions.consumed()[&tp(0)], (10, -1));
         assert_eq!(positions.take(2).len(), 2);
@@ -215,17 +260,17 @@ mod tests {
     #[test]
     fn an_answer_for_an_earlier_assignment_is_ignored() {
         let mut positions = Positions::default();
-        positions.add(tp(0), Start::Offset(0));
+        positions.add(tp(0), Start::Offset(0), -1);
         let (_, _, epoch) = positions.fetchable(0)[0].clone();
-        positions.add(tp(0), Start::Offset(5));
+        positions.add(tp(0), Start::Offset(5), -1);
         assert!(positions.answered(&tp(0), epoch).is_none());
     }
 
     #[test]
     fn revoked_partitions_lose_their_buffered_records() {
         let mut positions = Positions::default();
-        positions.add(tp(0), Start::Offset(0));
-        positions.add(tp(1), Start::Offset(0));
+        positions.add(tp(0), Start::Offset(0), -1);
+        positions.add(tp(1), Start::Offset(0), -1);
         positions.push(records(0, 0..2));
         positions.push(records(1, 0..2));
         positions.retain(|tp| tp.partition == 1);
@@ -236,12 +281,57 @@ mod tests {
     #[test]
     fn positions_to_be_asked_are_not_fetched() {
         let mut positions = Positions::default();
-        positions.add(tp(0), Start::At(OffsetSpec::Latest));
+        positions.add(tp(0), Start::At(OffsetSpec::Latest), -1);
         assert!(positions.fetchable(0).is_empty());
         assert_eq!(positions.unresolved()[&tp(0)], OffsetSpec::Latest);
         assert!(positions.consumed().is_empty());
-        positions.resolve(&tp(0), 9);
+        positions.resolve(&tp(0), 9, -1);
         assert_eq!(positions.fetchable(0), [(tp(0), 9, 1)]);
         assert_eq!(positions.consumed()[&tp(0)], (9, -1));
+    }
+
+    #[test]
+    fn a_position_is_validated_by_each_leader_and_not_asked_of_a_deposed_one() {
+        let topic = Uuid([1; 16]);
+        let mut positions = Positions::default();
+        // As a group has committed it.
+        positions.add(tp(0), Start::Offset(781), 7);
+        let position = positions.partitions.get_mut(&tp(0)).unwrap();
+        assert_eq!(position.ready(topic, 6), Ready::Deposed);
+        assert_eq!(position.ready(topic, 8), Ready::Validate);
+        position.valid_in = Some((topic, 8));
+        assert_eq!(position.ready(topic, 8), Ready::Fetch);
+        assert_eq!(position.ready(topic, 9), Ready::Validate);
+        position.valid_in = Some((topic, 9));
+        // A topic that was made anew counts from the beginning.
+        assert_eq!(position.ready(Uuid([2; 16]), 0), Ready::Fetch);
+    }
+
+    #[test]
+    fn a_position_without_an_epoch_can_only_be_fetched() {
+        let mut positions = Positions::default();
+        positions.add(tp(0), Start::Offset(5), -1);
+        positions.add(tp(1), Start::Offset(5), 4);
+        let mut ready = |partition, leader_epoch| {
+            let position = positions.partitions.get_mut(&tp(partition)).unwrap();
+            position.ready(Uuid::ZERO, leader_epoch)
+        };
+        assert_eq!(ready(0, 3), Ready::Fetch);
+        assert_eq!(ready(0, 4), Ready::Fetch);
+        // A broker that tells no epochs.
+        assert_eq!(ready(1, -1), Ready::Fetch);
+    }
+
+    #[test]
+    fn behind_markers_the_epoch_is_theirs() {
+        let mut positions = Positions::default();
+        positions.add(tp(0), Start::Offset(0), -1);
+        let markers = Buffered {
+            records: VecDeque::new(),
+            leader_epoch: 5,
+            ..records(0, 0..4)
+        };
+        positions.push(markers);
+        assert_eq!(positions.consumed()[&tp(0)], (4, 5));
     }
 }

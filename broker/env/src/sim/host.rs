@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
@@ -13,6 +14,9 @@ use super::{World, ip_of, lock};
 use crate::clock;
 use crate::disk::MemDisk;
 use crate::random::Random;
+
+/// A disk that stands still is asked this often whether it goes on.
+const STALLED: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// Whose task is polled on this thread.
@@ -43,6 +47,8 @@ pub(super) struct HostState {
     random: Random,
     pub(super) next_port: u16,
     disk: MemDisk,
+    /// The disk stands still: what it is given waits.
+    stalled: bool,
 }
 
 impl HostState {
@@ -59,6 +65,7 @@ impl HostState {
             random,
             next_port: 40_000,
             disk,
+            stalled: false,
         }
     }
 }
@@ -133,6 +140,13 @@ impl Host {
     pub fn pause(&self) {
         lock(&self.state).paused = true;
         self.world.note("pause", self.index as u64, 0, &[]);
+    }
+
+    /// Whether its disk stands still from now on: it gives no error, and no answer.
+    pub fn stall_disk(&self, stalled: bool) {
+        lock(&self.state).stalled = stalled;
+        self.world
+            .note("stall", self.index as u64, u64::from(stalled), &[]);
     }
 
     /// Its tasks go on.
@@ -245,6 +259,9 @@ pub(crate) fn with_random<T>(draw: impl FnOnce(&mut Random) -> T) -> Option<T> {
 pub(crate) async fn pause_for_disk() {
     if let Some(host) = current() {
         clock::sleep(host.world.disk_delay()).await;
+        while lock(&host.state).stalled {
+            clock::sleep(STALLED).await;
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Cutting a log as its leader says: records off its end, or all of it.
 
-use super::log_dir::is_full;
+use super::is_full;
 use super::role::generation;
 use super::{Closed, Partition};
 use std::sync::Arc;
@@ -85,6 +85,7 @@ impl Partition {
         let finished = finished.transpose()?;
         if let Some(Event::Truncated { end_offset, .. }) = &finished {
             let cut = u64::try_from(end.saturating_sub(*end_offset)).unwrap_or(0);
+            tracing::debug!(topic = %self.topic, partition = self.index, cut, "a log is cut");
             self.replicas.metrics.truncated_records.inc_by(cut);
         }
         Ok(finished)

@@ -8,17 +8,18 @@
 //! that its files hold it.
 
 use super::Partition;
+use super::ballast::{Ballast, FULL_RETRY, is_full};
 use crate::fatal::{Failed, Fatal};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_env::clock::Instant;
-use tidemark_env::disk::{Disk, OpenMode, write_file_atomic};
+use tidemark_env::disk::{Disk, write_file_atomic};
 use tidemark_env::{clock, random, task};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{CheckpointPart, LogError, OpenError, RecoveredDir, sync_parts};
@@ -27,8 +28,6 @@ use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, W
 
 /// Logs are written behind and checkpointed this often at least.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// A full disk is asked this often whether there is room again.
-const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Writing behind begins when this share of the memory is in use...
 const MEMORY_HIGH: f64 = 0.7;
 /// ...and goes on down to this one.
@@ -39,9 +38,6 @@ const RING_HIGH: f64 = 0.5;
 const HELD_RETRY: Duration = Duration::from_millis(20);
 /// Says that the directory's disk failed.
 const FAILED_MARK: &str = "tidemark-failed";
-/// Held back, so that a full disk has room for the metadata that frees it.
-const BALLAST: &str = "tidemark-ballast";
-const BALLAST_BYTES: u64 = 4 << 20;
 
 /// How write-ahead logs are kept.
 #[derive(Debug, Clone)]
@@ -70,6 +66,7 @@ pub(crate) struct LogDir {
     pub(crate) path: PathBuf,
     pub(crate) wal: Arc<Wal>,
     disk: Arc<dyn Disk>,
+    ballast: Ballast,
     ring: RingId,
     /// Half a file of the ring, as a share of it.
     file_share: f64,
@@ -85,6 +82,8 @@ pub(crate) struct LogDir {
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The group that the disk was busy with at the last look, and for how long it has been.
+    busy: Mutex<(Option<Lsn>, Duration)>,
     /// Told when the directory's disk has failed.
     failed: Failed,
 }
@@ -161,6 +160,8 @@ impl LogDir {
         let ring = RingId(id);
         let dir = ring_dir(ring);
         disk.create_dir_all(&rings)?;
+        // Others than the one that the checkpoint names are of starts that came to nothing.
+        remove_rings(&**disk, &rings, recovered.ring)?;
         // What was closed cleanly needs its ring no more: its files are used again.
         match recovered.ring {
             Some(old) if recovered.clean && disk.exists(&ring_dir(old))? => {
@@ -190,6 +191,7 @@ impl LogDir {
             path: path.to_path_buf(),
             wal,
             disk: Arc::clone(disk),
+            ballast: Ballast::of(disk, path),
             ring,
             file_share: settings.file_bytes as f64 / settings.max_bytes as f64 / 2.0,
             next_log_id: AtomicU64::new(recovered.next_log_id),
@@ -200,6 +202,7 @@ impl LogDir {
             stopping: AtomicBool::new(false),
             checkpointing: Mutex::default(),
             thread: Mutex::default(),
+            busy: Mutex::default(),
             failed,
         };
         Ok((Arc::new(dir), recovered))
@@ -279,15 +282,17 @@ impl LogDir {
 
     /// All logs are open: makes durable what they rely on, says so in the first
     /// checkpoint of the new ring, and lets the old ring go. Blocks.
-    pub(crate) fn opened(self: &Arc<Self>, settings: &WalSettings) -> io::Result<()> {
+    pub(crate) fn opened(&self, settings: &WalSettings) -> io::Result<()> {
         self.checkpoint(false)?;
         let rings = rings_of(&self.path, settings);
-        for entry in self.disk.list(&rings)? {
-            if entry.is_dir && entry.name != self.ring.to_string() {
-                self.disk.remove_dir_all(&rings.join(&entry.name))?;
-            }
+        remove_rings(&*self.disk, &rings, Some(self.ring))
+    }
+
+    /// Begins to write.
+    pub(crate) fn begin(self: &Arc<Self>) -> io::Result<()> {
+        if !self.ballast.make() {
+            self.has_no_room("there is none to be set aside");
         }
-        self.make_ballast();
         self.wal.run_writer()?;
         let dir = Arc::clone(self);
         if task::is_simulated() {
@@ -341,6 +346,11 @@ impl LogDir {
             return false;
         }
         let checkpoint = pressure.ring >= RING_HIGH || pace.last.elapsed() >= CHECKPOINT_INTERVAL;
+        if self.is_full() && !self.ballast.could_be_made() {
+            // Or the loop would turn without a pause.
+            pace.last = clock::monotonic();
+            return !self.stopping.load(Ordering::Acquire);
+        }
         let all = checkpoint || self.is_full();
         let done = (|| {
             if all || pressure.memory >= MEMORY_HIGH {
@@ -356,8 +366,7 @@ impl LogDir {
         match done {
             Ok(()) => self.has_room(),
             Err(error) if is_full(&error) => {
-                self.has_no_room(&error);
-                // Or the loop would turn without a pause.
+                self.has_no_room(&error.to_string());
                 pace.last = clock::monotonic();
             }
             Err(error) => {
@@ -470,6 +479,26 @@ impl LogDir {
         self.wal.fail("the broker was dropped".to_owned());
     }
 
+    /// `passed` went by, in which this process ran: a disk that is busy with one group for `most` or
+    /// longer stands still, which it does not say. The process ends, so that whoever runs it hears of
+    /// it. The directory is not marked: nothing that was acknowledged depends on that group.
+    pub(crate) fn watch(&self, passed: Duration, most: Duration) {
+        let mut busy = lock(&self.busy);
+        let writing = self.wal.writing();
+        *busy = match *busy {
+            (Some(before), so_far) if writing == Some(before) => (writing, so_far + passed),
+            _ => (writing, Duration::ZERO),
+        };
+        let (Some(_), so_far) = *busy else { return };
+        if so_far >= most && !self.stopping.load(Ordering::Acquire) {
+            let for_ms = u64::try_from(so_far.as_millis()).unwrap_or(u64::MAX);
+            self.failed.send_replace(Some(Fatal::Stuck {
+                dir: self.path.clone(),
+                for_ms,
+            }));
+        }
+    }
+
     /// Notes that all logs were closed, so that the next start need not read the
     /// write-ahead log. Blocks.
     pub(crate) fn closed(&self, parts: &[CheckpointPart]) -> io::Result<()> {
@@ -526,48 +555,27 @@ impl LogDir {
         }
     }
 
-    fn has_no_room(&self, error: &io::Error) {
+    fn has_no_room(&self, reason: &str) {
         if self.full.swap(true, Ordering::AcqRel) {
             return;
         }
         tracing::error!(
-            dir = %self.path.display(), %error,
+            dir = %self.path.display(), reason,
             "the disk is full: the broker takes no records into this directory until there is room. \
              Delete topics, lower their retention, or grow the volume; no restart is needed"
         );
         // Room for what the metadata has to write so that something can be deleted.
-        if let Err(error) = self.disk.remove(&self.path.join(BALLAST))
-            && error.kind() != ErrorKind::NotFound
-        {
+        if let Err(error) = self.ballast.let_go_of_half() {
             tracing::warn!(%error, "the ballast cannot be let go");
         }
     }
 
     fn has_room(&self) {
-        if !self.is_full() || !self.make_ballast() {
+        if !self.is_full() || !self.ballast.make() {
             return;
         }
         self.full.store(false, Ordering::Release);
         tracing::info!(dir = %self.path.display(), "there is room on the disk again: records are taken in");
-    }
-
-    /// Sets some room aside; says whether there was any.
-    fn make_ballast(&self) -> bool {
-        let path = self.path.join(BALLAST);
-        let made = self.disk.open(&path, OpenMode::Create).and_then(|file| {
-            let zeros = vec![0; 1 << 20];
-            let mut at = file.len()?;
-            while at < BALLAST_BYTES {
-                file.write_at(&zeros, at)?;
-                at += zeros.len() as u64;
-            }
-            file.sync_data()
-        });
-        if made.is_err() && self.is_full() {
-            // Half of it would only take what the metadata needs.
-            drop(self.disk.remove(&path));
-        }
-        made.is_ok()
     }
 
     /// Waits until `lsn` is durable. Blocks.
@@ -576,12 +584,15 @@ impl LogDir {
     }
 }
 
-/// Whether the disk or a quota is used up.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-    )
+/// Removes all rings in `rings` but one.
+fn remove_rings(disk: &dyn Disk, rings: &Path, but: Option<RingId>) -> io::Result<()> {
+    let kept = but.map(|ring| ring.to_string());
+    for entry in disk.list(rings)? {
+        if entry.is_dir && Some(&entry.name) != kept.as_ref() {
+            disk.remove_dir_all(&rings.join(&entry.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the rings of data directory `path` are.

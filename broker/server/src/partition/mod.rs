@@ -8,6 +8,7 @@
 //! **Invariant:** the replica hears of everything that the log does, in its order, under the lock.
 
 mod acks;
+mod ballast;
 mod cut;
 mod log_dir;
 mod opening;
@@ -16,6 +17,7 @@ mod registry;
 mod role;
 
 pub(crate) use acks::Acks;
+pub(crate) use ballast::{Ballast, FULL_RETRY, is_full, say_that_a_start_waits};
 pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
 pub(crate) use opening::segment_file;
 pub(crate) use policy::Policy;
@@ -269,6 +271,9 @@ impl Partition {
                 end_offset: appended.last_offset + 1,
             };
             self.step(&mut state, event);
+        }
+        if matches!(&appended, Ok(appended) if appended.duplicate) {
+            tracing::debug!(topic = %self.topic, partition = self.index, "a duplicate is answered");
         }
         Ok(appended)
     }

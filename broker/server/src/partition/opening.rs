@@ -30,7 +30,8 @@ struct Opened {
 
 impl Registry {
     /// Opens everything that `image` places here, with what the write-ahead logs hold. Directories
-    /// that the image does not know are set aside. Blocks.
+    /// that the image does not know are set aside. Where a disk had no room for it (see
+    /// [`RegistryError::is_full`]) it can be called again. Blocks.
     pub(crate) fn open_all(
         &self,
         image: &Arc<Image>,
@@ -65,10 +66,11 @@ impl Registry {
             }
             // Everything that was found is durable, and noted, before anything is added to it.
             dir.opened(&self.args.wal)
-                .map_err(|source| RegistryError::Directory {
-                    path: dir.path.clone(),
-                    source,
-                })?;
+                .map_err(|source| of_dir(&dir, source))?;
+        }
+        // Nothing runs before all directories are settled: a start that found no room is tried again.
+        for dir in self.log_dirs() {
+            dir.begin().map_err(|source| of_dir(&dir, source))?;
         }
         self.serve(opened);
         self.show_all(image);
@@ -368,6 +370,13 @@ impl Registry {
             .map(|dir| dir.join(&name))
             .unwrap_or_else(|| PathBuf::from(name));
         (path, false)
+    }
+}
+
+fn of_dir(dir: &LogDir, source: std::io::Error) -> RegistryError {
+    RegistryError::Directory {
+        path: dir.path.clone(),
+        source,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
-use super::{LogDir, Partition, Policy, WalSettings};
+use super::{LogDir, Partition, Policy, WalSettings, is_full};
 use crate::fatal::Failed;
 use crate::import::UNFINISHED;
 use crate::metrics::Metrics;
@@ -63,6 +63,24 @@ pub enum RegistryError {
         /// Why.
         source: ConfigError,
     },
+}
+
+impl RegistryError {
+    /// Whether a disk had no room.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Directory { source, .. }
+            | Self::Open {
+                source: OpenError::Io(source),
+                ..
+            }
+            | Self::Wal {
+                source: OpenError::Io(source),
+                ..
+            } => is_full(source),
+            _ => false,
+        }
+    }
 }
 
 /// What the registry needs of its broker.

@@ -225,9 +225,15 @@ impl Partition {
             && epoch == now
         {
             match after.cmp(&before) {
-                Ordering::Less => self.replicas.metrics.isr_shrinks.inc(),
+                Ordering::Less => {
+                    tracing::debug!(topic = %self.topic, partition = self.index, "an ISR shrinks");
+                    self.replicas.metrics.isr_shrinks.inc();
+                }
                 Ordering::Equal => {}
-                Ordering::Greater => self.replicas.metrics.isr_expands.inc(),
+                Ordering::Greater => {
+                    tracing::debug!(topic = %self.topic, partition = self.index, "an ISR grows");
+                    self.replicas.metrics.isr_expands.inc();
+                }
             }
         }
         if unclean_before.is_some_and(|before| unclean > before)

@@ -188,6 +188,10 @@ async fn tick(broker: &Arc<Broker>) {
         let before = clock::monotonic();
         clock::sleep(every).await;
         let paused = before.elapsed() > every * 2;
+        for dir in broker.partitions.log_dirs() {
+            // Whatever the disk did meanwhile, this process could not see it.
+            dir.watch(if paused { Duration::ZERO } else { every }, lag);
+        }
         for partition in broker.partitions.all() {
             partition.tick(paused);
         }

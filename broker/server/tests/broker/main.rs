@@ -12,6 +12,7 @@ mod admin;
 mod common;
 mod coordinators;
 mod fetch;
+mod full_disk;
 mod fetch_sessions;
 mod groups;
 mod kit;

@@ -17,6 +17,7 @@ enum Undo {
     Heal,
     Weather,
     Room(usize),
+    Stall(usize),
 }
 
 /// The faults of a history.
@@ -29,6 +30,9 @@ pub(super) struct Faults {
     count: u64,
     /// A second one could have the last copy of something.
     disk_was_lost: bool,
+    /// When disks stand still or fill up under a broker that starts, by a chance of its own; in some
+    /// histories only.
+    of_disks: Option<(Random, Instant)>,
 }
 
 fn millis(ms: i64) -> Duration {
@@ -38,6 +42,7 @@ fn millis(ms: i64) -> Duration {
 impl Faults {
     pub(super) fn new(random: Random, world: &Arc<World>, record: &Record) -> Faults {
         Faults {
+            of_disks: None,
             random,
             world: Arc::clone(world),
             record: record.clone(),
@@ -46,6 +51,13 @@ impl Faults {
             count: 0,
             disk_was_lost: false,
         }
+    }
+
+    /// Disks stand still now and then, or are full when a broker starts.
+    pub(super) fn with_disks(mut self, mut random: Random) -> Faults {
+        let first = clock::monotonic() + millis(random.between(2000, 30_000));
+        self.of_disks = Some((random, first));
+        self
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -65,6 +77,30 @@ impl Faults {
             self.next = Some(now + pause);
             self.fault(machines, clients).await;
         }
+        if let Some((random, at)) = &mut self.of_disks
+            && *at <= now
+        {
+            *at = now + millis(random.between(10_000, 30_000));
+            let index = random.index(machines.len());
+            let machine = &machines[index];
+            let what = if random.one_in(2) {
+                let until = now + millis(random.between(500, 9000));
+                self.undo.push((until, Undo::Stall(index)));
+                machine.disk_stalls(true);
+                "disk stands still"
+            } else if machine.is_up() {
+                let until = now + millis(random.between(3000, 15_000));
+                self.undo.push((until, Undo::Room(index)));
+                machine.fill(random.below(3 << 20));
+                let down = millis(random.between(10, 1000));
+                machine.end(Death::Kill, down).await;
+                "kill on a full disk"
+            } else {
+                return;
+            };
+            self.count += 1;
+            self.record.saw(format!("fault: {what}"));
+        }
     }
 
     fn later(&mut self, from_ms: i64, to_ms: i64, undo: Undo) {
@@ -78,6 +114,7 @@ impl Faults {
             Undo::Heal => self.world.heal(),
             Undo::Weather => self.world.set_weather(Weather::default()),
             Undo::Room(index) => machines[*index].set_room(None),
+            Undo::Stall(index) => machines[*index].disk_stalls(false),
         }
     }
 

@@ -50,6 +50,9 @@ struct State {
     start_at: Option<Instant>,
     /// The disk was made to fail: a broker that ends for it is right.
     failing: bool,
+    /// The disk stands still, or did since the process began: one that ends for it is right.
+    stalled: bool,
+    was_stalled: bool,
     /// The disk has no room.
     full: bool,
     /// It had none at some time since the process began: one that ends or does not start for it
@@ -137,6 +140,8 @@ impl Machine {
                 stopping: false,
                 start_at: None,
                 failing: false,
+                stalled: false,
+                was_stalled: false,
                 full: false,
                 was_full: false,
                 seeds: index as u64,
@@ -229,6 +234,7 @@ impl Machine {
         state.stopping = false;
         state.start_at = None;
         state.was_full = state.full;
+        state.was_stalled = state.stalled;
     }
 
     /// Asks it to stop, as its service manager would; it is started again afterwards.
@@ -278,6 +284,23 @@ impl Machine {
         self.lock().failing = true;
     }
 
+    /// Its disk has no room, nor will it have when a start has let go of `but` bytes.
+    pub(super) fn fill(&self, but: u64) {
+        self.set_room(Some(0));
+        let disk = self.host.disk();
+        if let Ok(space) = disk.space(Path::new(DATA)) {
+            disk.set_capacity(Some(space.total_bytes.saturating_sub(but)));
+        }
+    }
+
+    /// Whether its disk stands still from now on.
+    pub(super) fn disk_stalls(&self, stalled: bool) {
+        self.host.stall_disk(stalled);
+        let mut state = self.lock();
+        state.stalled = stalled;
+        state.was_stalled |= stalled;
+    }
+
     /// Its disk has so much room and no more, or what it needs.
     pub(super) fn set_room(&self, room: Option<u64>) {
         let disk = self.host.disk();
@@ -321,7 +344,10 @@ impl Machine {
     fn ended(&self, why: &str) {
         let state = self.lock();
         let full = state.was_full && why.contains("os error 28");
-        if state.failing || full {
+        let stuck = state.was_stalled && why.contains("has not finished a write");
+        if stuck {
+            self.record.saw("broker ended for a disk that stood still");
+        } else if state.failing || full {
             self.record.saw("broker ended for its disk");
         } else {
             let index = self.index;

@@ -218,6 +218,9 @@ async fn history(seed: u64, options: Options) -> Report {
         machine.start();
     }
     let mut faults = Faults::new(Random::new(seed, 3), &world, &record);
+    if matches!(seed % 8, 0 | 3) {
+        faults = faults.with_disks(Random::new(seed, 7));
+    }
     let mut over_bucket = tier
         .as_ref()
         .map(|bucket| BucketFaults::new(bucket.clone(), Random::new(seed, 6)));

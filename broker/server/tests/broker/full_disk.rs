@@ -1,0 +1,133 @@
+//! A disk that is full when a broker starts, and one that stands still.
+
+use crate::common::{Connection, PATIENCE, get, try_start};
+use crate::kit::*;
+use crate::slow_disk::{OpenAtEnd, SlowDisk};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_env::clock;
+use tidemark_env::disk::{Disk, MemDisk};
+use tidemark_server::{RunningServer, StartError};
+use tidemark_wire::ErrorCode;
+
+const DATA: &str = "/data";
+
+async fn start(disk: &MemDisk) -> Result<RunningServer, StartError> {
+    let small = [("wal.file.bytes", "1048576"), ("wal.max.bytes", "67108864")];
+    try_start(Arc::new(disk.clone()), Path::new(DATA), &small).await
+}
+
+/// Nothing is free any more, nor will there be when this much of what is in use goes.
+fn fill(disk: &MemDisk, but: u64) {
+    let space = disk.space(Path::new(DATA)).unwrap();
+    disk.set_capacity(Some(space.total_bytes - space.free_bytes - but));
+}
+
+/// What the write-ahead log's files take.
+fn ring_bytes(disk: &MemDisk) -> u64 {
+    let rings = Path::new(DATA).join("wal");
+    let rings = disk
+        .list(&rings)
+        .unwrap()
+        .into_iter()
+        .map(|ring| rings.join(ring.name));
+    let files = rings.flat_map(|ring| disk.list(&ring).unwrap());
+    files.map(|file| file.len).sum()
+}
+
+/// What is in the topic.
+async fn texts(c: &mut Connection) -> Vec<String> {
+    let all = values(&read(c, "t", 0, 0).await);
+    let texts = all.into_iter().map(|(_, value)| String::from_utf8(value));
+    texts.collect::<Result<_, _>>().unwrap()
+}
+
+/// A broker with these values in a topic, killed: they are in its write-ahead log alone.
+async fn killed_with(disk: &MemDisk, values: &[&[u8]]) {
+    let server = start(disk).await.unwrap();
+    let mut c = Connection::open(&server).await;
+    topic(&mut c, "t", 1).await;
+    for value in values {
+        put(&mut c, "t", 0, value).await;
+    }
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn a_broker_starts_on_a_full_disk_and_takes_records_once_there_is_room() {
+    let disk = MemDisk::new();
+    killed_with(&disk, &[b"one", b"two"]).await;
+    // The ring of before goes at the start.
+    fill(&disk, ring_bytes(&disk));
+    // Not only the first time.
+    for _ in 0..3 {
+        let starting = clock::timeout(PATIENCE, start(&disk));
+        let server = starting.await.expect("it starts").unwrap();
+        let mut c = Connection::open(&server).await;
+        assert_eq!(texts(&mut c).await, ["one", "two"]);
+        let refused = produce(&mut c, "t", 0, batch(&[b"no room"])).await;
+        assert_eq!(refused.error_code, code(ErrorCode::KafkaStorageError));
+        let page = get(&server, "/metrics").await.1;
+        assert!(
+            page.contains("tidemark_disk_read_only{directory=\"/data\"} 1"),
+            "{page}"
+        );
+        server.kill().await;
+    }
+    let server = start(&disk).await.unwrap();
+    disk.set_capacity(None);
+    let mut c = Connection::open(&server).await;
+    until("there is room", async || {
+        produce(&mut c, "t", 0, batch(&[b"three"])).await.error_code == NONE
+    })
+    .await;
+    assert_eq!(texts(&mut c).await, ["one", "two", "three"]);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_start_that_finds_no_room_waits_for_it() {
+    let disk = MemDisk::new();
+    // More than is set aside has to be put into segments.
+    let large = vec![b'.'; 900_000];
+    killed_with(&disk, &[&large[..]; 7]).await;
+    fill(&disk, 0);
+    let again = disk.clone();
+    let mut starting = std::pin::pin!(start(&again));
+    let early = clock::timeout(Duration::from_secs(3), &mut starting).await;
+    assert!(early.is_err(), "there is no room for a start");
+    disk.set_capacity(None);
+    let started = clock::timeout(PATIENCE, starting).await;
+    let server = started.expect("it starts").unwrap();
+    let mut c = Connection::open(&server).await;
+    assert_eq!(offset(&mut c, "t", 0, -1).await, 7);
+    put(&mut c, "t", 0, b"more").await;
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_broker_whose_disk_stands_still_ends_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, gate) = SlowDisk::new();
+    let lag = [("replica.lag.time.max.ms", "600")];
+    let server = try_start(disk, dir.path(), &lag).await.unwrap();
+    let opener = OpenAtEnd(Arc::clone(&gate));
+    let mut c = Connection::open(&server).await;
+    topic(&mut c, "t", 1).await;
+    put(&mut c, "t", 0, b"kept").await;
+    gate.shut();
+    let request = produce_request("t", -1, vec![(0, batch(&[b"stuck"]))]);
+    c.send(&request, BY_NAME).await;
+    let fatal = clock::timeout(PATIENCE, server.failed()).await;
+    let fatal = fatal.expect("it ends").to_string();
+    assert!(fatal.contains("has not finished a write"), "{fatal}");
+    drop(opener);
+    server.kill().await;
+    // It is not marked, and what was acknowledged is there.
+    let server = crate::common::start_in(&dir, &[]).await;
+    assert_eq!(server.marked_failed(), None);
+    let mut c = Connection::open(&server).await;
+    assert_eq!(texts(&mut c).await[0], "kept");
+    server.shutdown().await;
+}
