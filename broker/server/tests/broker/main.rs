@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod cluster;
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
