@@ -22,4 +22,5 @@ mod replicated;
 mod restart;
 mod restored;
 mod slow_disk;
+mod throttles;
 mod tiered;
