@@ -266,6 +266,11 @@ pub struct BrokerSettings {
     pub replica_fetch_backoff_ms: i32,
     /// `replica.socket.timeout.ms`.
     pub replica_socket_timeout_ms: i32,
+    /// `leader.replication.throttled.rate`: bytes a second that this broker gives to throttled
+    /// replicas.
+    pub leader_replication_throttled_rate: i64,
+    /// `follower.replication.throttled.rate`: bytes a second that it takes for its own.
+    pub follower_replication_throttled_rate: i64,
     /// Whether `replica.selector.class` names the selector by racks (KIP-392).
     pub rack_aware_reads: bool,
 }
@@ -427,6 +432,9 @@ impl BrokerSettings {
             replica_fetch_response_max_bytes: layers.int("replica.fetch.response.max.bytes")?,
             replica_fetch_backoff_ms: layers.int("replica.fetch.backoff.ms")?,
             replica_socket_timeout_ms: layers.int("replica.socket.timeout.ms")?,
+            leader_replication_throttled_rate: layers.long("leader.replication.throttled.rate")?,
+            follower_replication_throttled_rate: layers
+                .long("follower.replication.throttled.rate")?,
             rack_aware_reads: rack_aware_reads(layers)?,
         };
         settings.check_together()?;

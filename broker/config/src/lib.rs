@@ -29,7 +29,7 @@ pub use quorum::{QuorumSettings, Roles};
 pub use reference::reference;
 pub use table::{Scope, Setting, check, setting, settings, unhonoured};
 pub use tls::{ClientAuth, Pem, Protocol, TlsSettings, TlsVersion};
-pub use topic::{CompressionType, TimestampType, TopicSettings};
+pub use topic::{CompressionType, ThrottledReplicas, TimestampType, TopicSettings};
 pub use value::{Validator, Value, ValueType};
 
 /// Why a setting was not accepted. `Display` is the message a client is shown.

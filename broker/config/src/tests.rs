@@ -540,6 +540,21 @@ fn the_settings_reference_is_current() {
 }
 
 #[test]
+fn throttled_replicas_are_named_by_partition_and_broker() {
+    let topic = map(&[
+        ("leader.replication.throttled.replicas", "*"),
+        ("follower.replication.throttled.replicas", "0:1, 1:2"),
+    ]);
+    let settings = TopicSettings::resolve(&topic, fixed(&EMPTY)).unwrap();
+    assert!(settings.leader_throttled_replicas.contains(7, 7));
+    let throttled = &settings.follower_throttled_replicas;
+    assert!(throttled.contains(0, 1) && throttled.contains(1, 2));
+    assert!(!throttled.contains(1, 1) && !throttled.contains(0, 2));
+    let unset = TopicSettings::default();
+    assert!(!unset.leader_throttled_replicas.contains(0, 0));
+}
+
+#[test]
 fn a_tiered_topic_needs_a_bucket() {
     let topic = map(&[("remote.storage.enable", "true")]);
     let without = map(&[]);

@@ -1,5 +1,7 @@
 //! A topic's settings, resolved into what its logs and its produce path use.
 
+use std::collections::BTreeSet;
+
 use crate::layers::{BrokerLayers, ConfigMap, missing, resolve_topic};
 use crate::{ConfigError, Scope, Value, setting};
 
@@ -31,6 +33,37 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// Which replicas of a topic are held to a replication rate (KIP-73).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThrottledReplicas {
+    /// `*`.
+    All,
+    /// These partitions on these brokers; empty for none.
+    These(BTreeSet<(i32, i32)>),
+}
+
+impl ThrottledReplicas {
+    /// Whether the replica of `partition` on `broker` is one of them.
+    pub fn contains(&self, partition: i32, broker: i32) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(replicas) => replicas.contains(&(partition, broker)),
+        }
+    }
+
+    /// From the items of a list that was checked.
+    fn of(items: &[String]) -> Self {
+        if items.iter().any(|item| item == "*") {
+            return Self::All;
+        }
+        let pair = |item: &String| {
+            let (partition, broker) = item.split_once(':')?;
+            Some((partition.parse().ok()?, broker.parse().ok()?))
+        };
+        Self::These(items.iter().filter_map(pair).collect())
+    }
+}
+
 /// A topic's settings in force; resolve once per change, then share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicSettings {
@@ -54,8 +87,13 @@ pub struct TopicSettings {
     pub flush_messages: i64,
     /// `flush.ms`.
     pub flush_ms: i64,
+    /// `follower.replication.throttled.replicas`: what they fetch is held to their broker's rate.
+    pub follower_throttled_replicas: ThrottledReplicas,
     /// `index.interval.bytes`.
     pub index_interval_bytes: i32,
+    /// `leader.replication.throttled.replicas`: what is fetched from them is held to their broker's
+    /// rate.
+    pub leader_throttled_replicas: ThrottledReplicas,
     /// `local.retention.bytes`, -2 for `retention.bytes`.
     pub local_retention_bytes: i64,
     /// `local.retention.ms`, -2 for `retention.ms`.
@@ -122,7 +160,13 @@ impl TopicSettings {
             file_delete_delay_ms: values.long("file.delete.delay.ms")?,
             flush_messages: values.long("flush.messages")?,
             flush_ms: values.long("flush.ms")?,
+            follower_throttled_replicas: ThrottledReplicas::of(
+                &values.list("follower.replication.throttled.replicas")?,
+            ),
             index_interval_bytes: values.int("index.interval.bytes")?,
+            leader_throttled_replicas: ThrottledReplicas::of(
+                &values.list("leader.replication.throttled.replicas")?,
+            ),
             local_retention_bytes: values.long("local.retention.bytes")?,
             local_retention_ms: values.long("local.retention.ms")?,
             max_compaction_lag_ms: values.long("max.compaction.lag.ms")?,

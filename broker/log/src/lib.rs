@@ -35,6 +35,7 @@ mod producers;
 mod read;
 mod recovery;
 mod retention;
+mod roll;
 mod scan;
 mod segment;
 mod snapshot;

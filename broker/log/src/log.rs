@@ -1,4 +1,4 @@
-//! The log itself: its state, appending and rolling.
+//! The log itself: its state, and appending.
 
 use std::io;
 use std::sync::Arc;
@@ -9,14 +9,12 @@ use tidemark_records::{Batch, BatchHeader, TimestampType};
 use tidemark_wal::{LogId, Lsn, Member, Placed, Record, Wal};
 use tidemark_wire::Uuid;
 
-use crate::behind::{Behind, Written, create_files};
+use crate::behind::{Behind, Written};
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, LeaderEpochs};
 use crate::error::{AppendError, LogError};
-use crate::index::relative;
 use crate::producers::{Producers, SequenceCheck};
 use crate::segment::{LogShared, Segment};
-use crate::snapshot;
 use crate::tail::{NO_TIMESTAMP, Tail};
 
 /// Replayed records are written to their segment when there are so many bytes of them.
@@ -205,7 +203,7 @@ impl Log {
             .expect("a log has at least one segment")
     }
 
-    fn active_mut(&mut self) -> &mut Segment {
+    pub(crate) fn active_mut(&mut self) -> &mut Segment {
         self.segments
             .last_mut()
             .expect("a log has at least one segment")
@@ -515,116 +513,6 @@ impl Log {
         self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
         debug_assert!(self.log_start <= self.durable && self.durable <= self.end);
-    }
-
-    /// Makes the tail's bookkeeping available, and a new segment where one is due.
-    pub(crate) fn roll_if_due(
-        &mut self,
-        size_bytes: usize,
-        newest_ms: i64,
-        last_offset: i64,
-        now_ms: i64,
-    ) -> Result<(), LogError> {
-        if let Err(error) = self.tail(now_ms) {
-            self.fail(error.to_string());
-            return Err(error.into());
-        }
-        if self.roll_due(size_bytes, newest_ms, last_offset, now_ms) {
-            self.roll(now_ms)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn tail(&mut self, now_ms: i64) -> io::Result<&mut Tail> {
-        let loaded = match self.tail.take() {
-            Some(tail) => tail,
-            None => {
-                let active = self.active();
-                Box::new(Tail::load(
-                    &self.shared,
-                    &active.files,
-                    active.size_bytes,
-                    now_ms,
-                )?)
-            }
-        };
-        Ok(self.tail.insert(loaded))
-    }
-
-    /// Kafka's conditions for a new segment before `size_bytes` more are appended.
-    fn roll_due(&self, size_bytes: usize, newest_ms: i64, last_offset: i64, now_ms: i64) -> bool {
-        let active = self.active();
-        let Some(tail) = &self.tail else {
-            return false;
-        };
-        if active.size_bytes == 0 {
-            return relative(active.base_offset(), last_offset).is_none();
-        }
-        let config = &self.config;
-        let too_large =
-            u64::from(active.size_bytes) + size_bytes as u64 > u64::from(config.segment_bytes);
-        let waited_ms = if tail.first_timestamp_ms >= 0 {
-            newest_ms.saturating_sub(tail.first_timestamp_ms)
-        } else {
-            now_ms.saturating_sub(tail.created_ms)
-        };
-        let too_old = waited_ms > config.segment_ms.saturating_sub(self.jitter_ms());
-        too_large
-            || too_old
-            || tail.index_full(config.segment_index_bytes)
-            || relative(active.base_offset(), last_offset).is_none()
-    }
-
-    /// A share of the jitter that differs between partitions and segments.
-    fn jitter_ms(&self) -> i64 {
-        let bound = self.config.segment_jitter_ms.min(self.config.segment_ms);
-        if bound <= 0 {
-            return 0;
-        }
-        let name = self.shared.dir.as_os_str().as_encoded_bytes();
-        let mut hash = self.active().base_offset() as u64 ^ 0xcbf2_9ce4_8422_2325;
-        for byte in name {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        i64::try_from(hash % bound.unsigned_abs()).unwrap_or(0)
-    }
-
-    /// Seals the active segment and begins a new one at the end of the log. Its files
-    /// are made when it is their turn to be written.
-    ///
-    /// # Errors
-    /// The tail's bookkeeping could not be read; the log is as before.
-    pub(crate) fn roll(&mut self, now_ms: i64) -> Result<(), LogError> {
-        debug_assert!(
-            self.active().size_bytes > 0,
-            "an empty segment is not rolled"
-        );
-        let tail = self.tail(now_ms)?;
-        tail.add_time_entry();
-        let entries = tail.take_all_entries();
-        let max_timestamp = tail.max_timestamp;
-        self.active_mut().max_timestamp = Some(max_timestamp);
-        let sealed = self.active().files.clone();
-        let segment = Segment::new(self.end, 0);
-        let snapshot = snapshot::encode(&self.producers);
-        self.note_roll(sealed, entries, snapshot, segment.files.clone());
-        self.segments.push(segment);
-        self.tail = Some(Box::new(Tail::new(self.end, now_ms)));
-        Ok(())
-    }
-
-    /// Adds an empty segment with its files.
-    pub(crate) fn create_segment(&mut self, base_offset: i64) -> io::Result<()> {
-        let segment = Segment::new(base_offset, 0);
-        create_files(&self.shared, &segment.files)?;
-        self.names_dirty = true;
-        self.segments.push(segment);
-        self.written = Written {
-            end: base_offset,
-            segment_base: base_offset,
-            position: 0,
-        };
-        Ok(())
     }
 
     /// Closes file handles that have not been used since the last call, and drops the

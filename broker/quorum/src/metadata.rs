@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tidemark_model::{BrokerId, Image};
 use tokio::sync::watch;
 
-use crate::Controller;
 use crate::decide::Decision;
 use crate::raft::{Activity, Fold, Followed, NodeStatus, Quorum, QuorumError};
 
@@ -19,8 +18,6 @@ pub enum Metadata {
     Voter(Arc<Quorum>),
     /// This node follows the voters.
     Observer(Followed),
-    /// One controller for several brokers of one process, in tests.
-    Shared(Arc<Controller>),
 }
 
 impl Metadata {
@@ -29,7 +26,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.image(),
             Self::Observer(followed) => followed.image(),
-            Self::Shared(controller) => controller.image(),
         }
     }
 
@@ -39,7 +35,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.watch(),
             Self::Observer(followed) => followed.watch(),
-            Self::Shared(controller) => controller.watch(),
         }
     }
 
@@ -62,7 +57,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.propose(decide).await,
             Self::Observer(_) => Err(QuorumError::NotController { leader: None }),
-            Self::Shared(controller) => controller.propose_async(decide).await,
         }
     }
 
@@ -71,7 +65,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.is_active().is_some(),
             Self::Observer(_) => false,
-            Self::Shared(_) => true,
         }
     }
 
@@ -79,7 +72,7 @@ impl Metadata {
     pub fn activity(&self) -> Option<Activity> {
         match self {
             Self::Voter(quorum) => Some(quorum.activity()),
-            Self::Observer(_) | Self::Shared(_) => None,
+            Self::Observer(_) => None,
         }
     }
 
@@ -88,7 +81,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.controller_id(),
             Self::Observer(followed) => followed.leader().map(|(leader, _)| leader.node_id),
-            Self::Shared(_) => None,
         }
     }
 
@@ -102,7 +94,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.forward(payload, patience).await,
             Self::Observer(followed) => followed.forward(payload, patience).await,
-            Self::Shared(_) => Err(QuorumError::NotController { leader: None }),
         }
     }
 
@@ -110,7 +101,7 @@ impl Metadata {
     pub fn status(&self) -> Option<NodeStatus> {
         match self {
             Self::Voter(quorum) => Some(quorum.status()),
-            Self::Observer(_) | Self::Shared(_) => None,
+            Self::Observer(_) => None,
         }
     }
 
@@ -119,7 +110,7 @@ impl Metadata {
     pub async fn failed(&self) -> String {
         match self {
             Self::Voter(quorum) => quorum.failed().await,
-            Self::Observer(_) | Self::Shared(_) => std::future::pending().await,
+            Self::Observer(_) => std::future::pending().await,
         }
     }
 
@@ -128,7 +119,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.abandon(),
             Self::Observer(followed) => followed.close(),
-            Self::Shared(_) => {}
         }
     }
 
@@ -137,7 +127,6 @@ impl Metadata {
         match self {
             Self::Voter(quorum) => quorum.close().await,
             Self::Observer(followed) => followed.close(),
-            Self::Shared(_) => {}
         }
     }
 }

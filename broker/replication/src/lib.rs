@@ -31,6 +31,7 @@ mod leader;
 mod log;
 mod read;
 mod replica;
+mod throttle;
 mod view;
 
 #[cfg(test)]
@@ -45,4 +46,5 @@ pub use leader::AckState;
 pub use log::LogState;
 pub use read::{ConsumerFetch, Rack, preferred_read_replica};
 pub use replica::{Identity, Refusal, Replica, RoleName, Settings};
+pub use throttle::Throttle;
 pub use view::{BrokerView, PartitionView};

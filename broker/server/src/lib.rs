@@ -53,5 +53,5 @@ pub use restore::{
     ClampReport, PartReport, RestoreError, RestoreOptions, RestoreReport, TopicReport,
     preview_restore, restore,
 };
-pub use start::{RunningServer, ServerConfig, StartError, start, start_with};
+pub use start::{RunningServer, ServerConfig, StartError, start};
 pub use tidemark_quorum::raft::StoreError as QuorumStoreError;

@@ -28,8 +28,8 @@ use tidemark_env::disk::{DirLock, Disk};
 use tidemark_env::runtime::NetThreads;
 use tidemark_env::task::{self, TaskError};
 use tidemark_log::OnCorruption;
-use tidemark_model::BrokerEpoch;
-use tidemark_quorum::{Controller, IdentityError, write_epoch};
+use tidemark_model::{BrokerEpoch, Image};
+use tidemark_quorum::{IdentityError, write_epoch};
 use tidemark_tier::Bucket;
 use tokio::sync::watch;
 
@@ -185,17 +185,6 @@ pub(crate) fn layers(fixed: &ConfigMap) -> BrokerLayers<'_> {
 ///
 /// Must be called inside a tokio runtime, which then runs the broker's background tasks.
 pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
-    start_with(config, None).await
-}
-
-/// Starts a broker, with a controller that other brokers of this process use, too.
-///
-/// # Errors
-/// As [`start`].
-pub async fn start_with(
-    config: ServerConfig,
-    shared: Option<Arc<Controller>>,
-) -> Result<RunningServer, StartError> {
     let settings = BrokerSettings::resolve(layers(&config.settings))?;
     let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
     let mut locks = Vec::with_capacity(dirs.len());
@@ -279,7 +268,7 @@ pub async fn start_with(
         Ballast::of(&config.disk, dir).start().await;
     }
     let inbox = Arc::new(Inbox::default());
-    let joined = join(&config, &settings, &inbox, (of_quorum, &tls), shared).await?;
+    let joined = join(&config, &settings, &inbox, (of_quorum, &tls)).await?;
     let Joined {
         metadata,
         identities,
@@ -498,7 +487,7 @@ fn warn_of_unhonoured(layers: BrokerLayers<'_>, warned: &mut BTreeSet<&'static s
 /// Keeps everything in step with the metadata.
 fn follow(
     broker: &Arc<Broker>,
-    mut image: Arc<tidemark_model::Image>,
+    mut image: Arc<Image>,
     mut warned: BTreeSet<&'static str>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -536,6 +525,12 @@ impl RunningServer {
     #[cfg(test)]
     pub(crate) fn broker(&self) -> Option<&Arc<Broker>> {
         self.broker.as_ref()
+    }
+
+    /// The newest metadata that this node has; `None` where nothing but health is served.
+    pub fn image(&self) -> Option<Arc<Image>> {
+        let member = self.member.as_ref()?;
+        Some(member.node.metadata.image())
     }
 
     /// All listeners.

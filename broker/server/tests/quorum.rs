@@ -14,11 +14,11 @@ mod common;
 mod kit;
 
 use common::{Connection, get};
-use kit::{batch, first_of, produce_request, read, values};
+use kit::{batch, first_of, format, produce_request, read, settings_of, values};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
+use tidemark_config::ConfigMap;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, FileDisk, OpenMode};
 use tidemark_server::{InitialVoter, RunningServer, ServerConfig, Voters};
@@ -49,29 +49,6 @@ async fn run_on(disk: FileDisk, settings: ConfigMap) -> RunningServer {
         bucket: None,
     };
     tidemark_server::start(config).await.expect("it starts")
-}
-
-fn settings_of(own: &[(&str, String)]) -> ConfigMap {
-    own.iter()
-        .map(|(name, value)| ((*name).to_owned(), value.clone()))
-        .collect()
-}
-
-fn format(own: &ConfigMap, voters: &Voters) {
-    let none = ConfigMap::new();
-    let layers = BrokerLayers {
-        dynamic: &none,
-        dynamic_default: &none,
-        fixed: own,
-    };
-    let resolved = BrokerSettings::resolve(layers).unwrap();
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
-    let mut ids = resolved.node_id as u8;
-    let new_id = || {
-        ids += 10;
-        Uuid([ids; 16])
-    };
-    tidemark_server::format(&disk, &resolved, Some(Uuid([9; 16])), voters, new_id).unwrap();
 }
 
 impl Cluster {

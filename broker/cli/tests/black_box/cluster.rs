@@ -197,3 +197,51 @@ fn what_a_lone_voter_would_lose_is_shown_before_it_goes_on_alone() {
     let nowhere = ["cluster", "quorum", "force", "--dir", "/nowhere"];
     broker.run(&nowhere).failed(1, "not formatted");
 }
+
+#[test]
+fn a_throttle_goes_with_the_move_and_one_that_is_left_is_found_and_taken_away() {
+    let brokers = Broker::start_with(&["--brokers", "3"]);
+    brokers.ok(&["topic", "create", "orders", "--replicas", "1"]);
+    let line = "x".repeat(10_000) + "\n";
+    brokers.ok_with_input(&["produce", "orders"], line.repeat(100).as_bytes());
+    let described = brokers.json(&["topic", "describe", "orders"]);
+    let from = described["partitions"][0]["replicas"][0].as_i64().unwrap();
+    let to = (from + 1) % 3;
+    let plan = json!({"version": 1, "partitions": [
+        {"topic": "orders", "partition": 0, "replicas": [to, from]},
+    ]});
+    let file = brokers.data().join("plan.json");
+    std::fs::write(&file, plan.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let throttled = [
+        "cluster",
+        "reassign",
+        "--plan",
+        file,
+        "--throttle",
+        "5000000",
+    ];
+    let shown = brokers.ok(&throttled);
+    assert!(shown.contains("--throttle 5000000 --execute"), "{shown}");
+    let moved = brokers.json(&[&throttled[..], &["--execute"]].concat());
+    assert_eq!(
+        (&moved["done"], &moved["throttled"]),
+        (&json!(true), &json!(false))
+    );
+    let settings = brokers.ok(&["config", "show", "--topic", "orders"]);
+    assert!(!settings.contains(&format!("0:{from}")), "{settings}");
+    let found = || brokers.run(&["doctor"]).stdout;
+    assert!(!found().contains("throttled"), "{}", found());
+
+    // As a move leaves it that was not waited for.
+    let rate = "leader.replication.throttled.rate=1000";
+    brokers.ok(&["config", "set", "--broker", "1", rate]);
+    let said = found();
+    let what = "though nothing is being moved: 0 topics on broker 1";
+    assert!(said.contains(what), "{said}");
+    let said = brokers.ok(&["cluster", "reassign"]);
+    assert!(said.contains("--unthrottle"), "{said}");
+    let said = brokers.ok(&["cluster", "reassign", "--unthrottle"]);
+    assert!(said.contains("Not throttled any more"), "{said}");
+    assert!(!found().contains("throttled"), "{}", found());
+}

@@ -1,9 +1,8 @@
-//! Tests of the metadata log, of the decisions and of the controller.
+//! Tests of the decisions, and of what directories say of themselves.
 
 mod cluster;
-mod controller;
 mod decisions;
-mod log;
+mod identity;
 
 use tidemark_config::{BrokerSettings, ConfigMap};
 use tidemark_model::{BrokerId, Endpoint, Image};

@@ -3,6 +3,7 @@
 mod follower;
 mod leader;
 mod reads;
+mod throttle;
 
 use crate::{
     Action, BrokerView, DurableReport, EpochStart, Epochs, Event, FollowerFetch, Identity,

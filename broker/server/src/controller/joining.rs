@@ -15,7 +15,7 @@ use tidemark_env::task::{self, TaskError};
 use tidemark_quorum::raft::{
     Followed, ObserverConfig, Quorum, QuorumConfig, QuorumStartError, StoreError,
 };
-use tidemark_quorum::{Controller, DirectoryIdentity, IdentityError, Metadata};
+use tidemark_quorum::{DirectoryIdentity, IdentityError, Metadata};
 
 /// Why a node does not come to the metadata.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +57,7 @@ pub(crate) async fn join(
     settings: &BrokerSettings,
     inbox: &Arc<Inbox>,
     (acceptor, tls): (Option<Acceptor>, &Tls),
-    shared: Option<Arc<Controller>>,
 ) -> Result<Joined, JoinError> {
-    if let Some(controller) = shared {
-        return join_shared(config, settings, controller).await;
-    }
     let (disk, of) = (Arc::clone(&config.disk), settings.clone());
     let format_if_empty = config.format_if_empty;
     let formatted = task::blocking(move || formatted(&disk, &of, format_if_empty)).await??;
@@ -134,21 +130,4 @@ fn formatted(
         return Err(JoinError::Unformatted(missing));
     }
     Ok(format(disk, settings, None, &Voters::Standalone, new_id)?)
-}
-
-async fn join_shared(
-    config: &ServerConfig,
-    settings: &BrokerSettings,
-    controller: Arc<Controller>,
-) -> Result<Joined, JoinError> {
-    let (disk, node_id) = (Arc::clone(&config.disk), settings.node_id);
-    let dirs: Vec<PathBuf> = settings.log_dirs.iter().map(PathBuf::from).collect();
-    let joining = Arc::clone(&controller);
-    let started =
-        task::blocking(move || Controller::join(joining, &disk, &dirs, node_id, new_id)).await?;
-    let started = started.map_err(|error| QuorumStartError::Raft(error.to_string()))?;
-    Ok(Joined {
-        metadata: Metadata::Shared(controller),
-        identities: started.directories,
-    })
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
 use tidemark_model::{BrokerEpoch, TopicPartition};
-use tidemark_quorum::Metadata;
 use tidemark_quorum::decide::{self, Join};
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::broker_registration_request::{Feature, Listener};
@@ -146,12 +145,7 @@ impl Life {
         let heartbeat = node.settings.broker_heartbeat_interval_ms;
         let heartbeat = Duration::from_millis(u64::try_from(heartbeat).unwrap_or(0));
         let mut wants = self.want.subscribe();
-        let shared = matches!(*node.metadata, Metadata::Shared(_));
         loop {
-            if shared && !self.told().fenced {
-                // A controller of tests has no sessions, and fences when it is told to.
-                return std::future::pending().await;
-            }
             let mut want = *wants.borrow_and_update();
             let mut damaged = Vec::new();
             let index = match self.broker.get().and_then(Weak::upgrade) {

@@ -5,9 +5,11 @@ use super::signal::{Signal, Slot};
 use crate::broker::Broker;
 use crate::net::Permit;
 use crate::partition::{Bounds, FollowerRead, Partition, Wants};
+use crate::replica::Side;
 use crate::tier::ColdRead;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemark_env::task;
 use tidemark_log::{Piece, ReadError, ReadPlan, ReadRecords};
 use tidemark_model::BrokerId;
@@ -66,6 +68,10 @@ pub(crate) struct Found {
     pub(crate) more: bool,
     /// The memory that the records hold.
     pub(crate) held: Option<Permit>,
+    /// The records count against this broker's replication rate.
+    throttled: bool,
+    /// There are records, and that rate lets none of them go for so long.
+    pub(crate) wait: Option<Duration>,
 }
 
 impl Found {
@@ -83,6 +89,8 @@ impl Found {
             bytes: 0,
             more: false,
             held: None,
+            throttled: false,
+            wait: None,
         }
     }
 }
@@ -172,12 +180,12 @@ fn plan(
                 }
             }
         }
-        Reader::Follower { broker } => {
+        Reader::Follower { broker: follower } => {
             let Some((log_start, durable)) = wanted.follower else {
                 return (Found::error(ErrorCode::InvalidRequest), None);
             };
             let fetch = FollowerFetch {
-                broker: *broker,
+                broker: *follower,
                 fetch_offset: wanted.fetch_offset,
                 last_fetched_epoch: (wanted.last_fetched_epoch >= 0)
                     .then_some(wanted.last_fetched_epoch),
@@ -185,7 +193,23 @@ fn plan(
                 durable,
             };
             match partition.follower_read(&fetch, limit.0, limit.1) {
-                FollowerRead::Records(bounds, plan) => (at(bounds), Some(*plan)),
+                FollowerRead::Records {
+                    bounds,
+                    plan,
+                    throttled,
+                } => {
+                    let wait = match throttled && !plan.is_empty() {
+                        true => throttled_for(broker),
+                        false => None,
+                    };
+                    let plan = wait.is_none().then_some(*plan);
+                    let found = Found {
+                        throttled,
+                        wait,
+                        ..at(bounds)
+                    };
+                    (found, plan)
+                }
                 FollowerRead::Wait => {
                     let silent = true;
                     (
@@ -222,6 +246,12 @@ fn plan(
             }
         }
     }
+}
+
+/// How long this broker gives nothing to throttled replicas.
+fn throttled_for(broker: &Broker) -> Option<Duration> {
+    let replicas = broker.partitions.replicas();
+    replicas.throttled_for(Side::Leader, &broker.settings())
 }
 
 /// What a consumer finds below the log's start: in the bucket, where the topic is tiered.
@@ -366,6 +396,10 @@ pub(crate) async fn look(
     let bytes = pieces.iter().map(Piece::len).sum();
     if !of_follower {
         partition.count_out(bytes as u64);
+    }
+    if found.throttled {
+        let replicas = broker.partitions.replicas();
+        replicas.count_throttled(Side::Leader, &broker.settings(), bytes);
     }
     Found {
         held,

@@ -128,6 +128,32 @@ fn a_directory_of_another_cluster_is_not_taken_over() {
 }
 
 #[test]
+fn a_copied_directory_and_one_with_strange_files_are_refused() {
+    let (_, disk) = mem();
+    let here = settings(&[]);
+    format(&disk, &here, None, &Voters::Standalone, ids(0)).unwrap();
+    let first = DirectoryIdentity::read(&*disk, Path::new("/a")).unwrap();
+    disk.create_dir_all(Path::new("/c")).unwrap();
+    first.unwrap().write(&*disk, Path::new("/c")).unwrap();
+    let with_copy = settings(&[("log.dirs", "/a,/b,/c")]);
+    let copied = read_formatted(&disk, &with_copy).unwrap_err();
+    assert!(
+        matches!(copied, FormatError::Identity(IdentityError::Copied { .. })),
+        "{copied}"
+    );
+    disk.create_dir_all(Path::new("/etc/ssh")).unwrap();
+    let strange = settings(&[("log.dirs", "/etc")]);
+    let refused = format(&disk, &strange, None, &Voters::Standalone, ids(50)).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            FormatError::Identity(IdentityError::NotOurs { .. })
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
 fn a_lost_metadata_disk_does_not_begin_a_second_quorum_of_its_cluster() {
     let (_, disk) = mem();
     let apart = settings(&[("metadata.log.dir", "/meta")]);

@@ -9,6 +9,7 @@ use crate::replica::take_durable;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
+use tidemark_env::clock::Instant;
 use tidemark_env::{clock, random};
 use tidemark_log::Piece;
 use tidemark_model::Image;
@@ -281,7 +282,13 @@ async fn serve(
     let mut answers: BTreeMap<Slot, Found> = BTreeMap::new();
     let mut bytes = 0;
     let mut later = Vec::new();
+    // Those that the replication rate holds back, and when the first may be given something.
+    let (mut held_back, mut over_at) = (Vec::new(), None::<Instant>);
     loop {
+        if over_at.is_some_and(|at| at <= clock::monotonic()) {
+            candidates.append(&mut held_back);
+            over_at = None;
+        }
         candidates.extend(signal.take());
         interest.take_turns(candidates);
         let (mut news, mut moved) = (false, false);
@@ -299,6 +306,11 @@ async fn serve(
                 found.error != ErrorCode::None || found.diverging.is_some() || found.preferred >= 0;
             let entry = interest.entry(slot);
             moved |= follows && entry.is_some_and(|entry| entry.would_hear(&found));
+            if let Some(wait) = found.wait {
+                let at = clock::monotonic() + wait;
+                over_at = Some(over_at.map_or(at, |other| other.min(at)));
+                held_back.push(slot);
+            }
             if found.more && found.bytes == 0 || found.error != ErrorCode::None {
                 // No room in this answer, or not well: it is looked at in the next.
                 later.push(slot);
@@ -311,8 +323,10 @@ async fn serve(
         if moved {
             deadline = deadline.min(clock::monotonic() + WATERMARK_DELAY);
         }
+        let over_at = over_at.filter(|at| *at < deadline);
         tokio::select! {
             () = signal.changed() => {}
+            () = clock::sleep_until(over_at.unwrap_or(deadline)), if over_at.is_some() => {}
             () = clock::sleep_until(deadline) => break,
             () = hurried(impatience.as_deref()) => break,
         }
@@ -328,6 +342,7 @@ async fn serve(
             later.push(*slot);
         }
     }
+    later.append(&mut held_back);
     later.into_iter().for_each(|slot| signal.mark(slot));
     order
         .into_iter()

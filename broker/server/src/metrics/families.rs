@@ -92,6 +92,7 @@ families! {
     FOLLOWER_LAG_MAX: Gauge "tidemark_follower_lag_max_records" [] "records", "The most that a follower of a partition led here lacks on its disk of what the leader has.";
     ISR_SHRINKS: Counter "tidemark_isr_shrinks_total" [] "changes", "Times that a partition led here had fewer replicas in sync than before.";
     ISR_EXPANDS: Counter "tidemark_isr_expands_total" [] "changes", "Times that a partition led here had more replicas in sync than before.";
+    THROTTLED_BYTES: Counter "tidemark_throttled_replication_bytes_total" ["side"] "bytes", "Bytes of throttled replicas that are not in sync: side leader is what this broker gave (Kafka's LeaderReplication byte-rate is its rate), follower what it took (FollowerReplication).";
     FAILED_FETCHES: Counter "tidemark_failed_follower_fetches_total" [] "fetches", "Fetches of followers on this broker that failed, as a whole or for a partition.";
 
     UNCLEAN_ELECTIONS: Counter "tidemark_unclean_elections_total" [] "elections", "Times that this broker was made leader though it may lack records that were acknowledged.";

@@ -23,6 +23,7 @@ pub(crate) use snapshot::{
 };
 pub(crate) use watchdog::Watchdog;
 
+use crate::replica::Side;
 use families::Family;
 use prometheus::core::Collector;
 use prometheus::{
@@ -101,6 +102,8 @@ pub(crate) struct Metrics {
     pub(crate) unclean_elections: IntCounter,
     /// Records that were cut off because the leader has others.
     pub(crate) truncated_records: IntCounter,
+    throttled_leader: IntCounter,
+    throttled_follower: IntCounter,
     /// Fetches of followers that brought nothing on.
     pub(crate) failed_fetches: IntCounter,
     requests: HistogramVec,
@@ -142,6 +145,9 @@ impl Metrics {
         for outcome in ["away", "damaged", "denied", "not_found", "superseded"] {
             drop(tier_failures.with_label_values(&[outcome]));
         }
+        let throttled: IntCounterVec = valid(&families::THROTTLED_BYTES, &registry, |opts| {
+            IntCounterVec::new(opts, families::THROTTLED_BYTES.labels)
+        });
         Metrics {
             connections: valid(&families::CONNECTIONS, &registry, IntGauge::with_opts),
             connections_refused: counter(&registry, &families::CONNECTIONS_REFUSED),
@@ -161,6 +167,8 @@ impl Metrics {
             isr_expands: counter(&registry, &families::ISR_EXPANDS),
             unclean_elections: counter(&registry, &families::UNCLEAN_ELECTIONS),
             truncated_records: counter(&registry, &families::TRUNCATED_RECORDS),
+            throttled_leader: throttled.with_label_values(&["leader"]),
+            throttled_follower: throttled.with_label_values(&["follower"]),
             failed_fetches: counter(&registry, &families::FAILED_FETCHES),
             requests,
             by_api: (0..apis).map(|_| OnceLock::new()).collect(),
@@ -181,6 +189,14 @@ impl Metrics {
     pub(crate) fn certificate_expires(&self, listener: &str, at_s: Option<i64>) {
         if let Some(at_s) = at_s {
             self.certificates.with_label_values(&[listener]).set(at_s);
+        }
+    }
+
+    /// Bytes of throttled replicas.
+    pub(crate) fn throttled(&self, side: Side) -> &IntCounter {
+        match side {
+            Side::Leader => &self.throttled_leader,
+            Side::Follower => &self.throttled_follower,
         }
     }
 

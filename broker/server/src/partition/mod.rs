@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidemark_log::{AppendError, Appended, Log, LogError};
-use tidemark_model::{LeaderEpoch, TopicId, TopicPartition};
+use tidemark_model::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use tidemark_records::Batch;
 use tidemark_replication::{Event, Refusal, Replica};
 use tidemark_wal::{LogId, Lsn, Member};
@@ -66,7 +66,30 @@ pub(crate) struct State {
     watching: Vec<Watch>,
     /// Who fetches for it, while it follows, and its place there.
     following: Option<(Arc<Fetcher>, Slot)>,
+    throttled: Throttled,
     pub(crate) traffic: Traffic,
+}
+
+/// Whether this replica is held to its broker's replication rates while it is not in sync
+/// (KIP-73).
+#[derive(Debug, Clone, Copy, Default)]
+struct Throttled {
+    as_leader: bool,
+    as_follower: bool,
+}
+
+impl Throttled {
+    fn of(policy: &Policy, partition: i32, broker: BrokerId) -> Throttled {
+        let settings = &policy.settings;
+        Throttled {
+            as_leader: settings
+                .leader_throttled_replicas
+                .contains(partition, broker),
+            as_follower: settings
+                .follower_throttled_replicas
+                .contains(partition, broker),
+        }
+    }
 }
 
 /// What a request that is parked at partitions waits for.
@@ -150,6 +173,7 @@ impl Partition {
             waiting_durable: Vec::new(),
             watching: Vec::new(),
             following: None,
+            throttled: Throttled::of(&policy, index, replicas.broker_id()),
             traffic: Traffic::default(),
         };
         Partition {
@@ -177,8 +201,12 @@ impl Partition {
 
     /// Puts new settings in force.
     pub(crate) fn set_policy(&self, policy: Arc<Policy>) {
-        if let Some(log) = &mut self.lock().log {
-            log.set_config(Arc::clone(&policy.log));
+        {
+            let mut state = self.lock();
+            state.throttled = Throttled::of(&policy, self.index, self.replicas.broker_id());
+            if let Some(log) = &mut state.log {
+                log.set_config(Arc::clone(&policy.log));
+            }
         }
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }

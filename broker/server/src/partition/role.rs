@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use tidemark_env::{clock, task};
 use tidemark_log::{AppendError, Appended, Log, ReadError, ReadPlan};
-use tidemark_model::LeaderEpoch;
+use tidemark_model::{BrokerId, LeaderEpoch};
 use tidemark_replication::{
     AckState, Action, ConsumerFetch, DurableReport, EpochEnd, EpochStart, Epochs, Event,
     FetchAnswer, FetchDecision, FetchPlan, FollowerFetch, LogState, OfflineReason, PartitionView,
@@ -45,7 +45,12 @@ type ConsumerRead = (Bounds, ConsumerFetch, Option<ReadPlan>);
 /// What a follower's fetch finds.
 pub(crate) enum FollowerRead {
     /// Records, or none yet.
-    Records(Bounds, Box<ReadPlan>),
+    Records {
+        bounds: Bounds,
+        plan: Box<ReadPlan>,
+        /// They count against this broker's replication rate.
+        throttled: bool,
+    },
     /// Nothing to be told now.
     Wait,
     Diverging(Bounds, i32, i64),
@@ -254,8 +259,7 @@ impl Partition {
             self.step(&mut state, Event::Paused);
         }
         self.step(&mut state, Event::Tick);
-        let me = self.replicas.broker_id();
-        let in_sync = state.replica.view().is_some_and(|v| v.isr.contains(&me));
+        let in_sync = in_sync(&state, self.replicas.broker_id());
         if let (Some((fetcher, slot)), false) = (&state.following, in_sync) {
             fetcher.ask_again(*slot);
         }
@@ -271,14 +275,21 @@ impl Partition {
         self.step(&mut self.lock(), Event::DurableAck { broker, report });
     }
 
-    /// What to ask the leader, if it follows `leader`.
-    pub(crate) fn next_fetch(&self, leader: i32) -> Option<FetchPlan> {
+    /// What to ask the leader, if it follows `leader`, and whether the answer counts against this
+    /// broker's replication rate.
+    pub(crate) fn next_fetch(&self, leader: i32) -> Option<(FetchPlan, bool)> {
         let state = self.lock();
         let plan = state.replica.next_fetch();
-        plan.filter(|plan| plan.leader == leader && state.log.is_some())
+        let plan = plan.filter(|plan| plan.leader == leader && state.log.is_some())?;
+        Some((plan, self.is_filled_slowly(&state)))
     }
 
-    /// Takes the leader's answer, with checked records.
+    fn is_filled_slowly(&self, state: &State) -> bool {
+        state.throttled.as_follower && !in_sync(state, self.replicas.broker_id())
+    }
+
+    /// Takes the leader's answer, with checked records; gives whether they count against this
+    /// broker's replication rate.
     ///
     /// # Errors
     /// Why the records were not appended.
@@ -286,7 +297,7 @@ impl Partition {
         self: &Arc<Self>,
         answer: FetchAnswer,
         runs: &[RunOfRecords],
-    ) -> Result<(), AppendError> {
+    ) -> Result<bool, AppendError> {
         if self.dir.is_full() && !runs.is_empty() {
             return Err(AppendError::DiskFull(
                 std::io::ErrorKind::StorageFull.into(),
@@ -294,9 +305,10 @@ impl Partition {
         }
         let mut state = self.lock();
         if state.log.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         let state = &mut *state;
+        let throttled = self.is_filled_slowly(state);
         let mut actions = ACTIONS.take();
         let now_ms = self.replicas.now_ms();
         state
@@ -310,7 +322,7 @@ impl Partition {
             }
         }
         ACTIONS.set(actions);
-        appended
+        appended.map(|()| throttled)
     }
 
     fn append_runs(
@@ -574,7 +586,11 @@ impl Partition {
             FetchDecision::Records { .. } => {
                 let upper = log.durable_offset();
                 match log.read_plan(fetch.fetch_offset, max_bytes, upper, at_least_one_batch) {
-                    Ok(plan) => FollowerRead::Records(bounds, Box::new(plan)),
+                    Ok(plan) => FollowerRead::Records {
+                        bounds,
+                        plan: Box::new(plan),
+                        throttled: state.throttled.as_leader && !in_sync(&state, fetch.broker),
+                    },
                     Err(_) => FollowerRead::OutOfRange(bounds),
                 }
             }
@@ -599,6 +615,12 @@ fn led_isr(replica: &Replica) -> Option<(LeaderEpoch, usize)> {
     let leads = matches!(replica.role(), RoleName::Leader | RoleName::StartingLeader);
     let view = replica.view().filter(|_| leads)?;
     Some((view.leader_epoch, view.isr.len()))
+}
+
+/// Whether the metadata have a broker in the ISR.
+fn in_sync(state: &State, broker: BrokerId) -> bool {
+    let view = state.replica.view();
+    view.is_some_and(|view| view.isr.contains(&broker))
 }
 
 fn ack_state(state: &State, acks: i16, appended: &Appended) -> AckState {

@@ -4,7 +4,7 @@
 //! costs in proportion to that.
 
 use super::session::{Limits, Session};
-use super::{address_of, lock};
+use super::{Side, address_of, lock};
 use crate::broker::Broker;
 use crate::fetch::{Signal, Slot};
 use crate::partition::{Partition, RunOfRecords};
@@ -294,7 +294,10 @@ impl Fetcher {
             let again = std::mem::take(&mut lock(&self.members).again);
             for slot in std::mem::take(&mut due) {
                 let wanted = self.member(slot).and_then(|(at, partition)| {
-                    let plan = partition.next_fetch(self.leader)?;
+                    let (plan, throttled) = partition.next_fetch(self.leader)?;
+                    if throttled {
+                        throttle(broker, &mut paused, (slot, &plan), now);
+                    }
                     Some((at, partition, plan))
                 });
                 let waits = |plan: &FetchPlan| {
@@ -411,9 +414,16 @@ impl Fetcher {
                     continue;
                 };
                 let (slot, plan) = (asked.slot, asked.plan);
-                taken_bytes += data.records.as_ref().map_or(0, Records::len);
+                let bytes = data.records.as_ref().map_or(0, Records::len);
+                taken_bytes += bytes;
                 match hand_over(&partition, &plan, data).await {
-                    Ok(()) => drop(paused.remove(&slot)),
+                    Ok(throttled) => {
+                        paused.remove(&slot);
+                        if throttled {
+                            let replicas = broker.partitions.replicas();
+                            replicas.count_throttled(Side::Follower, &broker.settings(), bytes);
+                        }
+                    }
                     Err(error) => {
                         broker.metrics.failed_fetches.inc();
                         tracing::debug!(
@@ -439,11 +449,32 @@ impl Fetcher {
     }
 }
 
+/// Has a throttled partition wait while the replication rate is used up.
+fn throttle(
+    broker: &Broker,
+    paused: &mut BTreeMap<Slot, Paused>,
+    (slot, plan): (Slot, &FetchPlan),
+    now: Instant,
+) {
+    let replicas = broker.partitions.replicas();
+    if let Some(wait) = replicas.throttled_for(Side::Follower, &broker.settings())
+        && paused.get(&slot).is_none_or(|paused| paused.until <= now)
+    {
+        let now = Paused {
+            until: now + wait,
+            pause: FIRST_BACKOFF,
+            epoch: plan.fetch.durable.leader_epoch,
+        };
+        paused.insert(slot, now);
+    }
+}
+
+/// Hands an answer to its partition; gives whether it counts against the replication rate.
 async fn hand_over(
     partition: &Arc<Partition>,
     plan: &FetchPlan,
     data: PartitionData,
-) -> Result<(), Unfit> {
+) -> Result<bool, Unfit> {
     let outcome = match ErrorCode::from_code(data.error_code) {
         ErrorCode::None if data.diverging_epoch.epoch >= 0 => FetchOutcome::Diverging(Diverging {
             epoch: data.diverging_epoch.epoch,

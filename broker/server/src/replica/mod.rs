@@ -8,9 +8,11 @@ mod acks;
 mod alter;
 mod fetcher;
 mod session;
+mod throttle;
 
 pub(crate) use fetcher::Fetcher;
 pub(crate) use session::take_durable;
+pub(crate) use throttle::Side;
 
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -38,6 +40,7 @@ pub(crate) struct Replicas {
     proposed: Notify,
     /// Followers that want their parked fetches answered.
     impatient: Mutex<BTreeMap<BrokerId, Arc<Notify>>>,
+    throttles: throttle::Throttles,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,6 +72,7 @@ impl Replicas {
             proposals: Mutex::default(),
             proposed: Notify::new(),
             impatient: Mutex::default(),
+            throttles: throttle::Throttles::default(),
         }
     }
 

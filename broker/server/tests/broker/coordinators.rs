@@ -1,8 +1,8 @@
 //! Coordinators that move between three brokers, with what was committed.
 
+use crate::cluster::Cluster;
 use crate::groups::{commit, committed};
 use crate::kit::{code, until};
-use crate::replicated::Cluster;
 use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -65,14 +65,12 @@ async fn what_was_committed_survives_its_coordinator() {
     let refused = commit(&mut c, GROUP, "t", 99).await;
     assert_eq!(refused, code(ErrorCode::NotCoordinator));
 
-    drop(cluster.nodes[first as usize].take());
-    cluster.fence(first);
-    let second = cluster.state(OFFSETS).leader;
-    assert!(
-        second >= 0 && second != first,
-        "another one leads: {second}"
-    );
-    assert_eq!(coordinator(&cluster, second).await, Some(second));
+    cluster.kill(first).await;
+    let second = cluster.until_led_by_another(OFFSETS, first).await;
+    until("it tells that it coordinates", async || {
+        coordinator(&cluster, second).await == Some(second)
+    })
+    .await;
     let mut c = cluster.connect(second).await;
     assert_eq!(committed(&mut c, GROUP, "t").await.0, 20);
     commit_at(&cluster, second, 21).await;
@@ -91,12 +89,8 @@ async fn what_was_committed_survives_its_coordinator() {
     })
     .await;
     // The deposed one leads again, and has what was committed without it.
-    cluster.fence(second);
-    until("there is a leader", async || {
-        cluster.state(OFFSETS).leader >= 0
-    })
-    .await;
-    let third = cluster.state(OFFSETS).leader;
+    cluster.kill(second).await;
+    let third = cluster.until_led_by_another(OFFSETS, second).await;
     let mut c = cluster.connect(third).await;
     assert_eq!(committed(&mut c, GROUP, "t").await.0, 21);
 }

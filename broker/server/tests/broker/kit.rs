@@ -2,10 +2,13 @@
 
 use crate::common::{Connection, PATIENCE, get, series};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
+use tidemark_config::{BrokerLayers, BrokerSettings, ConfigMap};
 use tidemark_env::clock;
+use tidemark_env::disk::{Disk, FileDisk};
 use tidemark_records::{Batch, BatchBuilder, BatchOptions, Limits, RecordRef};
-use tidemark_server::RunningServer;
+use tidemark_server::{RunningServer, Voters};
 use tidemark_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use tidemark_wire::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use tidemark_wire::messages::fetch_response::PartitionData;
@@ -31,6 +34,30 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         assert!(clock::monotonic() < deadline, "never came true: {what}");
         clock::sleep(Duration::from_millis(5)).await;
     }
+}
+
+pub fn settings_of(own: &[(&str, String)]) -> ConfigMap {
+    own.iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
+}
+
+/// Formats the directories of a node that is one of several.
+pub fn format(own: &ConfigMap, voters: &Voters) {
+    let none = ConfigMap::new();
+    let layers = BrokerLayers {
+        dynamic: &none,
+        dynamic_default: &none,
+        fixed: own,
+    };
+    let resolved = BrokerSettings::resolve(layers).unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
+    let mut ids = resolved.node_id as u8;
+    let new_id = || {
+        ids += 10;
+        Uuid([ids; 16])
+    };
+    tidemark_server::format(&disk, &resolved, Some(Uuid([9; 16])), voters, new_id).unwrap();
 }
 
 /// A batch of these values.

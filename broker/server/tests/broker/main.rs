@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod cluster;
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../common/mod.rs"]
 mod common;
@@ -22,4 +23,5 @@ mod replicated;
 mod restart;
 mod restored;
 mod slow_disk;
+mod throttles;
 mod tiered;

@@ -1,184 +1,19 @@
-//! Three brokers in this process, with one controller among them.
+//! Replicas on three brokers: what is acknowledged, who is in sync, who leads.
 
-use crate::common::{Connection, get, series};
+use crate::cluster::{ALL, Cluster, produce_with};
+use crate::common::get;
 use crate::kit::{
-    batch, batches, code, create, delete_records, delete_topic, fetch_request, first_of, from,
-    partitions_of, produce_request, read, until, values,
+    batch, code, delete_records, delete_topic, fetch_request, first_of, from, partitions_of,
+    produce_request, read, until, values,
 };
-use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
-use tidemark_config::ConfigMap;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, FileDisk};
-use tidemark_model::{BrokerId, Image, Partition};
-use tidemark_quorum::Controller;
-use tidemark_quorum::decide::{self, Decision};
-use tidemark_server::{RunningServer, ServerConfig};
+use tidemark_wire::ErrorCode;
 use tidemark_wire::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
-use tidemark_wire::messages::produce_response::PartitionProduceResponse;
 use tidemark_wire::messages::{FetchRequest, OffsetForLeaderEpochRequest};
-use tidemark_wire::{ErrorCode, Uuid};
-
-const ALL: i16 = -1;
-/// A version of Fetch that followers do not answer to consumers.
-const LEADERS_ONLY: i16 = 10;
-
-pub struct Cluster {
-    controller: Arc<Controller>,
-    dirs: Vec<TempDir>,
-    pub nodes: Vec<Option<RunningServer>>,
-    settings: Vec<(String, String)>,
-}
-
-impl Cluster {
-    /// Three brokers with these settings on top.
-    pub async fn start(settings: &[(&str, &str)]) -> Cluster {
-        let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk::new());
-        let first = vec![dirs[0].path().to_path_buf()];
-        let mut ids = 0;
-        let new_id = move || {
-            ids += 1;
-            Uuid::from_random([ids; 16])
-        };
-        let started = Controller::start(&disk, &first, 0, new_id).unwrap();
-        let mut cluster = Cluster {
-            controller: started.controller,
-            dirs,
-            nodes: vec![None, None, None],
-            settings: settings
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
-        };
-        for id in 0..3 {
-            cluster.start_node(id).await;
-        }
-        cluster
-    }
-
-    pub async fn start_node(&mut self, id: usize) {
-        let fixed = [
-            ("node.id", id.to_string()),
-            ("listeners", "PLAINTEXT://127.0.0.1:0".to_string()),
-            ("http.listen", "127.0.0.1:0".to_string()),
-            ("log.dirs", self.dirs[id].path().display().to_string()),
-            ("default.replication.factor", "3".to_string()),
-            ("min.insync.replicas", "2".to_string()),
-            ("offsets.topic.num.partitions", "1".to_string()),
-            ("replica.lag.time.max.ms", "600".to_string()),
-            ("broker.rack", format!("rack-{id}")),
-        ];
-        let mut settings: ConfigMap = fixed
-            .into_iter()
-            .map(|(name, value)| (name.to_string(), value))
-            .collect();
-        settings.extend(self.settings.iter().cloned());
-        let config = ServerConfig {
-            settings,
-            disk: Arc::new(FileDisk::new()),
-            net_threads: 1,
-            cut_corrupt_logs: false,
-            format_if_empty: true,
-            bucket: None,
-        };
-        let server = tidemark_server::start_with(config, Some(Arc::clone(&self.controller))).await;
-        self.nodes[id] = Some(server.expect("the broker starts"));
-    }
-
-    fn node(&self, id: BrokerId) -> &RunningServer {
-        self.nodes[id as usize].as_ref().expect("it runs")
-    }
-
-    pub async fn connect(&self, id: BrokerId) -> Connection {
-        Connection::open(self.node(id)).await
-    }
-
-    pub fn image(&self) -> Arc<Image> {
-        self.controller.image()
-    }
-
-    pub fn state(&self, topic: &str) -> Partition {
-        let image = self.image();
-        let topic = image.topic(topic).expect("the topic");
-        Partition::clone(topic.partition(0).expect("its partition"))
-    }
-
-    /// A topic of one partition; gives its leader.
-    pub async fn topic(&self, name: &str, configs: &[(&str, &str)]) -> BrokerId {
-        let mut c = self.connect(0).await;
-        let response = c.ask(&create(name, 1, configs), 7).await;
-        assert_eq!(response.topics[0].error_code, 0, "{response:?}");
-        let leader = self.state(name).leader;
-        let mut c = self.connect(leader).await;
-        let request = fetch_request(name, vec![from(0, 0)]);
-        until("the leader serves", async || {
-            let response = c.ask(&request, LEADERS_ONLY).await;
-            partitions_of(&response)[0].error_code == 0
-        })
-        .await;
-        leader
-    }
-
-    fn change<T>(&self, decide: impl FnOnce(&Image, decide::Context<'_>) -> Decision<T>) -> T {
-        let fixed = ConfigMap::new();
-        let context = decide::Context {
-            broker_id: 0,
-            fixed: &fixed,
-        };
-        let decided = self.controller.propose(|image| decide(image, context));
-        decided.expect("the change is made").0
-    }
-
-    pub fn fence(&self, id: BrokerId) {
-        self.change(|image, context| Decision {
-            records: decide::fence_brokers(image, context, &[id]),
-            result: (),
-        });
-    }
-
-    /// The bytes of the log that a broker gives to consumers.
-    async fn bytes(&self, id: BrokerId, topic: &str) -> Vec<u8> {
-        let mut c = self.connect(id).await;
-        let data = read(&mut c, topic, 0, 0).await;
-        assert_eq!(data.error_code, 0, "broker {id}");
-        batches(&data)
-            .iter()
-            .flat_map(|b| b.bytes.to_vec())
-            .collect()
-    }
-
-    /// Waits until a follower gives out the same as the leader.
-    async fn level(&self, follower: BrokerId, leader: BrokerId, topic: &str) {
-        let own = self.bytes(leader, topic).await;
-        until("the follower gives out the same", async || {
-            self.bytes(follower, topic).await == own
-        })
-        .await;
-    }
-
-    async fn number(&self, id: BrokerId, what: &str, topic: &str) -> i64 {
-        let page = get(self.node(id), "/metrics/partitions").await.1;
-        let name = format!("tidemark_partition_{what}{{topic=\"{topic}\",partition=\"0\"}}");
-        match page.contains(&name) {
-            true => series(&page, &name).parse().unwrap(),
-            false => -1,
-        }
-    }
-}
-
-async fn produce_with(
-    c: &mut Connection,
-    topic: &str,
-    acks: i16,
-    value: &str,
-) -> PartitionProduceResponse {
-    let request = produce_request(topic, acks, vec![(0, batch(&[value.as_bytes()]))]);
-    first_of(c.ask(&request, 12).await)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_all_acknowledge_is_in_three_logs_byte_for_byte() {
@@ -205,8 +40,8 @@ async fn what_all_acknowledge_is_in_three_logs_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_that_stops_leaves_the_isr_and_comes_back() {
-    let mut cluster = Cluster::start(&[]).await;
+async fn a_follower_whose_disk_hangs_leaves_the_isr_and_comes_back() {
+    let cluster = Cluster::start(&[]).await;
     let leader = cluster.topic("t", &[]).await;
     let follower = (leader + 1) % 3;
     let mut c = cluster.connect(leader).await;
@@ -214,19 +49,35 @@ async fn a_follower_that_stops_leaves_the_isr_and_comes_back() {
         produce_with(&mut c, "t", ALL, "of three").await.error_code,
         0
     );
-    drop(cluster.nodes[follower as usize].take());
+    cluster.hang_disk(follower);
     // Nobody fences it: the leader sees that it does not have this.
     assert_eq!(produce_with(&mut c, "t", 1, "of one").await.error_code, 0);
-    until("the ISR shrinks", async || {
-        cluster.state("t").isr.len() == 2
-    })
-    .await;
+    cluster.until_in_sync("t", 2).await;
+    assert!(
+        !cluster
+            .image()
+            .broker(follower)
+            .expect("it is there")
+            .fenced
+    );
+    assert_eq!(produce_with(&mut c, "t", ALL, "of two").await.error_code, 0);
+    cluster.mend_disk(follower);
+    cluster.until_in_sync("t", 3).await;
+    cluster.level(follower, leader, "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_killed_leaves_the_isr_at_once_and_comes_back() {
+    // Only that its port refuses can tell.
+    let mut cluster = Cluster::start(&[("replica.lag.time.max.ms", "60000")]).await;
+    let leader = cluster.topic("t", &[]).await;
+    let follower = (leader + 1) % 3;
+    cluster.kill(follower).await;
+    cluster.until_in_sync("t", 2).await;
+    let mut c = cluster.connect(leader).await;
     assert_eq!(produce_with(&mut c, "t", ALL, "of two").await.error_code, 0);
     cluster.start_node(follower as usize).await;
-    until("the ISR is whole", async || {
-        cluster.state("t").isr.len() == 3
-    })
-    .await;
+    cluster.until_in_sync("t", 3).await;
     until("it says so itself", async || {
         let node = cluster.nodes[follower as usize].as_ref().unwrap();
         get(node, "/readyz").await.0.contains(" 200 ")
@@ -237,15 +88,15 @@ async fn a_follower_that_stops_leaves_the_isr_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn below_min_isr_nothing_is_acknowledged_by_all() {
-    let mut cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
-    let leader = cluster.topic("t", &[]).await;
+    let cluster = Cluster::start(&[]).await;
+    let leader = cluster.topic("t", &[("min.insync.replicas", "3")]).await;
     let follower = (leader + 1) % 3;
     let mut c = cluster.connect(leader).await;
     assert_eq!(
         produce_with(&mut c, "t", ALL, "of three").await.error_code,
         0
     );
-    drop(cluster.nodes[follower as usize].take());
+    cluster.hang_disk(follower);
     let mut request = produce_request("t", ALL, vec![(0, batch(&[b"late"]))]);
     request.timeout_ms = 3_000;
     let answer = first_of(c.ask(&request, 12).await);
@@ -260,7 +111,7 @@ async fn below_min_isr_nothing_is_acknowledged_by_all() {
     assert_eq!(cluster.number(leader, "high_watermark", "t").await, 1);
     let seen = read(&mut c, "t", 0, 0).await;
     assert_eq!((seen.high_watermark, values(&seen).len()), (1, 1));
-    cluster.start_node(follower as usize).await;
+    cluster.mend_disk(follower);
     until("all is committed", async || {
         cluster.number(leader, "high_watermark", "t").await == 3
     })
@@ -274,7 +125,7 @@ async fn an_epoch_ends_where_the_log_does_whatever_is_committed() {
     let mut cluster = Cluster::start(&[]).await;
     let leader = cluster.topic("t", &[]).await;
     for id in (0..3).filter(|id| *id != leader) {
-        drop(cluster.nodes[id as usize].take());
+        cluster.kill(id).await;
     }
     let mut c = cluster.connect(leader).await;
     assert_eq!(produce_with(&mut c, "t", 1, "of one").await.error_code, 0);
@@ -312,17 +163,15 @@ async fn a_leader_that_dies_takes_nothing_acknowledged_with_it() {
     }
     // Its followers are gone for a moment: what it appends now is only its own.
     for id in (0..3).filter(|id| *id != old) {
-        drop(cluster.nodes[id as usize].take());
+        cluster.kill(id).await;
     }
     assert_eq!(produce_with(&mut c, "t", 1, "lost").await.error_code, 0);
     assert_eq!(cluster.number(old, "durable_offset", "t").await, 11);
-    drop(cluster.nodes[old as usize].take());
+    cluster.kill(old).await;
     for id in (0..3).filter(|id| *id != old) {
         cluster.start_node(id as usize).await;
     }
-    cluster.fence(old);
-    let new = cluster.state("t").leader;
-    assert_ne!(new, old);
+    let new = cluster.until_led_by_another("t", old).await;
     let mut c = cluster.connect(new).await;
     until("the new leader serves", async || {
         produce_with(&mut c, "t", ALL, "after").await.error_code == 0
@@ -335,10 +184,7 @@ async fn a_leader_that_dies_takes_nothing_acknowledged_with_it() {
     // The old one comes back and cuts off what nobody acknowledged for all.
     cluster.start_node(old as usize).await;
     cluster.level(old, new, "t").await;
-    until("the ISR is whole", async || {
-        cluster.state("t").isr.len() == 3
-    })
-    .await;
+    cluster.until_in_sync("t", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,8 +215,8 @@ async fn a_follower_begins_with_the_batch_that_holds_the_log_start() {
     let mut cluster = Cluster::start(&[]).await;
     let leader = cluster.topic("t", &[]).await;
     let follower = (leader + 1) % 3;
-    drop(cluster.nodes[follower as usize].take());
-    cluster.fence(follower);
+    cluster.kill(follower).await;
+    cluster.until_in_sync("t", 2).await;
     let mut c = cluster.connect(leader).await;
     for _ in 0..2 {
         let records = batch(&[b"a", b"b", b"c", b"d", b"e"]);
@@ -394,10 +240,7 @@ async fn a_follower_begins_with_the_batch_that_holds_the_log_start() {
         values(&read(&mut at_follower, "t", 0, 7).await) == own
     })
     .await;
-    until("the ISR is whole", async || {
-        cluster.state("t").isr.len() == 3
-    })
-    .await;
+    cluster.until_in_sync("t", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,14 +319,7 @@ async fn a_replica_that_is_moved_away_leaves_no_files() {
     assert_eq!(produce_with(&mut c, "t", ALL, "moves").await.error_code, 0);
     let dir = cluster.dirs[old as usize].path().join("t-0");
     assert!(FileDisk::new().exists(&dir).unwrap());
-    cluster.change(|image, context| {
-        let wanted = decide::Reassignment {
-            topic: "t".to_owned(),
-            partition: 0,
-            replicas: Some(vec![leader, new]),
-        };
-        decide::alter_reassignments(image, context, &[wanted], true)
-    });
+    cluster.reassign("t", &[leader, new]).await;
     until("the reassignment is done", async || {
         cluster.state("t").replicas == vec![leader, new]
     })

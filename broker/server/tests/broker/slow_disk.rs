@@ -46,11 +46,14 @@ pub struct SlowDisk {
 impl SlowDisk {
     pub fn new() -> (Arc<SlowDisk>, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
-        let disk = SlowDisk {
+        (SlowDisk::behind(&gate), gate)
+    }
+
+    pub fn behind(gate: &Arc<Gate>) -> Arc<SlowDisk> {
+        Arc::new(SlowDisk {
             inner: FileDisk::new(),
-            gate: Arc::clone(&gate),
-        };
-        (Arc::new(disk), gate)
+            gate: Arc::clone(gate),
+        })
     }
 }
 

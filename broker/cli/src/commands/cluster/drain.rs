@@ -27,6 +27,9 @@ pub struct Args {
     /// Do not wait until all is moved
     #[arg(long)]
     no_wait: bool,
+    /// Copy no faster than so many bytes a second on each broker
+    #[arg(long, value_name = "BYTES_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
+    throttle: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +60,8 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             Failure::finding(format!("broker {broker} cannot be drained: {problem}"))
                 .next("tidemark cluster describe")
         })?;
-    let moves = reassign::carry_out(&cluster, moves, args.execute, !args.no_wait).await?;
+    let moves =
+        reassign::carry_out(&cluster, moves, args.execute, !args.no_wait, args.throttle).await?;
     if args.execute && !args.no_wait {
         // Those too that were on their way before.
         let leaving = moving
@@ -79,6 +83,8 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         left: partitions.filter(|p| p.replicas.contains(&broker)).count(),
         moves,
     };
+    let throttle = args.throttle.map(|rate| format!(" --throttle {rate}"));
+    let throttle = throttle.unwrap_or_default();
     context.out.show(&report, |out| {
         reassign::show(out, &report.moves)?;
         match (args.execute, report.left) {
@@ -86,11 +92,11 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
                 "Broker {broker} holds nothing and gets nothing. To take it out of the cluster: stop it, then tidemark cluster unregister {broker}"
             )),
             (true, left) => out.line(&format!(
-                "Broker {broker} still holds {}: tidemark cluster drain {broker} --execute goes on",
+                "Broker {broker} still holds {}: tidemark cluster drain {broker}{throttle} --execute goes on",
                 plural(left as i64, "replica")
             )),
             (false, _) => out.line(&format!(
-                "Nothing was done. To do it: tidemark cluster drain {broker} --execute"
+                "Nothing was done. To do it: tidemark cluster drain {broker}{throttle} --execute"
             )),
         }
     })?;

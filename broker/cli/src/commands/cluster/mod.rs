@@ -9,6 +9,7 @@ mod force;
 mod plan;
 mod quorum;
 mod reassign;
+pub mod throttle;
 mod unregister;
 mod watch;
 

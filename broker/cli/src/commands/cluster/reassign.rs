@@ -7,6 +7,7 @@ use serde::Serialize;
 use tidemark_client::{Cluster, TopicPartition, Topics};
 
 use super::plan::{self, Move, PlanFile, PlannedPartition};
+use super::throttle::{self, Throttles};
 use super::watch;
 use crate::context::{Context, existing_topic};
 use crate::failure::{Exit, Failure};
@@ -41,6 +42,14 @@ pub struct Args {
     /// Do not wait until all is moved
     #[arg(long)]
     no_wait: bool,
+    /// Copy no faster than so many bytes a second on each broker: these moves and those under way.
+    /// Taken away when all is moved
+    #[arg(long, value_name = "BYTES_PER_S", conflicts_with = "cancel",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    throttle: Option<u64>,
+    /// Take throttles away, such as those of moves that were not waited for
+    #[arg(long, conflicts_with_all = ["plan", "topics", "brokers", "execute", "cancel", "throttle"])]
+    unthrottle: bool,
 }
 
 /// A plan, and what became of it.
@@ -53,6 +62,8 @@ pub struct Report {
     executed: bool,
     /// Whether all that was asked for is where it should be.
     done: bool,
+    /// Whether a throttle is left in force.
+    throttled: bool,
     moves: Vec<Outcome>,
 }
 
@@ -79,7 +90,14 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     if args.cancel {
         return cancel(&args, &cluster, context).await;
     }
+    if args.unthrottle {
+        return unthrottle(&cluster, context).await;
+    }
     if args.plan.is_none() && args.topics.is_empty() && args.brokers.is_empty() {
+        if let (Some(bytes_per_s), true) = (args.throttle, args.execute) {
+            throttle::put(&cluster, &[], bytes_per_s).await?;
+            return list(&cluster, context).await;
+        }
         if args.execute || args.dry_run {
             return Err(
                 Failure::usage("there is no plan: name topics, brokers or a plan file")
@@ -89,7 +107,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         return list(&cluster, context).await;
     }
     let moves = planned(&args, &cluster).await?;
-    let report = carry_out(&cluster, moves, args.execute, !args.no_wait).await?;
+    let report = carry_out(&cluster, moves, args.execute, !args.no_wait, args.throttle).await?;
     context.out.show(&report, |out| {
         show(out, &report)?;
         if !args.execute && !report.moves.is_empty() {
@@ -115,6 +133,9 @@ impl Args {
         }
         if !self.brokers.is_empty() {
             line += &format!(" --brokers {}", ids(&self.brokers));
+        }
+        if let Some(bytes_per_s) = self.throttle {
+            line += &format!(" --throttle {bytes_per_s}");
         }
         line
     }
@@ -171,16 +192,23 @@ async fn planned(args: &Args, cluster: &Cluster) -> Result<Vec<Move>, Failure> {
     plan::spread(&all, &targets).map_err(Failure::finding)
 }
 
-/// Says what is to be moved, and waits for it.
+/// Says what is to be moved, and waits for it; a throttle goes when nothing is being moved any
+/// more.
 pub async fn carry_out(
     cluster: &Cluster,
     moves: Vec<Move>,
     execute: bool,
     wait: bool,
+    throttle: Option<u64>,
 ) -> Result<Report, Failure> {
     let mut errors: BTreeMap<TopicPartition, String> = BTreeMap::new();
     let mut done = moves.is_empty();
+    let mut throttled = false;
     if execute && !moves.is_empty() {
+        if let Some(bytes_per_s) = throttle {
+            throttle::put(cluster, &moves, bytes_per_s).await?;
+            throttled = true;
+        }
         let asked: Vec<(TopicPartition, Option<Vec<i32>>)> = moves
             .iter()
             .map(|one| (one.at(), Some(one.to.clone())))
@@ -200,6 +228,12 @@ pub async fn carry_out(
                 watch::until_moved(cluster, &taken).await?;
             }
             done = errors.is_empty();
+            if throttled && cluster.reassignments(None).await?.is_empty() {
+                let info = cluster.metadata(Topics::All).await?;
+                let left = throttle::find(cluster, &info).await?;
+                throttle::clear(cluster, &left).await?;
+                throttled = false;
+            }
         }
     }
     let file = |of: &dyn Fn(&Move) -> Vec<i32>| PlanFile {
@@ -218,6 +252,7 @@ pub async fn carry_out(
         back: file(&|one| one.from.clone()),
         executed: execute,
         done,
+        throttled,
         moves: moves
             .into_iter()
             .map(|moved| Outcome {
@@ -260,7 +295,23 @@ pub fn show(out: &mut Out, report: &Report) -> Result<(), Failure> {
             "{count} being moved: `tidemark cluster reassign` shows what is left"
         )),
         (_, false, _) => Ok(()),
+    }?;
+    match report.throttled {
+        true => out
+            .line("The throttle stays. When all is moved: tidemark cluster reassign --unthrottle"),
+        false => Ok(()),
     }
+}
+
+async fn unthrottle(cluster: &Cluster, context: &mut Context) -> Result<Exit, Failure> {
+    let info = cluster.metadata(Topics::All).await?;
+    let found = throttle::find(cluster, &info).await?;
+    throttle::clear(cluster, &found).await?;
+    context.out.show(&found, |out| match found.is_empty() {
+        true => out.line("Nothing is throttled."),
+        false => out.line(&format!("Not throttled any more: {}.", found.text())),
+    })?;
+    Ok(Exit::Ok)
 }
 
 async fn list(cluster: &Cluster, context: &mut Context) -> Result<Exit, Failure> {
@@ -273,9 +324,11 @@ async fn list(cluster: &Cluster, context: &mut Context) -> Result<Exit, Failure>
         removing: one.removing,
     });
     let moving: Vec<Ongoing> = moving.collect();
+    let throttles = throttle::find(cluster, &cluster.metadata(Topics::All).await?).await?;
     context.out.show(&moving, |out| {
         if moving.is_empty() {
-            return out.line("Nothing is being moved.");
+            out.line("Nothing is being moved.")?;
+            return throttled(out, &throttles);
         }
         let mut table = Table::new(&["PARTITION", "REPLICAS", "COMING", "GOING"]);
         for one in &moving {
@@ -286,9 +339,20 @@ async fn list(cluster: &Cluster, context: &mut Context) -> Result<Exit, Failure>
                 ids(&one.removing),
             ]);
         }
-        out.table(&table)
+        out.table(&table)?;
+        throttled(out, &throttles)
     })?;
     Ok(Exit::Ok)
+}
+
+fn throttled(out: &mut Out, throttles: &Throttles) -> Result<(), Failure> {
+    if throttles.is_empty() {
+        return Ok(());
+    }
+    out.line(&format!(
+        "Throttled: {}. To take that away: tidemark cluster reassign --unthrottle",
+        throttles.text()
+    ))
 }
 
 async fn cancel(args: &Args, cluster: &Cluster, context: &mut Context) -> Result<Exit, Failure> {

@@ -6,6 +6,7 @@ use tidemark_client::PartitionInfo;
 use tidemark_client::admin::ConfigResource;
 
 use super::{Check, Finding, Patient};
+use crate::commands::cluster::throttle;
 use crate::output::{ids, plural};
 
 /// How many partitions a finding names.
@@ -42,6 +43,7 @@ pub async fn check(patient: &Patient<'_>) -> Check {
     findings.extend(under_finding(&under));
     findings.extend(alone(patient));
     findings.extend(single_finding(&singles(patient)));
+    findings.extend(throttled(patient).await);
     let partitions: usize = patient
         .info
         .topics
@@ -209,6 +211,26 @@ fn alone(patient: &Patient<'_>) -> Option<Finding> {
         format!("the offsets of all groups have one replica, on a cluster of {} brokers", patient.info.brokers.len()),
         "groups whose broker is down can neither read nor commit",
         "set offsets.topic.replication.factor=3 before the first group, or reassign __consumer_offsets".to_owned(),
+    ))
+}
+
+/// A throttle that a move has left behind: it slows down every replica that catches up.
+async fn throttled(patient: &Patient<'_>) -> Option<Finding> {
+    let moving = patient.cluster.reassignments(None).await.ok()?;
+    if !moving.is_empty() {
+        return None;
+    }
+    let left = throttle::find(patient.cluster, patient.info).await.ok()?;
+    if left.is_empty() {
+        return None;
+    }
+    Some(Finding::new(
+        format!(
+            "replication is throttled, though nothing is being moved: {}",
+            left.text()
+        ),
+        "a replica that falls behind catches up no faster than that lets it",
+        "tidemark cluster reassign --unthrottle".to_owned(),
     ))
 }
 

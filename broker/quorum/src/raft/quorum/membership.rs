@@ -1,0 +1,125 @@
+//! Voters that come and go while the quorum lives: a learner first, which catches up, then a voter.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use tidemark_env::clock;
+
+use super::super::propose::{QuorumError, refused};
+use super::super::types::{VoterId, VoterNode};
+use super::Quorum;
+
+impl Quorum {
+    /// Takes a voter in: as a learner first, and as a voter when it has caught up. On the
+    /// leader only. May be called again after a failure: it goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`QuorumError::Failed`] when its node id is known with another directory (remove that
+    /// one first), or it does not catch up within `patience`; it stays a learner then.
+    /// [`QuorumError::TimedOut`] when a majority does not agree within `patience`.
+    pub async fn add_voter(
+        &self,
+        voter: VoterId,
+        address: String,
+        patience: Duration,
+    ) -> Result<(), QuorumError> {
+        if self.is_active().is_none() {
+            return Err(QuorumError::NotController {
+                leader: self.leader(),
+            });
+        }
+        let membership = self.membership();
+        if let Some((known, _)) = membership
+            .nodes()
+            .find(|(known, _)| known.node_id == voter.node_id && **known != voter)
+        {
+            return Err(QuorumError::Failed(format!(
+                "node {} is known with directory {}: remove that one first",
+                voter.node_id, known.directory_id
+            )));
+        }
+        if membership.get_node(&voter).is_none() {
+            let node = BTreeMap::from([(voter, VoterNode { address })]);
+            self.change(ChangeMembers::AddNodes(node), true, patience)
+                .await?;
+        }
+        let caught_up = self.caught_up(voter);
+        match clock::timeout(patience, caught_up).await {
+            Ok(true) => {}
+            Ok(false) => return Err(QuorumError::LeadershipLost),
+            Err(_) => {
+                return Err(QuorumError::Failed(format!(
+                    "voter {voter} has not caught up within {} ms: it stays a learner; try again, or remove it",
+                    patience.as_millis()
+                )));
+            }
+        }
+        let change = ChangeMembers::AddVoterIds([voter].into());
+        self.change(change, true, patience).await
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<VoterId, VoterNode>,
+        retain: bool,
+        patience: Duration,
+    ) -> Result<(), QuorumError> {
+        let raft = &self.server.raft;
+        let changing = raft.change_membership(change, retain);
+        match clock::timeout(patience, changing).await {
+            Ok(changed) => changed.map(drop).map_err(|error| refused(&error, raft)),
+            Err(_) => Err(QuorumError::TimedOut),
+        }
+    }
+
+    /// Ends when `voter` had all that was logged an election timeout before; `false` when
+    /// this node leads no more.
+    async fn caught_up(&self, voter: VoterId) -> bool {
+        let mut metrics = self.server.raft.metrics();
+        let mut goal = None;
+        loop {
+            let now = metrics.borrow_and_update().clone();
+            let Some(replication) = &now.replication else {
+                return false;
+            };
+            let last = now.last_log_index.unwrap_or(0);
+            let (goal_index, since) = *goal.get_or_insert((last, clock::monotonic()));
+            let matched = replication.get(&voter).copied().flatten();
+            if matched.is_some_and(|matched| matched.index >= goal_index) {
+                if since.elapsed() < self.catch_up {
+                    return true;
+                }
+                // That took so long that much may have come since: another round.
+                goal = None;
+                continue;
+            }
+            if metrics.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Takes a voter or learner out. On the leader only.
+    ///
+    /// # Errors
+    /// [`QuorumError::Failed`] when it is not a member, or the only voter;
+    /// [`QuorumError::TimedOut`] when a majority does not agree within `patience`.
+    pub async fn remove_voter(
+        &self,
+        voter: VoterId,
+        patience: Duration,
+    ) -> Result<(), QuorumError> {
+        if self.is_active().is_none() {
+            return Err(QuorumError::NotController {
+                leader: self.leader(),
+            });
+        }
+        let membership = self.membership();
+        let change = match membership.voter_ids().any(|id| id == voter) {
+            true => ChangeMembers::RemoveVoters([voter].into()),
+            false => ChangeMembers::RemoveNodes([voter].into()),
+        };
+        self.change(change, false, patience).await
+    }
+}
