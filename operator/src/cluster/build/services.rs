@@ -1,0 +1,54 @@
+//! Under which names a cluster and its brokers are found.
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use tidemark_crds::Cluster;
+
+use super::{
+    BROKER_ID, Build, CLIENT_PORT, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT,
+    broker_labels, broker_name, labels, metadata,
+};
+
+fn port(name: &str, port: u16) -> Value {
+    json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"})
+}
+
+/// Where clients begin: any broker that is ready.
+#[must_use]
+pub fn bootstrap_service(cluster: &Cluster) -> Value {
+    let service = format!("{}-bootstrap", name(cluster));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(cluster, &service, &labels(cluster)),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {CLUSTER: name(cluster)},
+            "ports": [port("client", CLIENT_PORT)],
+        },
+    })
+}
+
+impl Build<'_> {
+    /// The name under which a broker is found, ready or not: others have to find it to get ready.
+    #[must_use]
+    pub fn service(&self, node: &Node) -> Value {
+        let cluster = self.cluster;
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata(cluster, &broker_name(cluster, node.id), &broker_labels(cluster, node)),
+            "spec": {
+                "clusterIP": "None",
+                "publishNotReadyAddresses": true,
+                "selector": {CLUSTER: name(cluster), BROKER_ID: node.id.to_string()},
+                "ports": [
+                    port("client", CLIENT_PORT),
+                    port("replication", REPLICATION_PORT),
+                    port("quorum", QUORUM_PORT),
+                    port("http", HTTP_PORT),
+                ],
+            },
+        })
+    }
+}
