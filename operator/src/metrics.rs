@@ -27,8 +27,15 @@ const FORGOTTEN_MS: i64 = 5 * 60_000;
 /// Seconds that a reconcile takes.
 const BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Why a waiting roll is no news: somebody wants it to wait.
-const MEANT: [&str; 3] = ["AwaitingApproval", "Paused", "DisruptionsOff"];
+/// Reasons of a change that is not there yet which are no news: it is under way, or somebody wants it
+/// to wait.
+const MEANT: [&str; 5] = [
+    "AwaitingApproval",
+    "Paused",
+    "DisruptionsOff",
+    "Rolling",
+    "ScalingDown",
+];
 
 /// All of it. Series of what did not happen yet are there, at zero.
 #[derive(Debug)]
@@ -113,7 +120,7 @@ impl Default for Metrics {
             roll_waiting: valid(GaugeVec::new(
                 opts(
                     "tidemark_cluster_roll_waiting_seconds",
-                    "For how long a roll has waited for the same thing; what somebody wants to wait is not told.",
+                    "For how long a change of a Cluster has waited for the same thing; what somebody wants to wait is not told.",
                 ),
                 &["namespace", "cluster", "reason"],
             )),
@@ -161,8 +168,11 @@ impl Metrics {
         self.restarts.with_label_values(&[&key.0, &key.1]);
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         let before = clusters.get(&key).and_then(|sample| sample.waits.clone());
-        let reason = status.disruption.as_ref().map(|of| of.state.clone());
-        let reason = reason.filter(|reason| !MEANT.contains(&&**reason) && reason != "Rolling");
+        let mut conditions = status.conditions.iter();
+        let reconciled = conditions.find(|one| one.type_ == "Reconciled");
+        let waiting = reconciled.filter(|one| one.status == "False");
+        let reason = waiting.map(|one| one.reason.clone());
+        let reason = reason.filter(|reason| !MEANT.contains(&&**reason));
         let waits = reason.map(|reason| match before {
             Some((same, since_ms)) if same == reason => (reason, since_ms),
             _ => (reason, now_ms),
@@ -260,13 +270,16 @@ mod tests {
         serde_json::from_value(document).expect("a cluster")
     }
 
-    fn status(state: &str) -> ClusterStatus {
-        let document = json!({
-            "disruption": {"id": "d", "state": state, "message": "", "restarts": [1, 2], "reasons": []},
-            "conditions": [{
-                "type": "Ready", "status": "True", "reason": "R", "message": "",
+    fn status(reason: &str) -> ClusterStatus {
+        let condition = |type_: &str, status: &str, reason: &str| {
+            json!({
+                "type": type_, "status": status, "reason": reason, "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }],
+            })
+        };
+        let document = json!({
+            "disruption": {"id": "d", "state": reason, "message": "", "restarts": [1, 2], "reasons": []},
+            "conditions": [condition("Ready", "True", "R"), condition("Reconciled", "False", reason)],
         });
         serde_json::from_value(document).expect("a status")
     }

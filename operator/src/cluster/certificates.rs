@@ -260,7 +260,7 @@ pub async fn renew(
     certified.problems.extend(given.problems.iter().cloned());
     let mut first_ends_ms = i64::MAX;
     for node in of.nodes {
-        let hosts = outside::hosts(cluster, node.id, of.addresses);
+        let hosts = outside::hosts(cluster, of.children, node.id, of.addresses);
         let leaf = own_leaf(cluster, of.children, node.id);
         let stale = signer.as_ref().is_some_and(|(_, signer)| {
             let leaf = leaf.as_ref().map(|(_, leaf)| leaf);
@@ -503,7 +503,7 @@ async fn request(
     node: &Node,
 ) -> Result<Result<(), String>, Error> {
     let cluster = of.build.cluster;
-    let hosts = outside::hosts(cluster, node.id, of.addresses);
+    let hosts = outside::hosts(cluster, of.children, node.id, of.addresses);
     let wanted = requested(cluster, listener, node, &hosts);
     let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate");
     let namespace = cluster.namespace().unwrap_or_default();

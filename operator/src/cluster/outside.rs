@@ -97,9 +97,15 @@ pub fn addresses(cluster: &Cluster, children: &Children, nodes: &[Node]) -> Addr
     all
 }
 
-/// The hosts that a broker is reached by, for its certificate.
+/// The hosts that a broker is reached by, for its certificate: its own, and those that clients may
+/// begin with, whoever of the brokers answers there.
 #[must_use]
-pub fn hosts(cluster: &Cluster, id: i32, addresses: &Addresses) -> BTreeSet<String> {
+pub fn hosts(
+    cluster: &Cluster,
+    children: &Children,
+    id: i32,
+    addresses: &Addresses,
+) -> BTreeSet<String> {
     let namespace = cluster.namespace().unwrap_or_default();
     let names = [
         build::broker_name(cluster, id),
@@ -116,20 +122,28 @@ pub fn hosts(cluster: &Cluster, id: i32, addresses: &Addresses) -> BTreeSet<Stri
     });
     let mut hosts: BTreeSet<String> = within.collect();
     for listener in of_outside(cluster) {
-        if let Some(address) = addresses.get(&(listener.name.clone(), id)) {
-            let host = address
-                .rsplit_once(':')
-                .map_or(&**address, |(host, _)| host);
-            let host = host.trim_matches(['[', ']']);
-            // As certificates have addresses: one that is written otherwise is no other one.
-            let address = host.parse::<IpAddr>().map(|address| address.to_string());
-            hosts.insert(address.unwrap_or_else(|_| host.to_owned()));
+        // On NodePort every node leads to every broker.
+        let by_node = listener.type_ == ListenerType::NodePort;
+        for ((name, of), address) in addresses {
+            if *name == listener.name && (by_node || *of == id) {
+                let host = address
+                    .rsplit_once(':')
+                    .map_or(&**address, |(host, _)| host);
+                hosts.insert(host.trim_matches(['[', ']']).to_owned());
+            }
         }
+        hosts.extend(balanced(
+            children.service(&service_name(cluster, listener, None)),
+        ));
     }
     let begins = cluster.spec.listeners.iter();
-    let begins = begins.filter_map(|listener| listener.bootstrap.as_ref()?.host.clone());
-    hosts.extend(begins);
-    hosts
+    hosts.extend(begins.filter_map(|listener| listener.bootstrap.as_ref()?.host.clone()));
+    // As certificates have addresses: one that is written otherwise is no other one.
+    let written = |host: String| match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host,
+    };
+    hosts.into_iter().map(written).collect()
 }
 
 impl Build<'_> {

@@ -94,14 +94,26 @@ fn a_pending_address_holds_up_its_listener_alone() {
         Some("brokers without an address: 0, 1")
     );
 
-    let found = children(&[by_cloud(&json!([{"ip": "2001:db8::7"}]))]);
+    let names = hosts(&cluster, &found, 1, &told);
+    assert!(
+        names.contains("10.0.0.7"),
+        "another node leads there, too: {names:?}"
+    );
+
+    let begin = json!({
+        "kind": "Service", "metadata": {"name": "orders-cloud-bootstrap"},
+        "status": {"loadBalancer": {"ingress": [{"hostname": "lb.cloud.com"}]}},
+    });
+    let found = children(&[by_cloud(&json!([{"ip": "2001:db8::7"}])), begin]);
     let told = addresses(&cluster, &found, &nodes);
     assert_eq!(told[&("cloud".to_owned(), 0)], "[2001:db8::7]:9095");
-    let names = hosts(&cluster, 0, &told);
+    assert!(!hosts(&cluster, &found, 1, &told).contains("2001:db8::7"));
+    let names = hosts(&cluster, &found, 0, &told);
     for name in [
         "orders-0.shop.svc",
         "orders-bootstrap",
         "2001:db8::7",
+        "lb.cloud.com",
         "kafka.acme.com",
     ] {
         assert!(names.contains(name), "{name}: {names:?}");
