@@ -9,7 +9,7 @@ use tidemark_env::disk::FileDisk;
 use tidemark_server::{RunningServer, ServerConfig, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
@@ -72,16 +72,6 @@ impl StopSignals {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
         })
     }
-}
-
-/// Serves until SIGTERM or Ctrl-C, then closes logs so that the next start reads none.
-pub async fn until_signal(
-    servers: Vec<RunningServer>,
-    signals: StopSignals,
-) -> Result<Exit, Failure> {
-    stopped_by(&servers, signals).await?;
-    shutdown(servers).await;
-    Ok(Exit::Ok)
 }
 
 /// Waits for SIGTERM or Ctrl-C.

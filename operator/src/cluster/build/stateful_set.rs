@@ -86,7 +86,7 @@ impl Build<'_> {
     }
 
     /// What of the spec goes into a template, part by part.
-    fn parts(&self, node: &Node, pool: &Pool) -> BTreeMap<String, String> {
+    pub(super) fn parts(&self, node: &Node, pool: &Pool) -> BTreeMap<String, String> {
         let ports = self.cluster.spec.listeners.iter().map(|of| of.port);
         let ports: Vec<i32> = ports.collect();
         let parts = [

@@ -1,5 +1,7 @@
 //! The objects as YAML, beside this file: `UPDATE=1 cargo test -p tidemark-operator` writes them.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+
 use super::*;
 
 fn cluster(more: &Value) -> Cluster {
