@@ -386,7 +386,10 @@ impl Image {
                 && previous.directories == *directories
                 && previous.fenced == *fenced
                 && !logs_lost
-                && restored.is_none();
+                && restored.is_none()
+                && (previous.endpoints != *endpoints
+                    || previous.rack != *rack
+                    || previous.features != *features);
             if same_life {
                 let moved = Broker {
                     endpoints: endpoints.clone(),
