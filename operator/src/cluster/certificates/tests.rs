@@ -61,3 +61,26 @@ fn what_brokers_could_not_use_is_refused_with_its_reason() {
     assert!(authorities(&secret(&[("ca.crt", "x")])).is_err());
     assert!(authorities(&secret(&[("ca.crt", &authority.certificate)])).is_ok());
 }
+
+#[test]
+fn cert_manager_is_asked_for_each_broker() {
+    let tls = json!({"source": "CertManager", "issuerRef": {"name": "acme"}});
+    let document = json!({
+        "apiVersion": "tidemark.dev/v1alpha1", "kind": "Cluster",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1"},
+        "spec": {"pools": [], "listeners": [{"name": "apps", "port": 9093, "tls": tls}]},
+    });
+    let cluster: Cluster = serde_json::from_value(document).expect("a cluster");
+    let node = Node {
+        id: 1,
+        pool: "brokers".into(),
+    };
+    let hosts = BTreeSet::from(["orders-1.shop.svc", "10.0.0.7"].map(str::to_owned));
+    let asked = requested(&cluster, &cluster.spec.listeners[0], &node, &hosts);
+    let spec = &asked["spec"];
+    assert_eq!(spec["secretName"], "orders-1-apps-tls");
+    let issuer = json!({"name": "acme", "kind": "Issuer", "group": "cert-manager.io"});
+    assert_eq!(spec["issuerRef"], issuer);
+    assert_eq!(spec["dnsNames"], json!(["orders-1.shop.svc"]));
+    assert_eq!(spec["ipAddresses"], json!(["10.0.0.7"]));
+}
