@@ -13,6 +13,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use crate::client;
 use crate::contender::Running;
 use crate::failure::{Failure, Result, while_doing};
 use crate::plan::{Batching, DEFAULTS, SINGLE, due_after_tick};

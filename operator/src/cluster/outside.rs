@@ -164,7 +164,7 @@ impl Build<'_> {
                 let metadata = build::of_broker(cluster, node, &name, &annotations);
                 all.push(service(
                     listener,
-                    metadata,
+                    &metadata,
                     &build::selector(cluster, Some(node.id)),
                 ));
             }
@@ -175,13 +175,17 @@ impl Build<'_> {
                 .collect();
             let name = service_name(cluster, listener, None);
             let metadata = build::of_cluster(cluster, &name, &annotations);
-            all.push(service(listener, metadata, &build::selector(cluster, None)));
+            all.push(service(
+                listener,
+                &metadata,
+                &build::selector(cluster, None),
+            ));
         }
         all
     }
 }
 
-fn service(listener: &Listener, metadata: Value, selector: &Value) -> Value {
+fn service(listener: &Listener, metadata: &Value, selector: &Value) -> Value {
     let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",

@@ -45,7 +45,7 @@ fn children(objects: &[Value]) -> Children {
                 children.put_service(serde_json::from_value::<Service>(read(object)).expect("one"));
             }
             Some("Pod") => {
-                children.put_pod(0, serde_json::from_value::<Pod>(read(object)).expect("one"))
+                children.put_pod(0, serde_json::from_value::<Pod>(read(object)).expect("one"));
             }
             _ => {
                 let map = serde_json::from_value::<ConfigMap>(read(object)).expect("one");
@@ -182,7 +182,7 @@ fn each_broker_has_a_service_and_what_is_left_over_goes() {
         properties["listeners"].contains("NODES://:9094"),
         "it listens, and nobody is told"
     );
-    let mut set = properties.clone();
+    let mut set = properties;
     set.retain(|name, _| name.contains("protocol.map") || name.contains("client.auth"));
     assert_eq!(
         set.into_values().collect::<Vec<_>>(),
