@@ -11,6 +11,7 @@ import time
 import traceback
 
 import chart as charts
+import secure
 from kube import IMAGE, Failed, Space, Traffic, Watch, expect, run, until
 from store import BUCKET, PREFIX, Store
 
@@ -106,6 +107,10 @@ def rules(space):
         with_("Cluster", "one", quorum={"voters": 1}, pools=pool(replicas=1)),
         with_("Cluster", tier={"url": "s3://bucket/prefix", "upload": {"maxLag": "1m"}, "cache": {"size": "128Mi"}}),
         with_("Cluster", "new", tier={"url": "file:///bucket", "defaults": {"enabled": True, "localRetention": "unlimited"}}),
+        with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "out", "port": 9094, "type": "LoadBalancer", "tls": {}}]),
+        with_("Cluster", certificates={"validity": "30d", "renewBefore": "10d"}),
+        with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager", "issuerRef": {"name": "a"}},
+                                     "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}]),
         with_("Topic", tier={"enabled": True, "localRetention": "1h", "localRetentionBytes": "1Gi"}),
         with_("Topic", partitions=4),
         with_("Topic", "new", minInsyncReplicas=2, replicas=2, retention="1d12h", retentionBytes="100Gi"),
@@ -122,6 +127,14 @@ def rules(space):
         ("give one of them", with_("Topic", tier={"enabled": True}, config={"remote.storage.enable": "true"})),
         ("give one of them", with_("Topic", tier={"localRetention": "1h"}, config={"local.retention.ms": "5"})),
         ("give one of them", with_("Topic", tier={"localRetentionBytes": "1"}, config={"local.retention.bytes": "5"})),
+        ("are the cluster's own", with_("Cluster", listeners=[{"name": "client", "port": 9091}])),
+        ("are the cluster's own", with_("Cluster", listeners=[{"name": "replication", "port": 9092}])),
+        ("a port of its own", with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "other", "port": 9092}])),
+        ("MutualTLS needs tls", with_("Cluster", listeners=[
+            {"name": "client", "port": 9092, "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}])),
+        ("needs secretRef", with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "Secret"}}])),
+        ("needs issuerRef", with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager"}}])),
+        ("type and port of a listener cannot change", with_("Cluster", listeners=[{"name": "client", "port": 9093}])),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", "lab-fixed"))),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", None))),
         ("voters must be 1, 3 or 5", with_("Cluster", "new", quorum={"voters": 2})),
@@ -660,9 +673,26 @@ def chart(space):
     charts.chart(space, REPO)
 
 
+def listeners(space):
+    """Clients come in from outside of the pods' network."""
+    secure.listeners(space, cluster)
+
+
+def tls(space):
+    """Who is who is proved, and certificates change under traffic."""
+    secure.tls(space, cluster)
+
+
+def operator_dashboard(space):
+    """Each panel of the operator's dashboard has data from a real Prometheus, and its alerts fire."""
+    # Only here: it needs what lab/dashboards is installed with.
+    import watched
+    watched.operator_dashboard(space, cluster, operator)
+
+
 CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,
          disks, lost_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
-         two_operators, live_settings, unreadable, made_again, tier, chart]
+         two_operators, live_settings, unreadable, made_again, tier, listeners, tls, operator_dashboard, chart]
 
 
 def main(names):

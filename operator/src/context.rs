@@ -12,6 +12,9 @@ use tidemark_client::ClientError;
 use tidemark_crds::Cluster;
 use tidemark_crds::common::ClusterRef;
 
+use crate::contact::Ways;
+use crate::metrics::Metrics;
+
 /// How soon something that is under way is looked at again.
 pub const BUSY: Duration = Duration::from_secs(2);
 /// How soon something that waits is looked at again.
@@ -29,12 +32,16 @@ pub struct Context {
     pub image: String,
     /// Who we are in events.
     pub recorder: Recorder,
+    /// Who we are to brokers.
+    pub ways: Ways,
+    /// What is told of what we do.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Context {
     /// For an operator whose clusters run `image` by default.
     #[must_use]
-    pub fn new(client: Client, image: String) -> Self {
+    pub fn new(client: Client, image: String, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter {
             controller: "tidemark-operator".to_owned(),
             instance: None,
@@ -44,6 +51,8 @@ impl Context {
             client,
             image,
             recorder,
+            ways: Ways::default(),
+            metrics,
         }
     }
 

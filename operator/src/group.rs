@@ -25,7 +25,7 @@ use tidemark_wire::ErrorCode;
 use twox_hash::XxHash64;
 
 use crate::apply::{apply, status as write_status};
-use crate::cluster::build::{self, CLUSTER};
+use crate::cluster::build::CLUSTER;
 use crate::contact;
 use crate::context::{Context, Error, WAITING};
 
@@ -71,7 +71,7 @@ pub async fn reconcile(group: Arc<ConsumerGroup>, context: Arc<Context>) -> Resu
 }
 
 async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Result<Found, Error> {
-    let brokers = contact::connect(&build::bootstrap(cluster)).await?;
+    let brokers = contact::reach(context, cluster).await?;
     let id = group.group_id();
     let Some((described, view)) = observe(&brokers, id).await? else {
         return Ok(Found {

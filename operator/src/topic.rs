@@ -19,7 +19,6 @@ use tidemark_env::clock;
 use tidemark_wire::ErrorCode;
 
 use crate::apply::{merge, status as write_status};
-use crate::cluster::build;
 use crate::contact;
 use crate::context::{Context, Error, WAITING, WELL};
 
@@ -73,9 +72,10 @@ async fn bring(context: &Context, topic: &Topic, cluster: Option<&Cluster>) -> R
         let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
         return Ok(Err(Invalid::new("NameTaken", text)));
     }
-    let brokers = match contact::connect(&build::bootstrap(cluster)).await {
+    let brokers = match contact::reach(context, cluster).await {
         Ok(brokers) => brokers,
-        Err(error) => return Ok(Err(refusal(&error))),
+        Err(Error::Brokers(error)) => return Ok(Err(refusal(&error))),
+        Err(error) => return Err(error),
     };
     Ok(act(&brokers, topic, &wanted)
         .await
@@ -252,7 +252,7 @@ async fn delete(
         && !theirs
         && topic.spec.deletion_policy == DeletionPolicy::Delete
     {
-        let brokers = contact::connect(&build::bootstrap(cluster)).await?;
+        let brokers = contact::reach(context, cluster).await?;
         let name = topic.topic_name().to_owned();
         for (_, deleted) in brokers.delete_topics(&[name]).await? {
             match deleted {

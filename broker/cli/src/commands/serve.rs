@@ -9,7 +9,7 @@ use tidemark_env::disk::FileDisk;
 use tidemark_server::{RunningServer, ServerConfig, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
@@ -51,7 +51,7 @@ pub fn greeting(servers: &[RunningServer]) -> String {
 
 /// The addresses to bootstrap from.
 pub fn bootstrap(servers: &[RunningServer]) -> String {
-    let each: Vec<&str> = servers.iter().map(RunningServer::bootstrap).collect();
+    let each: Vec<String> = servers.iter().map(RunningServer::bootstrap).collect();
     each.join(",")
 }
 
@@ -72,16 +72,6 @@ impl StopSignals {
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
         })
     }
-}
-
-/// Serves until SIGTERM or Ctrl-C, then closes logs so that the next start reads none.
-pub async fn until_signal(
-    servers: Vec<RunningServer>,
-    signals: StopSignals,
-) -> Result<Exit, Failure> {
-    stopped_by(&servers, signals).await?;
-    shutdown(servers).await;
-    Ok(Exit::Ok)
 }
 
 /// Waits for SIGTERM or Ctrl-C.

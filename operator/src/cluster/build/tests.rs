@@ -1,5 +1,7 @@
 //! The objects as YAML, beside this file: `UPDATE=1 cargo test -p tidemark-operator` writes them.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+
 use super::*;
 
 fn cluster(more: &Value) -> Cluster {
@@ -14,6 +16,9 @@ fn cluster(more: &Value) -> Cluster {
     }
     serde_json::from_value(cluster).expect("a good cluster")
 }
+
+/// Nobody comes from elsewhere.
+static ADDRESSES: Addresses = Addresses::new();
 
 fn sorted(cluster: &Cluster) -> Settings {
     tidemark_crds::cluster::settings(&cluster.spec)
@@ -45,11 +50,13 @@ fn the_objects_are_as_they_were() {
         formation: &formed,
         image: "registry.lab/tidemark:1",
         settings: &sorted(&cluster),
+        addresses: &ADDRESSES,
     };
     let objects = [
         formation(&cluster, &formed),
         service_account(&cluster),
         disruption_budget(&cluster),
+        network_policy(&cluster),
         bootstrap_service(&cluster),
         build.service(&node(1)),
         build.claim(&node(1)).expect("of a pool"),
@@ -84,6 +91,7 @@ fn what_needs_no_restart_does_not_change_the_template() {
             formation: &formation,
             image,
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         build.template_hash(&node(0)).expect("of a pool")
     };
@@ -114,6 +122,7 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
         formation: &formation,
         image: "a",
         settings: &sorted(&first),
+        addresses: &ADDRESSES,
     };
     let set = build.stateful_set(&node(0)).expect("of a pool");
     let annotations = &set["spec"]["template"]["metadata"]["annotations"];
@@ -125,6 +134,7 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
             formation: &formation,
             image,
             settings: &sorted(&changed),
+            addresses: &ADDRESSES,
         };
         build.reasons(&node(0), &of_pod)
     };
@@ -147,6 +157,7 @@ fn settings_of_ours_go_before_those_of_the_spec() {
         formation: &formation,
         image: "a",
         settings: &sorted(&cluster),
+        addresses: &ADDRESSES,
     };
     let settings = build.properties(&node(1));
     assert_eq!(settings["node.id"], "1");
@@ -220,6 +231,7 @@ fn data_stays_unless_the_spec_says_otherwise() {
             formation: &formation,
             image: "a",
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         let count = |object: Value| {
             object["metadata"]["ownerReferences"]
@@ -247,6 +259,7 @@ fn a_restart_that_was_asked_for_is_a_reason_and_none_is_not() {
         formation: &formed,
         image: "i",
         settings: &settings,
+        addresses: &ADDRESSES,
     };
     let (quiet, asked) = (build(&quiet), build(&asked));
     assert_ne!(quiet.template_hash(&node(1)), asked.template_hash(&node(1)));
@@ -292,6 +305,7 @@ fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
             formation,
             image: "a",
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         let files = build.files(&node(id), Disk::MayBeEmpty)["data"].clone();
         let formation: Value =

@@ -1,0 +1,69 @@
+//! Who begins a cluster.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use tidemark_crds::Cluster;
+
+use super::{formation_name, labels, lasting};
+
+/// The annotation of the formation that says who votes now, where that is not who voted first.
+pub const VOTERS: &str = "tidemark.dev/voters";
+
+/// Who begins the cluster: chosen once, by the operator, and never changed; and who votes now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Formation {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Its first voters: broker and directory id.
+    pub first: Vec<(i32, String)>,
+    /// Those that are to vote now.
+    pub voters: BTreeSet<i32>,
+}
+
+impl Formation {
+    /// A formation whose first voters are still the voters.
+    #[must_use]
+    pub fn new(cluster_id: String, first: Vec<(i32, String)>) -> Self {
+        let voters = first.iter().map(|(id, _)| *id).collect();
+        Self {
+            cluster_id,
+            first,
+            voters,
+        }
+    }
+
+    /// Whether somebody else votes than at first.
+    pub(super) fn changed(&self) -> bool {
+        !self.first.iter().map(|(id, _)| id).eq(&self.voters)
+    }
+}
+
+/// The formation, which nothing changes.
+#[must_use]
+pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": lasting(cluster, &formation_name(cluster), &labels(cluster)),
+        "immutable": true,
+        "data": {
+            "cluster-id": formation.cluster_id,
+            "voters": json!(formation.first).to_string(),
+        },
+    })
+}
+
+/// Reads what [`formation`] wrote, and who was written down to vote since.
+#[must_use]
+pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
+    let data = map.data.as_ref()?;
+    let first = serde_json::from_str(data.get("voters")?).ok()?;
+    let mut formation = Formation::new(data.get("cluster-id")?.clone(), first);
+    if let Some(voters) = map.annotations().get(VOTERS) {
+        formation.voters = serde_json::from_str(voters).ok()?;
+    }
+    Some(formation)
+}
