@@ -1,12 +1,11 @@
 //! Under which names a cluster and its brokers are found.
 
-use kube::ResourceExt;
 use serde_json::{Value, json};
 use tidemark_crds::Cluster;
 
 use super::{
     BROKER_ID, Build, CLIENT_PORT, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT,
-    broker_labels, broker_name, labels, metadata,
+    broker_labels, broker_name, labels, metadata, name,
 };
 
 fn port(name: &str, port: u16) -> Value {
