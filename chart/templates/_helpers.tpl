@@ -59,7 +59,7 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [get, list, watch, create, patch, update, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -1,5 +1,6 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
+mod restore;
 mod settings;
 mod tier;
 mod validate;
@@ -10,6 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use restore::{Restore, RestoreMode, RestoreStatus};
 pub use settings::{Changes, Settings, changes, settings};
 pub use tier::{CREDENTIALS_DIR, Tier, TierStatus};
 pub use validate::{OWNED_SETTINGS, validate, validate_change, validate_name};
@@ -57,6 +59,14 @@ use crate::common::{Config, DeletionPolicy};
         .message("there must be at least as many brokers as voters: set quorum.voters to 1 for fewer than 3"),
     validation = Rule::new("!has(oldSelf.tier) || has(self.tier)")
         .message("tier cannot be taken out: what is in the bucket would be lost to the cluster"),
+    validation = Rule::new("!has(self.restore) || has(self.tier)")
+        .message("a restored cluster keeps its topics in a bucket: give tier"),
+    validation = Rule::new("!has(self.restore) || !has(self.tier) || self.restore.mode != 'Takeover' || !has(self.restore.source) || self.restore.source == self.tier.url")
+        .message("a takeover is of the bucket of tier.url: take out restore.source"),
+    validation = Rule::new("!has(self.restore) || !has(self.tier) || self.restore.mode != 'Clone' || (has(self.restore.source) && self.restore.source != self.tier.url)")
+        .message("a clone is of another bucket than tier.url: give it as restore.source"),
+    validation = Rule::new("has(self.restore) == has(oldSelf.restore)")
+        .message("restore is chosen when the cluster is made: it can neither come nor go later"),
     validation = Rule::new("oldSelf.pools.all(o, o.replicas == 0 || self.pools.exists(p, p.name == o.name))")
         .message("a pool is taken out when it has no brokers: set its replicas to 0 first")
 )]
@@ -88,6 +98,9 @@ pub struct ClusterSpec {
     /// The bucket that records move to. It can be added later, and is never taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// What the cluster begins with of another one's bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// Whether claims go with the cluster.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -237,6 +250,9 @@ pub struct ClusterStatus {
     /// The bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<TierStatus>,
+    /// What came back of another cluster's bucket, or would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreStatus>,
     /// Settings that are not as the spec says, or that it does not know of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigStatus>,
@@ -244,7 +260,7 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionStatus>,
     /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady, ConfigApplied,
-    /// TierHealthy.
+    /// TierHealthy, Restored.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -8,6 +8,7 @@ pub mod build;
 mod leave;
 mod live;
 mod observe;
+mod restore;
 pub mod roller;
 pub mod shrink;
 mod status;
@@ -71,7 +72,13 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     let formation = match &children.formation {
         Some(formation) => formation.clone(),
         None if cluster.spec.paused => return Ok(Action::requeue(WAITING)),
-        None => form(&context, &cluster).await?,
+        None => match restore::before(&context, &cluster, &image, &children).await? {
+            Some(before) => {
+                tell(&status::unformed(&cluster, &before, now_ms)).await?;
+                return Ok(Action::requeue(WAITING));
+            }
+            None => form(&context, &cluster).await?,
+        },
     };
     let settings = settings(&cluster, &children);
     let build = Build {
@@ -87,6 +94,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     if !cluster.spec.paused {
         furnish(&context, &build, &children, &observed, &nodes).await?;
         remember_formed(&context, &cluster, &children, &observed).await?;
+        restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
         live = match live::apply(&context, &build, &children, &observed).await {
             // It stops nothing else, and is told with the others that could not be asked.
@@ -205,7 +213,10 @@ async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> 
     let voters = usize::try_from(cluster.spec.quorum.voters).unwrap_or(1);
     let first = nodes.iter().take(voters);
     let first = first.map(|node| (node.id, random_id())).collect();
-    let formation = Formation::new(random_id(), first);
+    let formation = Formation {
+        restore: build::restore_arguments(cluster),
+        ..Formation::new(random_id(), first)
+    };
     let maps: Api<ConfigMap> = context.beside(cluster);
     let object = serde_json::from_value(build::formation(cluster, &formation))
         .map_err(|error| Error::Malformed(format!("the formation: {error}")))?;

@@ -1,6 +1,6 @@
 //! What CEL does not say of a Cluster.
 
-use super::ClusterSpec;
+use super::{ClusterSpec, restore};
 use crate::common::Invalid;
 use crate::units::{Limit, size_bytes};
 
@@ -76,6 +76,7 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
             ),
         ));
     }
+    restore::validate(spec)?;
     let of_tier = spec.tier.as_ref().map(|tier| tier.settings()).transpose()?;
     for name in of_tier.iter().flatten().map(|(name, _)| name) {
         if spec.config.contains_key(name) {
@@ -126,6 +127,7 @@ pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Inval
     if old.quorum.voters != new.quorum.voters {
         return refuse("the number of voters is chosen when the cluster is made".to_owned());
     }
+    restore::validate_change(old.restore.as_ref(), new.restore.as_ref())?;
     if let Some(was) = &old.tier {
         let Some(is) = &new.tier else {
             let text =
@@ -184,6 +186,7 @@ mod tests {
             }],
             config: Default::default(),
             tier: None,
+            restore: None,
             deletion_policy: Default::default(),
         }
     }

@@ -1,17 +1,16 @@
 //! What to say of a group, and when to move its offsets; pure.
 //!
-//! A reset is done once. What was begun is written down beside the cluster before the group's
-//! offsets are touched ([`Record`]), and what was begun and not seen to end is judged by the
+//! A reset is done once. What was begun is written down before the group's offsets are
+//! touched ([`Record`]), and what was begun and not seen to end is judged by the
 //! offsets themselves: all are where the record says they were, or they have been moved.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ConsumerGroupSpec, LagStatus, Reset, ResetTo, WhenActive};
-use crate::common::Invalid;
-use crate::units::{Limit, duration_ms};
+use crate::common::{Invalid, moment_ms};
+use crate::units::{Limit, duration_ms, rounded};
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
@@ -25,6 +24,61 @@ pub struct View {
     pub committed: Offsets,
     /// Where those partitions end.
     pub ends: Offsets,
+    /// The oldest record that is there and not committed, in ms since 1970, where brokers told.
+    pub oldest_ms: Option<i64>,
+    /// The member that each partition is assigned to, as people know it.
+    pub owners: BTreeMap<(String, i32), String>,
+}
+
+/// Where the partitions stand that a group with members has lag in, and since when it is seen to
+/// stand there: offset, and ms since 1970.
+pub type Standing = BTreeMap<(String, i32), (i64, i64)>;
+
+/// Where a group stands now, given where it was seen to stand `before`.
+#[must_use]
+pub fn standing(before: &Standing, view: &View, now_ms: i64) -> Standing {
+    if view.members == 0 {
+        return Standing::new();
+    }
+    let stands = |(at, end): (&(String, i32), &i64)| {
+        let committed = *view.committed.get(at)?;
+        let known = before.get(at).filter(|(offset, _)| *offset == committed);
+        let since_ms = known.map_or(now_ms, |(_, since_ms)| *since_ms);
+        (*end > committed).then(|| (at.clone(), (committed, since_ms)))
+    };
+    view.ends.iter().filter_map(stands).collect()
+}
+
+/// What a group does not get on in, in a sentence; nothing while it does, or the spec does not ask.
+#[must_use]
+pub fn stuck(
+    spec: &ConsumerGroupSpec,
+    view: &View,
+    standing: &Standing,
+    now_ms: i64,
+) -> Option<String> {
+    let bound = &spec.lag.as_ref()?.stuck_after;
+    // Checked before, by validate.
+    let Ok(Limit::Of(most_ms)) = duration_ms(bound) else {
+        return None;
+    };
+    let long = standing
+        .iter()
+        .filter(|(_, (_, since_ms))| now_ms - since_ms >= most_ms);
+    let count = long.clone().count();
+    let (at, (offset, _)) = long.min_by_key(|(_, (_, since_ms))| *since_ms)?;
+    let (topic, partition) = at;
+    let who = match view.owners.get(at) {
+        Some(owner) => format!("{owner} has it"),
+        None => "no member has it".to_owned(),
+    };
+    let others = match count {
+        1 => String::new(),
+        _ => format!("; others that stand: {}", count - 1),
+    };
+    Some(format!(
+        "{topic}-{partition} stands at offset {offset} for more than {bound}, and {who}{others}"
+    ))
 }
 
 /// How far behind a group is, and in which topics.
@@ -48,23 +102,41 @@ pub fn lag(view: &View) -> (LagStatus, BTreeMap<String, i64>) {
     }
     let status = LagStatus {
         records: total,
+        time: None,
         worst: worst.map(|(_, partition)| partition),
     };
     (status, topics)
 }
 
-/// Whether the lag is within bounds, with a reason; `None` where there are no bounds.
+/// Whether the lag is within bounds, with a reason; `None` where there are no bounds. `stuck` is
+/// what the group does not get on in.
 #[must_use]
 pub fn within_bounds(
     spec: &ConsumerGroupSpec,
     lag: &LagStatus,
+    (view, stuck): (&View, Option<&str>),
+    now_ms: i64,
 ) -> Option<(bool, &'static str, String)> {
-    let bound = spec.lag.as_ref()?.records;
-    let behind = format!("{} records behind, {bound} are allowed", lag.records);
-    Some(match lag.records > bound {
-        true => (false, "TooFarBehind", behind),
-        false => (true, "WithinBounds", behind),
-    })
+    let bounds = spec.lag.as_ref()?;
+    if let Some(stuck) = stuck {
+        return Some((false, "Stuck", stuck.to_owned()));
+    }
+    let mut text = format!("{} records behind", lag.records);
+    if let Some(most) = bounds.records {
+        text.push_str(&format!(", {most} are allowed"));
+        if lag.records > most {
+            return Some((false, "TooFarBehind", text));
+        }
+    }
+    if let (Some(most), Some(oldest_ms)) = (&bounds.time, view.oldest_ms)
+        && let Ok(Limit::Of(most_ms)) = duration_ms(most)
+        && now_ms - oldest_ms > most_ms
+    {
+        let age = rounded(now_ms - oldest_ms);
+        let text = format!("the oldest record that was not read is {age} old, {most} are allowed");
+        return Some((false, "TooOld", text));
+    }
+    Some((true, "WithinBounds", text))
 }
 
 /// Whether there are members enough, with a reason; `None` where the spec does not say.
@@ -99,6 +171,15 @@ pub fn validate(group_id: &str, spec: &ConsumerGroupSpec) -> Result<(), Invalid>
     if group_id.is_empty() {
         return Err(Invalid::new("InvalidName", "a group has a name"));
     }
+    if let Some(bounds) = &spec.lag {
+        let stuck_after = Some(&bounds.stuck_after);
+        for (field, text) in [("time", bounds.time.as_ref()), ("stuckAfter", stuck_after)] {
+            if let Some(Err(error)) = text.map(|text| duration_ms(text)) {
+                let text = format!("lag.{field}: {error}");
+                return Err(Invalid::new("InvalidUnit", text));
+            }
+        }
+    }
     if let Some(reset) = &spec.reset {
         target(&reset.to, 0)?;
         deadline(reset)?;
@@ -121,16 +202,8 @@ pub fn validate_change(old: &ConsumerGroupSpec, new: &ConsumerGroupSpec) -> Resu
     Ok(())
 }
 
-fn moment(text: &str) -> Result<i64, Invalid> {
-    let parsed: Result<Timestamp, _> = text.parse();
-    parsed.map(Timestamp::as_millisecond).map_err(|_| {
-        let says = format!("'{text}' is no moment in time: write it as 2026-11-25T12:00:00Z");
-        Invalid::new("InvalidTime", says)
-    })
-}
-
 fn deadline(reset: &Reset) -> Result<Option<i64>, Invalid> {
-    reset.not_after.as_deref().map(moment).transpose()
+    reset.not_after.as_deref().map(moment_ms).transpose()
 }
 
 /// Where a reset goes.
@@ -152,7 +225,7 @@ pub fn target(to: &ResetTo, now_ms: i64) -> Result<Target, Invalid> {
         targets.push(Target::Latest);
     }
     if let Some(text) = &to.time {
-        targets.push(Target::At(moment(text)?));
+        targets.push(Target::At(moment_ms(text)?));
     }
     if let Some(text) = &to.ago {
         match duration_ms(text) {
@@ -194,15 +267,34 @@ pub enum Phase {
     Refused,
 }
 
-/// What is kept of a group's last reset, beside the cluster and not in a status.
+/// What is kept of a group's last reset, in the cluster and not in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Which.
     pub token: String,
     /// How far it is.
     pub phase: Phase,
-    /// What it moves.
+    /// What it moves; nothing where that is not known any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
+}
+
+/// What is known of a reset from what stands in the cluster, with the group, and from what stands
+/// beside it with all its moves, and may be lost.
+#[must_use]
+pub fn recorded(
+    token: &str,
+    in_cluster: Option<Record>,
+    beside: Option<Record>,
+) -> Option<Record> {
+    let of_token = |record: &Record| record.token == token;
+    match (in_cluster.filter(of_token), beside.filter(of_token)) {
+        (Some(known), Some(full)) if full.phase != Phase::Applied => Some(Record {
+            phase: known.phase,
+            ..full
+        }),
+        (known, full) => full.or(known),
+    }
 }
 
 /// What to do about a reset.
@@ -250,6 +342,10 @@ pub fn decide_reset(
         },
         None => None,
     };
+    if begun.is_some_and(|record| record.moves.is_empty()) {
+        let text = "it was begun, and what it was to move is not known any more, so that it may have been done: look at the group's offsets, and give another token";
+        return Ok(Decision::Refuse(text.to_owned()));
+    }
     if let Some(record) = begun
         && moved(record, view)
     {
@@ -307,6 +403,14 @@ mod tests {
         }
     }
 
+    fn bounds(records: Option<i64>, time: Option<&str>) -> super::super::LagBounds {
+        super::super::LagBounds {
+            records,
+            time: time.map(str::to_owned),
+            stuck_after: "5m".into(),
+        }
+    }
+
     fn offsets(all: &[(i32, i64)]) -> Offsets {
         let offset = |(partition, offset): &(i32, i64)| (("t".to_owned(), *partition), *offset);
         all.iter().map(offset).collect()
@@ -331,6 +435,7 @@ mod tests {
             members,
             committed: offsets(&[(0, committed)]),
             ends: offsets(&[(0, 100)]),
+            ..View::default()
         }
     }
 
@@ -361,6 +466,7 @@ mod tests {
             members: 1,
             committed: offsets(&[(0, 40), (1, 7), (2, 9)]),
             ends: offsets(&[(0, 100), (1, 7), (2, 8), (3, 1_000)]),
+            ..View::default()
         };
         let (status, topics) = lag(&view);
         assert_eq!(status.records, 60);
@@ -371,22 +477,84 @@ mod tests {
     #[test]
     fn bounds_are_told_on_both_sides() {
         let bounded = ConsumerGroupSpec {
-            lag: Some(super::super::LagBounds { records: 10 }),
+            lag: Some(bounds(Some(10), None)),
             min_members: Some(2),
             ..spec()
         };
         let of = |records| LagStatus {
             records,
-            worst: None,
+            ..LagStatus::default()
         };
-        let lag = |records| within_bounds(&bounded, &of(records)).map(|(well, why, _)| (well, why));
+        let none = View::default();
+        let lag = |records| {
+            let told = within_bounds(&bounded, &of(records), (&none, None), 0);
+            told.map(|(well, why, _)| (well, why))
+        };
         assert_eq!(lag(10), Some((true, "WithinBounds")));
         assert_eq!(lag(11), Some((false, "TooFarBehind")));
-        assert_eq!(within_bounds(&spec(), &of(11)), None);
+        assert_eq!(within_bounds(&spec(), &of(11), (&none, None), 0), None);
         let members = |count| populated(&bounded, count).map(|(well, why, _)| (well, why));
         assert_eq!(members(2), Some((true, "EnoughMembers")));
         assert_eq!(members(1), Some((false, "TooFewMembers")));
         assert_eq!(populated(&spec(), 0), None);
+    }
+
+    #[test]
+    fn the_oldest_record_is_held_against_its_bound() {
+        let bounded = ConsumerGroupSpec {
+            lag: Some(bounds(None, Some("1m"))),
+            ..spec()
+        };
+        let told = |oldest_ms: Option<i64>| {
+            let view = View {
+                oldest_ms,
+                ..view(1, 60)
+            };
+            let lag = lag(&view).0;
+            let told = within_bounds(&bounded, &lag, (&view, None), 100_000);
+            told.map(|(well, why, _)| (well, why))
+        };
+        assert_eq!(told(Some(40_000)), Some((true, "WithinBounds")));
+        assert_eq!(told(Some(39_999)), Some((false, "TooOld")));
+        assert_eq!(told(None), Some((true, "WithinBounds")), "nobody told");
+        let wrong = ConsumerGroupSpec {
+            lag: Some(bounds(None, Some("1w"))),
+            ..spec()
+        };
+        let message = validate("g", &wrong).expect_err("a unit").message;
+        assert!(message.starts_with("lag.time: "), "{message}");
+    }
+
+    #[test]
+    fn a_group_is_stuck_where_it_stands_with_members_and_lag() {
+        let bounded = ConsumerGroupSpec {
+            lag: Some(bounds(None, None)),
+            ..spec()
+        };
+        let minute = 60_000;
+        let first = standing(&Standing::new(), &view(1, 60), 0);
+        let told = |before: &Standing, view: &View, now_ms: i64| {
+            let standing = standing(before, view, now_ms);
+            let text = stuck(&bounded, view, &standing, now_ms);
+            text.map(|text| text.contains("t-0 stands at offset 60 for more than 5m"))
+        };
+        assert_eq!(told(&first, &view(1, 60), 5 * minute - 1), None);
+        assert_eq!(told(&first, &view(1, 60), 5 * minute), Some(true));
+        assert_eq!(told(&first, &view(1, 61), 5 * minute), None, "it gets on");
+        assert_eq!(told(&first, &view(1, 100), 5 * minute), None, "it has no lag");
+        assert_eq!(told(&first, &view(0, 60), 5 * minute), None, "nobody is there");
+        // One that had no lag has stood there for no time.
+        let idle = standing(&Standing::new(), &view(1, 100), 0);
+        assert_eq!(told(&idle, &view(1, 60), 9 * minute), None);
+        let nobody_asks = stuck(&spec(), &view(1, 60), &first, 9 * minute);
+        assert_eq!(nobody_asks, None);
+        // Who has it is named.
+        let mut owned = view(1, 60);
+        let text = |view: &View| stuck(&bounded, view, &first, 9 * minute).expect("it is stuck");
+        assert!(text(&owned).ends_with("no member has it"));
+        let owner = "worker-7 at 10.0.0.9".to_owned();
+        owned.owners.insert(("t".into(), 0), owner);
+        assert!(text(&owned).ends_with("worker-7 at 10.0.0.9 has it"));
     }
 
     #[test]
@@ -417,6 +585,35 @@ mod tests {
             decide(&next, Some(&applied), &view(0, 60)),
             Decision::Apply(moves())
         );
+    }
+
+    #[test]
+    fn a_reset_is_not_done_again_when_what_stands_beside_the_cluster_is_lost() {
+        let known = |phase| Record {
+            moves: vec![],
+            ..record(phase)
+        };
+        let of = |in_cluster, beside| recorded("one", in_cluster, beside);
+        let decide = |record: Option<Record>| decide(&reset(false), record.as_ref(), &view(0, 60));
+        let applied = of(Some(known(Phase::Applied)), None);
+        assert_eq!(decide(applied), Decision::Applied(vec![]));
+        assert!(matches!(
+            decide(of(Some(known(Phase::Begun)), None)),
+            Decision::Refuse(_)
+        ));
+        // With it the moves are known, and the cluster says how far it is.
+        let both = of(Some(known(Phase::Applied)), Some(record(Phase::Begun)));
+        assert_eq!(decide(both), Decision::Applied(moves()));
+        let both = of(Some(known(Phase::Begun)), Some(record(Phase::Begun)));
+        assert_eq!(decide(both), Decision::Apply(moves()));
+        // Written down first beside the cluster, and the operator was killed.
+        let other = Record {
+            token: "zero".into(),
+            ..known(Phase::Applied)
+        };
+        let begun = of(Some(other.clone()), Some(record(Phase::Begun)));
+        assert_eq!(decide(begun), Decision::Apply(moves()));
+        assert_eq!(of(Some(other), None), None);
     }
 
     #[test]

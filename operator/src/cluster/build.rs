@@ -3,6 +3,7 @@
 mod claims;
 mod config;
 mod formation;
+mod restore;
 mod services;
 mod stateful_set;
 #[cfg(test)]
@@ -17,7 +18,8 @@ use tidemark_crds::cluster::{Pool, Settings};
 use tidemark_crds::common::DeletionPolicy;
 
 pub use config::{Disk, read_property};
-pub use formation::{Formation, VOTERS, formation, read_formation};
+pub use formation::{Formation, REPORT, VOTERS, formation, read_formation};
+pub use restore::{OF, preview, preview_name, restore_arguments};
 pub use services::bootstrap_service;
 pub use stateful_set::{OPERATOR_UPGRADE, disruption_budget, service_account};
 

@@ -12,6 +12,9 @@ use super::{formation_name, labels, lasting};
 /// The annotation of the formation that says who votes now, where that is not who voted first.
 pub const VOTERS: &str = "tidemark.dev/voters";
 
+/// The annotation of the formation that says what came back of another cluster's bucket.
+pub const REPORT: &str = "tidemark.dev/restored";
+
 /// Who begins the cluster: chosen once, by the operator, and never changed; and who votes now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Formation {
@@ -21,6 +24,11 @@ pub struct Formation {
     pub first: Vec<(i32, String)>,
     /// Those that are to vote now.
     pub voters: BTreeSet<i32>,
+    /// What the first voters are formatted with, where the cluster begins with what another one's
+    /// bucket holds; empty otherwise.
+    pub restore: Vec<String>,
+    /// What came back of it, as the voters told.
+    pub report: Option<String>,
 }
 
 impl Formation {
@@ -32,6 +40,8 @@ impl Formation {
             cluster_id,
             first,
             voters,
+            restore: Vec::new(),
+            report: None,
         }
     }
 
@@ -44,7 +54,7 @@ impl Formation {
 /// The formation, which nothing changes.
 #[must_use]
 pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": lasting(cluster, &formation_name(cluster), &labels(cluster)),
@@ -53,10 +63,14 @@ pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
             "cluster-id": formation.cluster_id,
             "voters": json!(formation.first).to_string(),
         },
-    })
+    });
+    if !formation.restore.is_empty() {
+        object["data"]["restore"] = json!(json!(formation.restore).to_string());
+    }
+    object
 }
 
-/// Reads what [`formation`] wrote, and who was written down to vote since.
+/// Reads what [`formation`] wrote, and what was written beside it since: who votes, what came back.
 #[must_use]
 pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     let data = map.data.as_ref()?;
@@ -65,5 +79,9 @@ pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     if let Some(voters) = map.annotations().get(VOTERS) {
         formation.voters = serde_json::from_str(voters).ok()?;
     }
+    if let Some(restore) = data.get("restore") {
+        formation.restore = serde_json::from_str(restore).ok()?;
+    }
+    formation.report = map.annotations().get(REPORT).cloned();
     Some(formation)
 }

@@ -1,5 +1,7 @@
 //! The objects as YAML, beside this file: `UPDATE=1 cargo test -p tidemark-operator` writes them.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+
 use super::*;
 
 fn cluster(more: &Value) -> Cluster {
@@ -320,4 +322,58 @@ fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
     assert!(of(&other, 3).1.contains("process.roles=broker,controller"));
     assert_eq!(of(&other, 3).2["voters"], json!([]));
     assert_eq!(of(&other, 1).2["voters"], json!([]));
+}
+
+#[test]
+fn a_restored_cluster_begins_with_what_the_spec_said_then() {
+    let restored = |replicas: i32, more: Value| {
+        let pools = json!([{"name": "brokers", "replicas": replicas, "storage": {"size": "10Gi"}}]);
+        let mut restore = json!({"mode": "Takeover"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            restore[key] = value.clone();
+        }
+        cluster(&json!({"pools": pools, "tier": {"url": "s3://a/b", "region": "r"}, "restore": restore}))
+    };
+    let first = restored(3, json!({"topics": ["a.*"], "at": "2026-11-25T12:00:00Z", "replicationFactor": 5}));
+    let arguments = [
+        "--restore=s3://a/b",
+        "--restore-topic=a.*",
+        "--restore-at=2026-11-25T12:00:00Z",
+        "--restore-replication-factor=3",
+        "--restore-brokers=3",
+        "--restore-report=/dev/termination-log",
+    ];
+    assert_eq!(restore_arguments(&first), arguments);
+    assert_eq!(restore_arguments(&cluster(&json!({}))), [""; 0]);
+    let formation = Formation {
+        restore: restore_arguments(&first),
+        ..formed()
+    };
+    let written = super::formation(&first, &formation);
+    let map: ConfigMap = serde_json::from_value(written).expect("a ConfigMap");
+    assert_eq!(read_formation(&map), Some(formation.clone()));
+    // Later it grows, and nobody is restarted for that.
+    let later = restored(5, json!({}));
+    let template = |cluster: &Cluster, id: i32| {
+        let build = Build {
+            cluster,
+            formation: &formation,
+            image: "a",
+            settings: &sorted(cluster),
+        };
+        let set = build.stateful_set(&node(id)).expect("of a pool");
+        let format = &set["spec"]["template"]["spec"]["initContainers"][0]["command"];
+        (build.template_hash(&node(id)), format.to_string())
+    };
+    assert_eq!(template(&first, 1), template(&later, 1));
+    assert!(template(&first, 1).1.contains("--restore=s3://a/b"));
+    assert!(!template(&later, 3).1.contains("--restore"), "it follows the voters");
+    // What is shown is of the spec as it is now.
+    let of = |cluster: &Cluster| preview(cluster, "a").expect("a restore");
+    let shown = of(&first);
+    let command = shown["spec"]["containers"][0]["command"].to_string();
+    assert!(command.contains(r#""s3://a/b","--dry-run","--topic=a.*""#), "{command}");
+    assert!(command.contains("--region=r"), "{command}");
+    assert_ne!(shown["metadata"]["annotations"], of(&later)["metadata"]["annotations"]);
+    assert_eq!(shown["metadata"]["labels"], json!({}), "it is no broker");
 }
