@@ -1,5 +1,7 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
+mod racks;
+mod recovery;
 mod restore;
 mod settings;
 mod tier;
@@ -11,6 +13,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use racks::Racks;
+pub use recovery::{DiskLost, DiskLostPolicy, Recovery};
 pub use restore::{Restore, RestoreMode, RestoreStatus};
 pub use settings::{Changes, Settings, changes, settings};
 pub use tier::{CREDENTIALS_DIR, Tier, TierStatus};
@@ -65,6 +69,8 @@ use crate::common::{Config, DeletionPolicy};
         .message("a takeover is of the bucket of tier.url: take out restore.source"),
     validation = Rule::new("!has(self.restore) || !has(self.tier) || self.restore.mode != 'Clone' || (has(self.restore.source) && self.restore.source != self.tier.url)")
         .message("a clone is of another bucket than tier.url: give it as restore.source"),
+    validation = Rule::new("!has(oldSelf.racks) || has(self.racks)")
+        .message("racks cannot be taken out: brokers are bound to where they are"),
     validation = Rule::new("has(self.restore) == has(oldSelf.restore)")
         .message("restore is chosen when the cluster is made: it can neither come nor go later"),
     validation = Rule::new("oldSelf.pools.all(o, o.replicas == 0 || self.pools.exists(p, p.name == o.name))")
@@ -85,6 +91,10 @@ pub struct ClusterSpec {
     /// Who keeps the metadata.
     #[serde(default)]
     pub quorum: Quorum,
+    /// Where brokers are. Without it they are spread over zones and nodes as far as that goes, and
+    /// replicas are placed without regard to it. It counts for brokers that are made from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub racks: Option<Racks>,
     /// Groups of brokers that are alike.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
@@ -101,6 +111,9 @@ pub struct ClusterSpec {
     /// What the cluster begins with of another one's bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
+    /// What is done by itself about what is lost.
+    #[serde(default)]
+    pub recovery: Recovery,
     /// Whether claims go with the cluster.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

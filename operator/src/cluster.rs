@@ -7,12 +7,14 @@ mod act;
 pub mod build;
 mod leave;
 mod live;
+mod lost;
 mod observe;
 mod restore;
 pub mod roller;
 pub mod shrink;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -69,7 +71,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         true => Vec::new(),
         false => grow(&context, &cluster, &children).await?,
     };
-    let formation = match &children.formation {
+    let mut formation = match &children.formation {
         Some(formation) => formation.clone(),
         None if cluster.spec.paused => return Ok(Action::requeue(WAITING)),
         None => match restore::before(&context, &cluster, &image, &children).await? {
@@ -80,6 +82,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
             None => form(&context, &cluster).await?,
         },
     };
+    let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
+    if !cluster.spec.paused {
+        formation.racks = place(&context, &cluster, &children, &formation, &nodes).await?;
+    }
     let settings = settings(&cluster, &children);
     let build = Build {
         cluster: &cluster,
@@ -87,13 +93,12 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         image: &image,
         settings: &settings,
     };
-    let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
     let leaving = build::leaving(&nodes, &cluster.spec.pools);
     let observed = observe::brokers(&build, &children, &nodes).await;
     let (mut joining, mut live) = (None, None);
     if !cluster.spec.paused {
         furnish(&context, &build, &children, &observed, &nodes).await?;
-        remember_formed(&context, &cluster, &children, &observed).await?;
+        remember_formed(&context, &build, &children, &observed).await?;
         restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
         live = match live::apply(&context, &build, &children, &observed).await {
@@ -118,6 +123,15 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         let demoted = &plan.plan.demoted;
         let done = act::act(&context, &build, &children, &observed, step, demoted).await?;
         decision = done.unwrap_or(decision);
+    }
+    if !cluster.spec.paused && !matches!(decision, Decision::Do(_)) {
+        let lost = match lost::step(&context, &build, &children, &observed, now_ms).await {
+            Err(Error::Brokers(error)) => Some(error.to_string()),
+            done => done?,
+        };
+        if let Some(text) = lost {
+            decision = Decision::Wait(Reason::DiskLost, text);
+        }
     }
     // Never with a roll.
     let shrinking = match decision {
@@ -152,9 +166,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         },
         Decision::Do(Step::EndLease(_) | Step::Restart { .. } | Step::Repair(_))
         | Decision::Do(Step::ColdStart(_))
-        | Decision::Wait(Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp, _) => {
-            Action::requeue(BUSY)
-        }
+        | Decision::Wait(
+            Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp | Reason::DiskLost,
+            _,
+        ) => Action::requeue(BUSY),
         Decision::Wait(..) => Action::requeue(WAITING),
     })
 }
@@ -227,6 +242,30 @@ async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> 
     let note = format!("cluster {} is formed", formation.cluster_id);
     context.tell(cluster, false, "Formed", &note).await;
     Ok(formation)
+}
+
+/// The rack of each broker; those of new ones are chosen and written down before their disks are
+/// made, which stay where they are.
+async fn place(
+    context: &Context,
+    cluster: &Cluster,
+    children: &Children,
+    formation: &Formation,
+    nodes: &[build::Node],
+) -> Result<BTreeMap<i32, String>, Error> {
+    let placed = &formation.racks;
+    let Some(racks) = &cluster.spec.racks else {
+        return Ok(placed.clone());
+    };
+    let ids = nodes.iter().map(|node| node.id);
+    let new = ids.filter(|id| children.claim(cluster, *id).is_none() && !placed.contains_key(id));
+    let chosen = build::racks(placed, nodes, &new.collect(), &racks.values);
+    if chosen != *placed {
+        let maps: Api<ConfigMap> = context.beside(cluster);
+        let noted = json!({build::RACKS: json!(chosen).to_string()});
+        leave::annotate(&maps, &build::formation_name(cluster), &noted).await?;
+    }
+    Ok(chosen)
 }
 
 /// A random id that does not begin like an option.
@@ -312,23 +351,34 @@ where
     merge(api, &name, &patch, &format!("the owner of {name}")).await
 }
 
-/// A broker that was ready has a disk: from then on an empty one is a lost one.
+/// A broker that was ready has a disk: from then on an empty one is a lost one, be it on that claim or
+/// on another.
 async fn remember_formed(
     context: &Context,
-    cluster: &Cluster,
+    build: &Build<'_>,
     children: &Children,
     observed: &observe::Observed,
 ) -> Result<(), Error> {
+    let cluster = build.cluster;
     let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
+    let mut used = build.formation.used.clone();
     for broker in &observed.brokers {
         let Some(claim) = children.claim(cluster, broker.id) else {
             continue;
         };
-        if broker.pod != roller::Pod::Ready || observe::formed(claim) {
+        if broker.pod != roller::Pod::Ready {
             continue;
         }
-        let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
-        merge(&claims, &claim.name_any(), &patch, "marking a claim").await?;
+        used.insert(broker.id);
+        if !observe::formed(claim) {
+            let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
+            merge(&claims, &claim.name_any(), &patch, "marking a claim").await?;
+        }
     }
-    Ok(())
+    if used == build.formation.used {
+        return Ok(());
+    }
+    let maps: Api<ConfigMap> = context.beside(cluster);
+    let noted = json!({build::USED: json!(used).to_string()});
+    leave::annotate(&maps, &build::formation_name(cluster), &noted).await
 }

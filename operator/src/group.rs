@@ -132,7 +132,10 @@ async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Re
 fn stands(context: &Context, group: &ConsumerGroup, view: &View) -> Option<String> {
     let key = (group.namespace().unwrap_or_default(), group.name_any());
     let now_ms = clock::now_ms();
-    let mut known = context.standing.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = context
+        .standing
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let before = known.remove(&key).unwrap_or_default();
     let now: Standing = standing(&before, view, now_ms);
     let told = stuck(&group.spec, view, &now, now_ms);
@@ -158,7 +161,9 @@ pub async fn oldest(brokers: &Brokers, view: &View) -> Result<Option<i64>, Clien
     behind.truncate(MOST_LOOKED_AT);
     let mut waiting: BTreeMap<TopicPartition, i64> = behind
         .into_iter()
-        .map(|(_, (topic, partition), committed)| (TopicPartition::new(topic, partition), committed))
+        .map(|(_, (topic, partition), committed)| {
+            (TopicPartition::new(topic, partition), committed)
+        })
         .collect();
     let config = ConsumerConfig {
         // What is gone already is older than anything that is there.
@@ -171,7 +176,9 @@ pub async fn oldest(brokers: &Brokers, view: &View) -> Result<Option<i64>, Clien
     let deadline = clock::monotonic() + LOOK;
     while !waiting.is_empty() && clock::monotonic() < deadline {
         let mut consumer = Consumer::new(brokers.clone(), config.clone());
-        let starts = waiting.iter().map(|(at, offset)| (at.clone(), Start::Offset(*offset)));
+        let starts = waiting
+            .iter()
+            .map(|(at, offset)| (at.clone(), Start::Offset(*offset)));
         consumer.assign(starts);
         let left = deadline.saturating_duration_since(clock::monotonic());
         for record in consumer.poll(left).await? {
@@ -403,7 +410,10 @@ impl<'a> Records<'a> {
             value: Some(json!(bare).to_string()),
         };
         let resource = ConfigResource::Group(self.group.to_owned());
-        Ok(self.brokers.alter_configs(&resource, &[change], false).await?)
+        Ok(self
+            .brokers
+            .alter_configs(&resource, &[change], false)
+            .await?)
     }
 
     async fn beside(&self) -> Result<Option<Record>, Error> {
@@ -534,7 +544,10 @@ fn status(
             new.message = String::new();
             set("Ready", Some(true), "Seen", "");
             for (type_, bound) in [
-                ("LagWithinBounds", within_bounds(&group.spec, &behind, seen, now_ms)),
+                (
+                    "LagWithinBounds",
+                    within_bounds(&group.spec, &behind, seen, now_ms),
+                ),
                 ("Populated", populated(&group.spec, found.view.members)),
             ] {
                 let Some((well, reason, text)) = bound else {

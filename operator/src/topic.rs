@@ -38,7 +38,9 @@ const REST: Duration = Duration::from_secs(60);
 pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Action, Error> {
     let topics: Api<Topic> = context.beside(&*topic);
     if topic.metadata.deletion_timestamp.is_some() {
-        let cluster = context.cluster_now(&*topic, &topic.spec.cluster_ref).await?;
+        let cluster = context
+            .cluster_now(&*topic, &topic.spec.cluster_ref)
+            .await?;
         return delete(&context, &topics, &topic, cluster.as_ref()).await;
     }
     let cluster = context.cluster_of(&*topic, &topic.spec.cluster_ref).await?;

@@ -143,17 +143,29 @@ mod tests {
             assert_eq!(validate(&spec(&good)), Ok(()), "{good}");
         }
         for (bad, says) in [
-            (json!({"mode": "Takeover", "source": "s3://acme/other"}), "take out restore.source"),
+            (
+                json!({"mode": "Takeover", "source": "s3://acme/other"}),
+                "take out restore.source",
+            ),
             (json!({"mode": "Clone"}), "give it as restore.source"),
-            (json!({"mode": "Clone", "source": "s3://acme/orders"}), "give it as restore.source"),
-            (json!({"mode": "Takeover", "at": "noon"}), "restore.at: 'noon'"),
+            (
+                json!({"mode": "Clone", "source": "s3://acme/orders"}),
+                "give it as restore.source",
+            ),
+            (
+                json!({"mode": "Takeover", "at": "noon"}),
+                "restore.at: 'noon'",
+            ),
         ] {
             let message = validate(&spec(&bad)).expect_err("refused").message;
             assert!(message.contains(says), "{bad}: {message}");
         }
         let mut without = spec(&json!({"mode": "Takeover"}));
         without.tier = None;
-        assert_eq!(validate(&without).expect_err("refused").reason, "InvalidRestore");
+        assert_eq!(
+            validate(&without).expect_err("refused").reason,
+            "InvalidRestore"
+        );
     }
 
     #[test]

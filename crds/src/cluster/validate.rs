@@ -77,6 +77,7 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
         ));
     }
     restore::validate(spec)?;
+    spec.recovery.disk_lost.after_ms()?;
     let of_tier = spec.tier.as_ref().map(|tier| tier.settings()).transpose()?;
     for name in of_tier.iter().flatten().map(|(name, _)| name) {
         if spec.config.contains_key(name) {
@@ -127,6 +128,13 @@ pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Inval
     if old.quorum.voters != new.quorum.voters {
         return refuse("the number of voters is chosen when the cluster is made".to_owned());
     }
+    if let Some(was) = &old.racks {
+        let is = new.racks.as_ref();
+        if is.is_none_or(|is| is.topology_key != was.topology_key) {
+            let text = "racks cannot be taken out, and racks.topologyKey cannot change: brokers are bound to where they are";
+            return refuse(text.to_owned());
+        }
+    }
     restore::validate_change(old.restore.as_ref(), new.restore.as_ref())?;
     if let Some(was) = &old.tier {
         let Some(is) = &new.tier else {
@@ -173,6 +181,7 @@ mod tests {
             paused: false,
             disruption: Default::default(),
             quorum: Default::default(),
+            racks: None,
             pools: vec![Pool {
                 name: "brokers".into(),
                 replicas: 3,
@@ -187,6 +196,7 @@ mod tests {
             config: Default::default(),
             tier: None,
             restore: None,
+            recovery: Default::default(),
             deletion_policy: Default::default(),
         }
     }

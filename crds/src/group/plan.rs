@@ -282,11 +282,7 @@ pub struct Record {
 /// What is known of a reset from what stands in the cluster, with the group, and from what stands
 /// beside it with all its moves, and may be lost.
 #[must_use]
-pub fn recorded(
-    token: &str,
-    in_cluster: Option<Record>,
-    beside: Option<Record>,
-) -> Option<Record> {
+pub fn recorded(token: &str, in_cluster: Option<Record>, beside: Option<Record>) -> Option<Record> {
     let of_token = |record: &Record| record.token == token;
     match (in_cluster.filter(of_token), beside.filter(of_token)) {
         (Some(known), Some(full)) if full.phase != Phase::Applied => Some(Record {
@@ -541,8 +537,16 @@ mod tests {
         assert_eq!(told(&first, &view(1, 60), 5 * minute - 1), None);
         assert_eq!(told(&first, &view(1, 60), 5 * minute), Some(true));
         assert_eq!(told(&first, &view(1, 61), 5 * minute), None, "it gets on");
-        assert_eq!(told(&first, &view(1, 100), 5 * minute), None, "it has no lag");
-        assert_eq!(told(&first, &view(0, 60), 5 * minute), None, "nobody is there");
+        assert_eq!(
+            told(&first, &view(1, 100), 5 * minute),
+            None,
+            "it has no lag"
+        );
+        assert_eq!(
+            told(&first, &view(0, 60), 5 * minute),
+            None,
+            "nobody is there"
+        );
         // One that had no lag has stood there for no time.
         let idle = standing(&Standing::new(), &view(1, 100), 0);
         assert_eq!(told(&idle, &view(1, 60), 9 * minute), None);

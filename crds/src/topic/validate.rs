@@ -99,9 +99,10 @@ pub fn validate(name: &str, spec: &TopicSpec) -> Result<Wanted, Invalid> {
         if let Some(enabled) = tier.enabled {
             own.push(("remote.storage.enable", enabled.to_string()));
         }
-        let local = tier.local.settings().map_err(|invalid| {
-            Invalid::new(invalid.reason, format!("tier.{}", invalid.message))
-        })?;
+        let local = tier
+            .local
+            .settings()
+            .map_err(|invalid| Invalid::new(invalid.reason, format!("tier.{}", invalid.message)))?;
         own.extend(local);
     }
     let mut settings = spec.config.clone();

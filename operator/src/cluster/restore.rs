@@ -161,9 +161,14 @@ mod tests {
         let found = shown(&pod(&json!({"state": ended(0, "cluster C\na: 1\n")}))).expect("shown");
         assert_eq!((found.reason, found.text.as_str()), ("DryRun", "cluster C"));
         assert_eq!(found.report, ["cluster C", "a: 1"]);
-        let found = shown(&pod(&json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1, "no bucket\n")})));
+        let found = shown(&pod(
+            &json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1, "no bucket\n")}),
+        ));
         let found = found.expect("it failed");
-        assert_eq!((found.reason, found.text.as_str()), ("RestoreImpossible", "no bucket"));
+        assert_eq!(
+            (found.reason, found.text.as_str()),
+            ("RestoreImpossible", "no bucket")
+        );
         assert_eq!(shown(&pod(&json!({"state": {"running": {}}}))), None);
     }
 }

@@ -143,12 +143,7 @@ pub fn unformed(cluster: &Cluster, before: &Before, now_ms: i64) -> ClusterStatu
     };
     let accepted = ("Accepted", Some(true), "Valid", "");
     let not = |type_| (type_, Some(false), before.reason, before.text.as_str());
-    for (type_, is, reason, text) in [
-        accepted,
-        not("Ready"),
-        not("Reconciled"),
-        not("Restored"),
-    ] {
+    for (type_, is, reason, text) in [accepted, not("Ready"), not("Reconciled"), not("Restored")] {
         let new = condition(type_, is, reason, text, generation, now_ms);
         set_condition(&mut status.conditions, new);
     }
@@ -183,7 +178,11 @@ fn restored(told: &Told<'_>) -> Option<(bool, &'static str, String)> {
                 RestoreMode::Takeover => "TakenOver",
                 RestoreMode::Clone => "Copied",
             };
-            (true, reason, report.lines().next().unwrap_or_default().to_owned())
+            (
+                true,
+                reason,
+                report.lines().next().unwrap_or_default().to_owned(),
+            )
         }
     })
 }
@@ -215,7 +214,12 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
         tier: bucket(told),
         restore: restore_status(
             cluster,
-            told.formation.report.iter().flat_map(|report| report.lines()).map(str::to_owned).collect(),
+            told.formation
+                .report
+                .iter()
+                .flat_map(|report| report.lines())
+                .map(str::to_owned)
+                .collect(),
         ),
         config: told
             .live
@@ -485,7 +489,10 @@ fn conditions(
         all.push(new("Restored", Some(is), reason, text));
     }
     let disk = match told.decision {
-        Decision::Wait(Reason::DirectoryFailed | Reason::DiskUnreachable, text) => Some(text),
+        Decision::Wait(
+            Reason::DirectoryFailed | Reason::DiskUnreachable | Reason::DiskLost,
+            text,
+        ) => Some(text),
         _ => told.storage.first(),
     };
     all.push(match disk {

@@ -556,7 +556,10 @@ mod tests {
         assert_eq!(bounded(&lines, 70), format!("{}\n", lines.join("\n")));
         let cut = bounded(&lines, 69);
         assert!(cut.len() <= 69, "{cut}");
-        assert!(cut.starts_with("line 0\n") && cut.ends_with("… and 3 lines more\n"), "{cut}");
+        assert!(
+            cut.starts_with("line 0\n") && cut.ends_with("… and 3 lines more\n"),
+            "{cut}"
+        );
         assert_eq!(bounded(&["long".repeat(9)], 10), "… and 1 line more\n");
     }
 }

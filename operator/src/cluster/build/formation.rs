@@ -1,9 +1,10 @@
 //! Who begins a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemark_crds::Cluster;
 
@@ -14,6 +15,29 @@ pub const VOTERS: &str = "tidemark.dev/voters";
 
 /// The annotation of the formation that says what came back of another cluster's bucket.
 pub const REPORT: &str = "tidemark.dev/restored";
+
+/// The annotation of the formation that names the brokers whose disks have been in use: with another
+/// claim they have lost theirs.
+pub const USED: &str = "tidemark.dev/used-disks";
+/// The annotation of the formation that names the brokers whose first disks were replaced: they begin
+/// no quorum any more.
+pub const REPLACED: &str = "tidemark.dev/replaced-disks";
+/// The annotation of the formation that says whose disk is being replaced.
+pub const REPLACING: &str = "tidemark.dev/replacing-disk";
+
+/// The annotation of the formation that says in which rack each broker is.
+pub const RACKS: &str = "tidemark.dev/racks";
+
+/// A disk that is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacing {
+    /// Whose.
+    pub broker: i32,
+    /// The uid of the claim that goes; none where it is gone.
+    pub claim: Option<String>,
+    /// There is another claim, and the broker may start on it.
+    pub made: bool,
+}
 
 /// Who begins the cluster: chosen once, by the operator, and never changed; and who votes now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +53,14 @@ pub struct Formation {
     pub restore: Vec<String>,
     /// What came back of it, as the voters told.
     pub report: Option<String>,
+    /// Those whose disks have been in use.
+    pub used: BTreeSet<i32>,
+    /// Those whose first disks were replaced.
+    pub replaced: BTreeSet<i32>,
+    /// The disk that is being replaced.
+    pub replacing: Option<Replacing>,
+    /// The rack of each broker that has one.
+    pub racks: BTreeMap<i32, String>,
 }
 
 impl Formation {
@@ -42,6 +74,10 @@ impl Formation {
             voters,
             restore: Vec::new(),
             report: None,
+            used: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            replacing: None,
+            racks: BTreeMap::new(),
         }
     }
 
@@ -82,6 +118,19 @@ pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     if let Some(restore) = data.get("restore") {
         formation.restore = serde_json::from_str(restore).ok()?;
     }
-    formation.report = map.annotations().get(REPORT).cloned();
+    let noted = map.annotations();
+    formation.report = noted.get(REPORT).cloned();
+    if let Some(used) = noted.get(USED) {
+        formation.used = serde_json::from_str(used).ok()?;
+    }
+    if let Some(replaced) = noted.get(REPLACED) {
+        formation.replaced = serde_json::from_str(replaced).ok()?;
+    }
+    if let Some(racks) = noted.get(RACKS) {
+        formation.racks = serde_json::from_str(racks).ok()?;
+    }
+    if let Some(replacing) = noted.get(REPLACING) {
+        formation.replacing = Some(serde_json::from_str(replacing).ok()?);
+    }
     Some(formation)
 }

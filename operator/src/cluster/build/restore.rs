@@ -65,14 +65,23 @@ pub fn preview_name(cluster: &Cluster) -> String {
 pub fn preview(cluster: &Cluster, image: &str) -> Option<Value> {
     let (source, more) = asked(cluster, "")?;
     let tier = cluster.spec.tier.as_ref()?;
-    let mut command = vec!["tidemark".to_owned(), "tier".to_owned(), "restore".to_owned()];
+    let mut command = vec![
+        "tidemark".to_owned(),
+        "tier".to_owned(),
+        "restore".to_owned(),
+    ];
     command.extend([source, "--dry-run".to_owned()]);
     command.extend(more);
     let options = [("endpoint", &tier.endpoint), ("region", &tier.region)];
-    let given = options.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let given = options
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
     command.extend(given.map(|(name, value)| format!("--{name}={value}")));
     command.push(format!("--report={TERMINATION_LOG}"));
-    let secret = tier.credentials.as_ref().map(|credentials| &credentials.secret_ref.name);
+    let secret = tier
+        .credentials
+        .as_ref()
+        .map(|credentials| &credentials.secret_ref.name);
     let environment: Vec<Value> = secret
         .iter()
         .map(|name| json!({"secretRef": {"name": name, "optional": true}}))

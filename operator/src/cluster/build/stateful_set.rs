@@ -170,7 +170,7 @@ impl Build<'_> {
                 "labelSelector": {"matchLabels": {CLUSTER: name(cluster)}},
             })
         };
-        Some(json!({
+        let mut template = json!({
             "metadata": {
                 "labels": broker_labels(cluster, node),
                 "annotations": annotations,
@@ -218,7 +218,17 @@ impl Build<'_> {
                 }],
                 "volumes": volumes,
             },
-        }))
+        });
+        let rack = self.formation.racks.get(&node.id);
+        if let (Some(racks), Some(rack)) = (&cluster.spec.racks, rack) {
+            let there = json!({"key": racks.topology_key, "operator": "In", "values": [rack]});
+            template["spec"]["affinity"] = json!({"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [there]}],
+                },
+            }});
+        }
+        Some(template)
     }
 }
 

@@ -224,13 +224,21 @@ fn a_restore_is_told_from_its_preview_to_what_came_back() {
     };
     let status = unformed(&restored, &before, 1_000);
     assert_eq!(of(&status, "Restored"), ("False", "DryRun"));
-    assert_eq!((status.ready.as_str(), status.message.as_str()), ("0/3", "cluster C"));
+    assert_eq!(
+        (status.ready.as_str(), status.message.as_str()),
+        ("0/3", "cluster C")
+    );
     let shown = status.restore.expect("it is asked for");
     assert_eq!((shown.source.as_str(), shown.report.len()), ("s3://a/b", 2));
     let state = |formation: &Formation| {
         let status = told_by(&restored, formation, "a", Some(&[0, 1, 2][..]), 1_000);
         let (is, reason) = of(&status, "Restored");
-        let report = status.restore.as_ref().expect("it is asked for").report.len();
+        let report = status
+            .restore
+            .as_ref()
+            .expect("it is asked for")
+            .report
+            .len();
         (is.to_owned(), reason.to_owned(), report)
     };
     let of = |is: &str, reason: &str, lines| (is.to_owned(), reason.to_owned(), lines);

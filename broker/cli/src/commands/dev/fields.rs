@@ -39,6 +39,22 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     ),
     (
         "Cluster",
+        "racks.topologyKey",
+        "all brokers are in this process",
+    ),
+    ("Cluster", "racks.values", "all brokers are in this process"),
+    (
+        "Cluster",
+        "recovery.diskLost.after",
+        "a broker's disk is a directory here",
+    ),
+    (
+        "Cluster",
+        "recovery.diskLost.policy",
+        "a broker's disk is a directory here",
+    ),
+    (
+        "Cluster",
         "restore.at",
         "a development cluster begins with its own data: tidemark format --restore",
     ),
