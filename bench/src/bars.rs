@@ -143,6 +143,7 @@ pub fn bars(scenario: Scenario) -> Vec<Bar> {
         ],
         Scenario::Tailing => Vec::new(),
         Scenario::Replicated => replicated_bars(),
+        Scenario::Tls => tls_bars(),
     }
 }
 
@@ -263,6 +264,18 @@ fn replicated_bars() -> Vec<Bar> {
         });
     }
     bars
+}
+
+/// CPU per byte both ways, not behind.
+fn tls_bars() -> Vec<Bar> {
+    let of_step = |step: Step| {
+        let (key, text) = (
+            format!("{}.cpu", step.key()),
+            format!("{}: CPU per GB at most Kafka's", step.title()),
+        );
+        bar(key, text, Contender::Kafka, Side::AtMost, 1.0)
+    };
+    Scenario::Tls.steps().into_iter().map(of_step).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::client;
 use crate::failure::{Failure, Result, while_doing};
 use crate::plan::Contender;
 
@@ -26,7 +27,7 @@ pub struct Places {
 pub struct Running {
     /// Who it is.
     pub contender: Contender,
-    /// `host:port` of each broker, with commas between.
+    /// `host:port` of each broker, with commas between; see [`crate::client`] for TLS.
     pub bootstrap: String,
     /// When its first process was spawned.
     pub spawned: Instant,
@@ -82,6 +83,14 @@ impl Places {
             config: None,
         };
         self.spawn_all(contender, vec![place])
+    }
+
+    /// Starts a contender whose listener speaks TLS.
+    pub fn start_private(&self, contender: Contender, name: &str) -> Result<Running> {
+        let certificate = client::certificate(&self.data)?;
+        let mut running = self.start_with(contender, name, &client::settings(&certificate))?;
+        running.bootstrap = client::by_tls(&certificate, &running.bootstrap);
+        Ok(running)
     }
 
     /// Starts a cluster of three on fresh directories, each both broker and controller, with

@@ -246,6 +246,9 @@ impl Experiment<'_> {
             if clusters {
                 let started = self.places.start_cluster(contender, &name)?;
                 own.push(self.warm(started)?);
+            } else if scenario == Scenario::Tls {
+                let started = self.places.start_private(contender, &name)?;
+                own.push(self.warm(started)?);
             } else if scenario == Scenario::SlowDisk && contender == Contender::Tidemark {
                 let set = format!("disk.flush.delay.us={DISK_DELAY_US}");
                 let started = self.places.start_with(contender, &name, &[set])?;

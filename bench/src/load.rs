@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -140,10 +140,8 @@ impl Load {
         } else {
             batching.in_flight
         };
-        let mut config = ClientConfig::new();
+        let mut config = client::config(bootstrap);
         config
-            .set("bootstrap.servers", bootstrap)
-            .set("broker.address.family", "v4")
             .set("client.id", "bench")
             .set("acks", "all")
             .set("compression.type", "none")
@@ -335,10 +333,8 @@ impl Load {
         pace: Pace,
         window: &mut dyn Window,
     ) -> Result<Consumed> {
-        let mut config = ClientConfig::new();
+        let mut config = client::config(bootstrap);
         config
-            .set("bootstrap.servers", bootstrap)
-            .set("broker.address.family", "v4")
             .set("client.id", "bench")
             // librdkafka wants a name; partitions are assigned by hand, nobody joins.
             .set("group.id", "bench")
@@ -561,7 +557,8 @@ fn listens(address: &SocketAddr) -> bool {
 /// created by asking for it.
 pub fn first_ack(running: &mut Running, load: &Load) -> Result<f64> {
     let deadline = running.spawned + PATIENCE;
-    let first = running.bootstrap.split(',').next().unwrap_or_default();
+    let addresses = client::addresses(&running.bootstrap);
+    let first = addresses.split(',').next().unwrap_or_default();
     let address: SocketAddr = first.parse().map_err(while_doing("reading an address"))?;
     while !listens(&address) {
         running.check_alive()?;
@@ -571,10 +568,8 @@ pub fn first_ack(running: &mut Running, load: &Load) -> Result<f64> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let mut config = ClientConfig::new();
+    let mut config = client::config(&running.bootstrap);
     config
-        .set("bootstrap.servers", &running.bootstrap)
-        .set("broker.address.family", "v4")
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("message.timeout.ms", "60000")

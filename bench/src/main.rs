@@ -3,6 +3,7 @@
 //! `bench/run` installs Apache Kafka, builds both sides and starts this.
 
 mod bars;
+mod client;
 mod contender;
 mod drive;
 mod experiment;
@@ -46,7 +47,7 @@ struct Options {
     #[command(subcommand)]
     tool: Option<Tool>,
     /// What is measured, separated by commas: main, partitions, producers, slow-disk,
-    /// ten-thousand, tailing, replicated, all.
+    /// ten-thousand, tailing, replicated, tls, all.
     #[arg(long, default_value = "main")]
     scenario: String,
     /// About three minutes a scenario: shows that everything works, decides nothing.

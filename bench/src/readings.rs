@@ -109,7 +109,7 @@ pub fn measures(scenario: Scenario) -> Vec<Measure> {
                 "s",
             ),
         ],
-        Scenario::Partitions | Scenario::Producers | Scenario::SlowDisk => &[],
+        Scenario::Partitions | Scenario::Producers | Scenario::SlowDisk | Scenario::Tls => &[],
     };
     all.extend(
         more.iter()

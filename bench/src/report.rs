@@ -208,6 +208,9 @@ fn scenario_note(scenario: Scenario, plan: &Plan) -> Vec<String> {
         Scenario::Replicated => {
             "clusters of three brokers, each a controller too, one cluster per contender; three replicas of every partition, min.insync.replicas 2, acks=all; CPU, memory and flushes are those of the three together".to_owned()
         }
+        Scenario::Tls => {
+            "produce and consume rows of main over TLS 1.3 with AES-256-GCM and one certificate of P-256 for both sides; librdkafka's end is OpenSSL's on both".to_owned()
+        }
         Scenario::Tailing => format!(
             "{} consumers with a connection and a fetch session each, all reading all 12 partitions; {} records of 1 KiB per second with acks=all; latency is from the intended time of a record to its decoding in each consumer, one generator thread serves all of them",
             plan.tail_consumers, plan.tail_rate,

@@ -22,10 +22,12 @@ pub enum Scenario {
     Tailing,
     /// Clusters of three brokers, three replicas, two of which an acknowledgement needs.
     Replicated,
+    /// Produce and consume over TLS.
+    Tls,
 }
 
 /// All of them, in the order of a run.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 8] = [
     Scenario::Main,
     Scenario::Partitions,
     Scenario::Producers,
@@ -33,6 +35,7 @@ pub const ALL: [Scenario; 7] = [
     Scenario::TenThousand,
     Scenario::Tailing,
     Scenario::Replicated,
+    Scenario::Tls,
 ];
 
 /// Microseconds that `slow-disk` adds to every durable write of ours.
@@ -49,6 +52,7 @@ impl Scenario {
             Scenario::TenThousand => "ten-thousand",
             Scenario::Tailing => "tailing",
             Scenario::Replicated => "replicated",
+            Scenario::Tls => "tls",
         }
     }
 
@@ -60,7 +64,11 @@ impl Scenario {
         let mut who = asked.to_vec();
         let without_fsync = matches!(
             self,
-            Scenario::SlowDisk | Scenario::TenThousand | Scenario::Tailing | Scenario::Replicated
+            Scenario::SlowDisk
+                | Scenario::TenThousand
+                | Scenario::Tailing
+                | Scenario::Replicated
+                | Scenario::Tls
         );
         if without_fsync && who.contains(&Contender::Kafka) {
             who.retain(|c| *c != Contender::KafkaFsync);
@@ -93,6 +101,18 @@ impl Scenario {
                     phase,
                 });
                 return [&replicated[..], &[ONE_BY_ONE_ALONE]].concat();
+            }
+            Scenario::Tls => {
+                let phases = [
+                    Phase::Produce(DEFAULTS),
+                    Phase::Consume(DEFAULTS),
+                    Phase::ProduceAt(20),
+                ];
+                let private = phases.map(|phase| Step {
+                    shape: PRIVATE,
+                    phase,
+                });
+                return private.to_vec();
             }
             Scenario::TenThousand | Scenario::Tailing => &[],
         };
@@ -151,6 +171,8 @@ pub const ONE_BY_ONE_ALONE: Step = Step {
     shape: ALONE,
     phase: Phase::OneByOne,
 };
+/// The shape of `tls`.
+const PRIVATE: Shape = shape("tls", "TLS", 12, 1);
 /// The shape of `slow-disk`.
 pub const SLOW: Shape = shape("slow", "ours + 2 ms per flush", 12, 1);
 

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 
+use crate::client;
 use crate::failure::{Failure, Result, while_doing};
 
 /// No step waits longer for a broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("broker.address.family", "v4")
+    client::config(bootstrap)
         .create()
         .map_err(while_doing("making an admin client"))
 }

@@ -1,5 +1,6 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
+mod listeners;
 mod racks;
 mod recovery;
 mod restore;
@@ -13,6 +14,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use listeners::{
+    Authentication, AuthenticationType, Bootstrap, Certificates, CertificatesStatus, IssuerRef,
+    Listener, ListenerStatus, ListenerTls, ListenerType, PerBroker, Times, TlsSource,
+    default_listeners,
+};
 pub use racks::Racks;
 pub use recovery::{DiskLost, DiskLostPolicy, Recovery};
 pub use restore::{Restore, RestoreMode, RestoreStatus};
@@ -61,6 +67,12 @@ use crate::common::{Config, DeletionPolicy};
 #[x_kube(
     validation = Rule::new("self.pools.map(p, p.replicas).sum() >= self.quorum.voters")
         .message("there must be at least as many brokers as voters: set quorum.voters to 1 for fewer than 3"),
+    validation = Rule::new("self.listeners.all(a, !(a.port in [8080, 9090, 9091]))")
+        .message("ports 8080, 9090 and 9091 are the cluster's own"),
+    validation = Rule::new("self.listeners.all(a, !(a.name in ['replication', 'controller', 'http', 'quorum']))")
+        .message("the names replication, controller, http and quorum are the cluster's own"),
+    validation = Rule::new("self.listeners.all(a, self.listeners.exists_one(b, b.port == a.port))")
+        .message("each listener needs a port of its own"),
     validation = Rule::new("!has(oldSelf.tier) || has(self.tier)")
         .message("tier cannot be taken out: what is in the bucket would be lost to the cluster"),
     validation = Rule::new("!has(self.restore) || has(self.tier)")
@@ -99,6 +111,16 @@ pub struct ClusterSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
     pub pools: Vec<Pool>,
+    /// Where clients come in. Among brokers, and to the quorum, it is always TLS by which both ends
+    /// prove who they are.
+    #[serde(default = "default_listeners")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(length(min = 1, max = 8))]
+    pub listeners: Vec<Listener>,
+    /// How long certificates of the cluster's own authority are good, which are made anew in time
+    /// without a restart.
+    #[serde(default)]
+    pub certificates: Certificates,
     /// Settings of all brokers by Kafka's names. Those that brokers take while they run restart
     /// nobody; for the others brokers are restarted, one at a time. Those that follow from other
     /// fields are refused.
@@ -251,6 +273,12 @@ pub struct ClusterStatus {
     /// Where clients inside of Kubernetes begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<String>,
+    /// Where clients come in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerStatus>,
+    /// Certificates that the operator makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificatesStatus>,
     /// The active controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<i32>,
@@ -272,8 +300,8 @@ pub struct ClusterStatus {
     /// What a pending change restarts, and what it waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionStatus>,
-    /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady, ConfigApplied,
-    /// TierHealthy, Restored.
+    /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady, ListenersReady,
+    /// CertificatesValid, ConfigApplied, TierHealthy, Restored.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

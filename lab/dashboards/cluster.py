@@ -23,6 +23,15 @@ def spawn(command, log):
                                 stdout=out, stderr=out, start_new_session=True)
 
 
+def certificate(path, days):
+    """A certificate that is good for so long, with its key; put in its place at once."""
+    new = path.with_suffix(".new")
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                           "-days", str(days), "-subj", "/CN=lab", "-keyout", "/dev/stdout"], capture_output=True, check=True)
+    new.write_bytes(made.stdout)
+    new.replace(path)
+
+
 def end(process, seconds=30):
     if process and process.poll() is None:
         process.terminate()
@@ -37,6 +46,8 @@ class Node:
     def __init__(self, number, work):
         self.number, self.dir, self.process = number, work / f"disk-{number}", None
         self.port, self.quorum_port, self.http_port = free_port(), free_port(), free_port()
+        self.tls_port, self.certificate = free_port(), work / f"{number}.pem"
+        certificate(self.certificate, 400)
         self.config, self.log = work / f"{number}.yaml", work / f"{number}.log"
         self.dir.mkdir()
 
@@ -54,10 +65,12 @@ class Node:
         address = f"127.0.0.1:{self.port}"
         settings = {
             "node.id": self.number, "process.roles": "broker,controller", "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{address},CONTROLLER://127.0.0.1:{self.quorum_port}",
+            "listeners": f"PLAINTEXT://{address},SSL://127.0.0.1:{self.tls_port},CONTROLLER://127.0.0.1:{self.quorum_port}",
+            "inter.broker.listener.name": "PLAINTEXT", "ssl.keystore.type": "PEM", "ssl.keystore.location": str(self.certificate),
             "advertised.listeners": f"PLAINTEXT://{address}", "http.listen": f"127.0.0.1:{self.http_port}",
             "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{n.quorum_port}" for n in nodes),
-            "log.dirs": str(self.dir / "logs"), "tier.url": f"file://{self.dir.parent / 'bucket'}", "default.replication.factor": 3, "min.insync.replicas": 2,
+            "log.dirs": str(self.dir / "logs"), "tier.url": f"file://{self.dir.parent / 'bucket'}",
+            "tier.upload.max.lag.ms": 1000, "default.replication.factor": 3, "min.insync.replicas": 2,
             "offsets.topic.replication.factor": 3, "offsets.topic.num.partitions": 3,
             "group.initial.rebalance.delay.ms": 0, "group.min.session.timeout.ms": 500,
             "auto.create.topics.enable": False, "broker.session.timeout.ms": 3000,
@@ -108,17 +121,22 @@ class Node:
         (self.dir / "filler").unlink(missing_ok=True)
 
 
+def jobs_of(nodes):
+    """What is scraped of brokers."""
+    targets = [f"127.0.0.1:{n.http_port}" for n in nodes]
+    job = {"static_configs": [{"targets": targets, "labels": {"cluster": "lab"}}]}
+    return [{"job_name": "tidemark", **job},
+            {"job_name": "tidemark-partitions", "metrics_path": "/metrics/partitions", **job}]
+
+
 class Prometheus:
-    def __init__(self, work, nodes, rules):
+    def __init__(self, work, jobs, rules):
         self.port, self.log = free_port(), work / "prometheus.log"
         (work / "alerts.json").write_text(json.dumps(rules))  # which is YAML as well
-        targets = [f"127.0.0.1:{n.http_port}" for n in nodes]
-        job = {"static_configs": [{"targets": targets, "labels": {"cluster": "lab"}}]}
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(work / "alerts.json")],
-            "scrape_configs": [{"job_name": "tidemark", **job},
-                               {"job_name": "tidemark-partitions", "metrics_path": "/metrics/partitions", **job}],
+            "scrape_configs": jobs,
         }
         path = work / "prometheus.json"
         path.write_text(json.dumps(config))

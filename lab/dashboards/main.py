@@ -24,16 +24,24 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import rules
-from cluster import IDS, SMALL, Node, Prometheus, end
+from cluster import IDS, SMALL, Node, Prometheus, certificate, end, jobs_of
 from labkit.paths import CACHE, REPO, TIDEMARK, wait_until
 
 DASHBOARDS = REPO / "dashboards"
 WINDOWS = {"5m": "6s", "10m": "8s", "15m": "15s", "1h": "15s"}
 # What would take hours, or more load than a test should make.
 THRESHOLDS = {"GroupLagTime": ("300", "4"), "FollowerLagging": ("10000", "50"), "GroupRebalancing": ("10", "3"),
-              "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5")}
-# Fire only when a device fails, or with a bucket that does; promtool's cases stand for them.
-NOT_HERE = {"DiskFailed", "TierFailing", "TierLag", "TierReserveLow"}
+              "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5"), "TierLag": ("900", "5"),
+              # Each broker's partition tries again after some seconds, and the window is one of seconds as well.
+              "TierFailing": ("> 2", "> 0"), "RollBlocked": ("900", "5")}
+# Fire only when a device fails, or with a load that is more than a lab's; promtool's cases stand for them.
+NOT_HERE = {"DiskFailed", "TierReserveLow"}
+# Of the operator: lab/kubernetes/watched.py has them fire.
+OF_OPERATOR = {"RollBlocked", "OperatorDown", "ReconcileFailing"}
+
+
+# Series of the operator.
+OPERATORS = re.compile(r"tidemark_(operator|cluster)_")
 
 
 def shortened():
@@ -50,10 +58,12 @@ def shortened():
     return groups
 
 
-def panels():
-    """Each query of each panel, by dashboard and title, as Grafana would ask it."""
+def panels(of_operator=False):
+    """Each query of each panel, by dashboard and title, as Grafana would ask it: those of the operator, or all others."""
     asked = {}
     for path in sorted((DASHBOARDS / "grafana").glob("*.json")):
+        if (path.stem == "operator") != of_operator:
+            continue
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
                 expr = re.sub(r"\$(cluster|instance|topic|group)", ".*", target["expr"])
@@ -66,7 +76,7 @@ def panels():
 def series_named():
     """Series that rules, their tests and dashboards rest on, without what Prometheus adds to a histogram."""
     texts = [rules.RULES.read_text(), Path(rules.__file__).read_text(), *(p.read_text() for p in (DASHBOARDS / "grafana").glob("*.json"))]
-    return set(re.findall(r"\btidemark_[a-z_]+", "\n".join(texts)))
+    return {name for name in re.findall(r"\btidemark_[a-z_]+", "\n".join(texts)) if not OPERATORS.match(name)}
 
 
 class Load:
@@ -82,7 +92,7 @@ class Load:
         producer = Producer({"bootstrap.servers": self.bootstrap, "acks": acks, "linger.ms": 5, "log_level": 0,
                              "message.timeout.ms": 5000, "queue.buffering.max.messages": 20_000})
         while not self.over.is_set():
-            for topic in ("load", "strict", "single", "unclean"):
+            for topic in ("load", "strict", "single", "unclean", "tiered"):
                 try:
                     producer.produce(topic, os.urandom(300))
                     if self.hot.is_set() and topic == "load":
@@ -144,8 +154,9 @@ class Lab:
         self.create("strict", [[1, 2, 3]], {"min.insync.replicas": "3"})
         self.create("single", [[SMALL]], {"min.insync.replicas": "1"})
         self.create("unclean", [[2, 3]], {"min.insync.replicas": "1"})
+        self.create("tiered", [[1, 2, 3]], {"remote.storage.enable": "true"})
         self.load = Load(self.bootstrap)
-        self.prometheus = Prometheus(self.work, nodes, shortened())
+        self.prometheus = Prometheus(self.work, jobs_of(nodes), shortened())
 
     def create(self, topic, assignment, config=None):
         made = self.admin.create_topics([NewTopic(topic, num_partitions=len(assignment), replica_assignment=assignment,
@@ -231,6 +242,23 @@ class Lab:
         self.fault("members that come and go", self.load.rebalance,
                    ["groups: Rebalances in a quarter of an hour > 3"], ["GroupRebalancing"])
 
+        self.fault("a certificate that ends soon", lambda: certificate(one.certificate, 5),
+                   ["3am: Certificates end in < 1e6"], ["CertificateExpiring"])
+        certificate(one.certificate, 400)
+
+        # A file in its place takes nothing, and has nothing.
+        bucket, away = self.work / "bucket", self.work / "bucket-away"
+
+        def lose_bucket():
+            bucket.rename(away)
+            bucket.touch()
+        self.fault("a bucket that is down", lose_bucket,
+                   ["3am: Oldest record not in the bucket > 5", "3am: Bucket failures > 0", "tier: Failures > 0",
+                    "tier: Lag > 5"], ["TierLag", "TierFailing"], seconds=90)
+        bucket.unlink()
+        away.rename(bucket)
+        wait_until(lambda: max(self.prometheus.query("tidemark_tier_lag_seconds").values()) < 5, 90, "the bucket catching up", every=0.5)
+
         def slow():
             small.stop()
             small.start("disk.flush.delay.us=300000")
@@ -285,7 +313,7 @@ class Lab:
         self.fault("an unclean election", unclean, ["broker: Replication gone wrong > 0"], ["UncleanElection"])
         two.start()
         two.wait_ready()
-        unseen = set(rules.alerts()) - self.fired - NOT_HERE
+        unseen = set(rules.alerts()) - self.fired - NOT_HERE - OF_OPERATOR
         assert not unseen, f"alerts that no fault here fires: {unseen}"
 
 

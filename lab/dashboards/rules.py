@@ -49,6 +49,10 @@ def reserve(held_back, size="100x60"):
     return {**one("tidemark_tier_held_back_bytes", held_back, DISK), **one("tidemark_tier_reserve_bytes", size, DISK)}
 
 
+OPERATOR = 'job="tidemark-operator",instance="o"'
+ROLL = OPERATOR + ',namespace="shop",cluster="orders",reason="{}"'
+FAILING = OPERATOR + ',kind="Cluster",outcome="{}"'
+TLS = A + ',listener="TLS"'
 TIER = A + ',outcome="{}"'
 UP = "0x60"
 # For two minutes something is amiss: a restart.
@@ -104,6 +108,25 @@ CASES = {
     # Then: it works; it has nothing to do; it has no members.
     "GroupStuck": (group("10+10x60", "2x60", "100x60"),
                    [group("10+10x60", "2x60", "100+5x60"), group(UP, "2x60", "100x60"), group("10x60", UP, "100x60")]),
+    # In thirteen days; in a month; one that was renewed an hour before its time.
+    "CertificateExpiring": (one("tidemark_certificate_expiry_timestamp_seconds", "1123200x60", TLS),
+                            [one("tidemark_certificate_expiry_timestamp_seconds", "2592000x60", TLS),
+                             one("tidemark_certificate_expiry_timestamp_seconds", "1123200x9 31536000x50", TLS)]),
+    # Then: it gets on in time; it waits for nothing.
+    "RollBlocked": (one("tidemark_cluster_roll_waiting_seconds", "0x3 0+60x56", ROLL.format("MinIsr")),
+                    [one("tidemark_cluster_roll_waiting_seconds", "0+60x14 0+60x14 0x30", ROLL.format("MinIsr")),
+                     one("tidemark_cluster_roll_waiting_seconds", UP, ROLL.format("None"))]),
+    # None leads; one is not scraped, and the other waits. Then: one leads; they take turns; there is none to be scraped.
+    "OperatorDown": ({**one("tidemark_operator_leader", "1x5 0x55", OPERATOR), **one("up", "1x60", OPERATOR)},
+                     [{**one("tidemark_operator_leader", "1x60", OPERATOR),
+                       **one("tidemark_operator_leader", UP, OPERATOR.replace('"o"', '"p"'))},
+                      {**one("tidemark_operator_leader", "1x20 _x40", OPERATOR),
+                       **one("tidemark_operator_leader", "0x21 1x39", OPERATOR.replace('"o"', '"p"')),
+                       **one("up", "1x20 0x40", OPERATOR)},
+                      one("up", UP, A)]),
+    "ReconcileFailing": (one("tidemark_operator_reconciles_total", "0+6x60", FAILING.format("error")),
+                         [one("tidemark_operator_reconciles_total", "0+6x60", FAILING.format("done")),
+                          one("tidemark_operator_reconciles_total", "0x9 0+6x1 6x48", FAILING.format("error"))]),
     "GroupRebalancing": (one("tidemark_group_rebalances_total", "0+2x60", f'{A},group="g"'),
                          [one("tidemark_group_rebalances_total", "0x9 0+1x5 6x45", f'{A},group="g"')]),
     # Then: all alike; little; the only one of its topic.

@@ -11,6 +11,7 @@ import time
 import traceback
 
 import chart as charts
+import secure
 from buckets import restore, tier
 from disks import disks, lost_disk, replaced_disk
 from kube import IMAGE, Failed, Space, Watch, expect, run, until
@@ -59,6 +60,10 @@ def rules(space):
         with_("Cluster", racks={"values": ["z1", "z2"]}, recovery={"diskLost": {"policy": "Replace", "after": "1h"}}),
         with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "dryRun": True, "topics": ["a.*"], "at": "2026-11-25T12:00:00Z"}),
         with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone", "source": "s3://bucket/prefix", "replicationFactor": 1}),
+        with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "out", "port": 9094, "type": "LoadBalancer", "tls": {}}]),
+        with_("Cluster", certificates={"validity": "30d", "renewBefore": "10d"}),
+        with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager", "issuerRef": {"name": "a"}},
+                                     "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}]),
         with_("Topic", tier={"enabled": True, "localRetention": "1h", "localRetentionBytes": "1Gi"}),
         with_("Topic", partitions=4),
         with_("Topic", "new", minInsyncReplicas=2, replicas=2, retention="1d12h", retentionBytes="100Gi"),
@@ -81,6 +86,14 @@ def rules(space):
         ("give one of them", with_("Topic", tier={"enabled": True}, config={"remote.storage.enable": "true"})),
         ("give one of them", with_("Topic", tier={"localRetention": "1h"}, config={"local.retention.ms": "5"})),
         ("give one of them", with_("Topic", tier={"localRetentionBytes": "1"}, config={"local.retention.bytes": "5"})),
+        ("are the cluster's own", with_("Cluster", listeners=[{"name": "client", "port": 9091}])),
+        ("are the cluster's own", with_("Cluster", listeners=[{"name": "replication", "port": 9092}])),
+        ("a port of its own", with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "other", "port": 9092}])),
+        ("MutualTLS needs tls", with_("Cluster", listeners=[
+            {"name": "client", "port": 9092, "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}])),
+        ("needs secretRef", with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "Secret"}}])),
+        ("needs issuerRef", with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager"}}])),
+        ("type and port of a listener cannot change", with_("Cluster", listeners=[{"name": "client", "port": 9093}])),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", "lab-fixed"))),
         ("storageClassName cannot change", with_("Cluster", pools=bigger("1Gi", None))),
         ("voters must be 1, 3 or 5", with_("Cluster", "new", quorum={"voters": 2})),
@@ -453,9 +466,27 @@ def chart(space):
     charts.chart(space, REPO)
 
 
+def listeners(space):
+    """Clients come in from outside of the pods' network."""
+    secure.listeners(space, cluster)
+
+
+def tls(space):
+    """Who is who is proved, and certificates change under traffic."""
+    secure.tls(space, cluster)
+
+
+def operator_dashboard(space):
+    """Each panel of the operator's dashboard has data from a real Prometheus, and its alerts fire."""
+    # Only here: it needs what lab/dashboards is installed with.
+    import watched
+    watched.operator_dashboard(space, cluster, operator)
+
+
 CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, stuck_group, roll, operator_killed, bad_image, approval, drain,
          disks, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
-         racks, two_operators, live_settings, unreadable, made_again, tier, restore, chart]
+         racks, two_operators, live_settings, unreadable, made_again, tier, restore, listeners, tls, operator_dashboard,
+         chart]
 
 
 def main(names):

@@ -51,7 +51,7 @@ where
 
 /// Whether an object has all that is wanted of it. What it has beside that was defaulted by
 /// Kubernetes, or is somebody else's.
-fn contains(found: &Value, wanted: &Value) -> bool {
+pub(crate) fn contains(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
             let there = found.get(key);

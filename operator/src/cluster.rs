@@ -4,11 +4,14 @@
 //! anybody asks whether brokers are well, because a full disk may be why they are not.
 
 mod act;
+pub mod authority;
 pub mod build;
+pub mod certificates;
 mod leave;
 mod live;
 mod lost;
 mod observe;
+pub mod outside;
 mod restore;
 pub mod roller;
 pub mod shrink;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -86,18 +90,42 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     if !cluster.spec.paused {
         formation.racks = place(&context, &cluster, &children, &formation, &nodes).await?;
     }
+    // Checked before, by validate.
+    let times = cluster.spec.certificates.times();
+    let times = times.map_err(|invalid| Error::Malformed(invalid.message))?;
+    let authorities = certificates::begin(&context, &cluster, &children, &times, now_ms).await?;
+    let way = context.ways.by(&cluster, &authorities, now_ms)?;
     let settings = settings(&cluster, &children);
+    let addresses = outside::addresses(&cluster, &children, &nodes);
     let build = Build {
         cluster: &cluster,
         formation: &formation,
         image: &image,
         settings: &settings,
+        addresses: &addresses,
     };
     let leaving = build::leaving(&nodes, &cluster.spec.pools);
-    let observed = observe::brokers(&build, &children, &nodes).await;
+    let observed = observe::brokers(&way, &build, &children, &nodes).await;
+    let kept = |node: &&build::Node| leave::is_kept(&children, &leaving, node);
+    let kept: Vec<&build::Node> = nodes.iter().filter(kept).collect();
+    // Those too of a cluster that is paused: they end all the same.
+    let certified = certificates::renew(
+        &context,
+        &certificates::Deciding {
+            build: &build,
+            children: &children,
+            observed: &observed,
+            nodes: &kept,
+            addresses: &addresses,
+            times,
+            now_ms,
+        },
+        &authorities,
+    )
+    .await?;
     let (mut joining, mut live) = (None, None);
     if !cluster.spec.paused {
-        furnish(&context, &build, &children, &observed, &nodes).await?;
+        furnish(&context, &build, &children, &observed, &kept).await?;
         remember_formed(&context, &build, &children, &observed).await?;
         restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
@@ -143,6 +171,9 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         }
         _ => shrink::Decision::Idle,
     };
+    let listeners = outside::status(&cluster, &children, &nodes, &addresses);
+    let pending = listeners.iter().any(|listener| listener.pending.is_some());
+    let under_way = pending || certified.status.rotation.is_some();
     let told = status::Told {
         cluster: &cluster,
         formation: &formation,
@@ -155,11 +186,16 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         joining: joining.as_deref(),
         live: live.as_ref(),
         storage: &storage,
+        listeners: &listeners,
+        certified: &certified,
     };
     let new = status::status(&told, now_ms);
+    context.metrics.seen(&cluster, &new, now_ms);
     tell(&new).await?;
     Ok(match decision {
         Decision::Idle => match shrinking {
+            // What is told by files and Services tells nobody.
+            shrink::Decision::Idle if under_way => Action::requeue(WAITING),
             shrink::Decision::Idle => Action::requeue(WELL),
             shrink::Decision::Do(_) | shrink::Decision::Wait(_) => Action::requeue(BUSY),
             shrink::Decision::Blocked(_) => Action::requeue(WAITING),
@@ -287,7 +323,7 @@ async fn furnish(
     build: &Build<'_>,
     children: &Children,
     observed: &observe::Observed,
-    nodes: &[build::Node],
+    nodes: &[&build::Node],
 ) -> Result<(), Error> {
     let cluster = build.cluster;
     let services: Api<Service> = context.beside(cluster);
@@ -308,10 +344,18 @@ async fn furnish(
         ensure(&services, children.service(name), &wanted).await
     };
     service(build::bootstrap_service(cluster)).await?;
+    let outside = build.outside_services(nodes);
+    for name in outside::left_over(cluster, children, &outside) {
+        leave::delete(&services, &name).await?;
+    }
+    for wanted in outside {
+        service(wanted).await?;
+    }
+    let policies: Api<NetworkPolicy> = context.beside(cluster);
+    let policy = build::network_policy(cluster);
+    ensure(&policies, children.policy.as_ref(), &policy).await?;
     leave::sweep(context, cluster, children).await?;
-    let leaving = build::leaving(nodes, &cluster.spec.pools);
-    let kept = |node: &&build::Node| leave::is_kept(children, &leaving, node);
-    for node in nodes.iter().filter(kept) {
+    for node in nodes {
         service(build.service(node)).await?;
         let disk = leave::disk(build, children, observed, node.id);
         ensure(&maps, children.files(node.id), &build.files(node, disk)).await?;

@@ -18,7 +18,8 @@ use tidemark_crds::{Cluster, Topic};
 use tidemark_env::clock;
 
 use crate::cluster::build;
-use crate::contact;
+use crate::contact::{self, Ways};
+use crate::metrics::Metrics;
 
 /// How soon something that is under way is looked at again.
 pub const BUSY: Duration = Duration::from_secs(2);
@@ -47,6 +48,10 @@ pub struct Context {
     topics: Store<DeserializeGuard<Topic>>,
     /// The ways to brokers that are open, by bootstrap address, and since when.
     contacts: Mutex<BTreeMap<String, (Brokers, clock::Instant)>>,
+    /// Who we are to brokers.
+    pub ways: Ways,
+    /// What is told of what we do.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Context {
@@ -57,6 +62,7 @@ impl Context {
         image: String,
         clusters: Store<DeserializeGuard<Cluster>>,
         topics: Store<DeserializeGuard<Topic>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let reporter = Reporter {
             controller: "tidemark-operator".to_owned(),
@@ -71,6 +77,8 @@ impl Context {
             clusters,
             topics,
             contacts: Mutex::default(),
+            ways: Ways::default(),
+            metrics,
         }
     }
 
@@ -124,9 +132,9 @@ impl Context {
     /// The way to a cluster's brokers: thousands of topics at rest are not worth as many connections.
     ///
     /// # Errors
-    /// When none of its brokers answers.
-    pub async fn brokers_of(&self, cluster: &Cluster) -> Result<Brokers, ClientError> {
-        let bootstrap = build::bootstrap(cluster);
+    /// When none of its brokers answers, and Kubernetes'.
+    pub async fn brokers_of(&self, cluster: &Cluster) -> Result<Brokers, Error> {
+        let bootstrap = build::bootstrap_host(cluster);
         let open = self.with_contacts(|contacts| {
             contacts.retain(|_, (_, since)| since.elapsed() < CONTACT);
             contacts.get(&bootstrap).map(|(brokers, _)| brokers.clone())
@@ -134,7 +142,7 @@ impl Context {
         if let Some(brokers) = open {
             return Ok(brokers);
         }
-        let brokers = contact::connect(&bootstrap).await?;
+        let brokers = contact::reach(self, cluster).await?;
         let one = (brokers.clone(), clock::monotonic());
         self.with_contacts(|contacts| contacts.insert(bootstrap, one));
         Ok(brokers)
@@ -142,7 +150,7 @@ impl Context {
 
     /// Uses a way to brokers no more that failed.
     pub fn forget_brokers_of(&self, cluster: &Cluster) {
-        self.with_contacts(|contacts| contacts.remove(&build::bootstrap(cluster)));
+        self.with_contacts(|contacts| contacts.remove(&build::bootstrap_host(cluster)));
     }
 
     fn with_contacts<T>(

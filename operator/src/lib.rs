@@ -10,6 +10,7 @@ pub mod contact;
 pub mod context;
 pub mod group;
 pub mod lease;
+pub mod metrics;
 pub mod release;
 pub mod run;
 pub mod topic;

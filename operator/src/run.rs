@@ -19,6 +19,7 @@ use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tidemark_crds::{Cluster, ConsumerGroup, Topic};
+use tidemark_env::clock;
 use tower::BoxError;
 use tower::filter::FilterLayer;
 use tower::timeout::TimeoutLayer;
@@ -26,6 +27,7 @@ use tower::timeout::TimeoutLayer;
 use crate::cluster::build::CLUSTER;
 use crate::context::{Context, Error, failed};
 use crate::lease::{Leadership, Lease};
+use crate::metrics::{self, Metrics};
 use crate::{cluster, group, topic};
 
 /// How an operator runs.
@@ -37,6 +39,8 @@ pub struct Options {
     pub name: String,
     /// The image of brokers where a Cluster does not say.
     pub image: String,
+    /// Where metrics are served, `host:port`.
+    pub http_listen: String,
 }
 
 /// Runs until SIGTERM or Ctrl-C.
@@ -52,6 +56,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let unguarded = Client::try_from(config.clone()).map_err(connecting())?;
     let client = guarded(config, leadership.clone()).map_err(connecting())?;
     let home = unguarded.default_namespace().to_owned();
+    let metrics = Arc::new(Metrics::default());
+    let serving = metrics::serve(
+        &options.http_listen,
+        Arc::clone(&metrics),
+        leadership.clone(),
+    );
+    let mut serving = std::pin::pin!(serving);
+    let address = &options.http_listen;
+    let unserved = |served: std::io::Result<()>| match served {
+        Ok(()) => Error::Malformed(format!("metrics are no longer served on {address}")),
+        Err(error) => Error::Malformed(format!("metrics on {address}: {error}")),
+    };
     let mut lease = Lease::new(unguarded.clone(), &home, &options.name, leadership);
     let version = unguarded
         .apiserver_version()
@@ -67,6 +83,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tokio::select! {
         () = lease.acquire() => {}
         () = &mut stopped => return Ok(()),
+        served = &mut serving => return Err(unserved(served)),
     }
     let namespace = options.namespace.as_deref();
     let pods = watcher::Config::default().labels(CLUSTER);
@@ -84,6 +101,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         options.image.clone(),
         clusters.store(),
         topics.store(),
+        metrics,
     ));
     let all = join3(
         drive(clusters, cluster::reconcile, Arc::clone(&context)),
@@ -97,6 +115,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             Ok(())
         }
         error = lease.keep() => Err(error),
+        served = &mut serving => Err(unserved(served)),
     }
 }
 
@@ -174,8 +193,13 @@ async fn drive<K, F>(
     (): Eq + Hash,
 {
     let one = move |object: Arc<Guarded<K>>, context: Arc<Context>| async move {
+        let (began, metrics) = (clock::monotonic(), Arc::clone(&context.metrics));
         match &object.0 {
-            Ok(object) => reconcile(Arc::new(object.clone()), context).await,
+            Ok(object) => {
+                let done = reconcile(Arc::new(object.clone()), context).await;
+                metrics.reconciled(&K::kind(&()), began.elapsed(), done.is_ok());
+                done
+            }
             Err(invalid) => {
                 tracing::warn!(kind = %K::kind(&()), name = object.name_any(), error = %invalid.error, "an object cannot be read");
                 Ok(Action::await_change())

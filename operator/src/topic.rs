@@ -82,7 +82,8 @@ async fn bring(context: &Context, topic: &Topic, cluster: Option<&Cluster>) -> R
     }
     let done = match context.brokers_of(cluster).await {
         Ok(brokers) => act(&brokers, topic, &wanted).await,
-        Err(error) => Err(error),
+        Err(Error::Brokers(error)) => Err(error),
+        Err(error) => return Err(error),
     };
     Ok(done.unwrap_or_else(|error| {
         context.forget_brokers_of(cluster);

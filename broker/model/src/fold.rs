@@ -381,6 +381,22 @@ impl Image {
             });
         }
         if let Some(previous) = previous {
+            let same_life = previous.epoch == *broker_epoch
+                && previous.incarnation_id == *incarnation_id
+                && previous.directories == *directories
+                && previous.fenced == *fenced
+                && !logs_lost
+                && restored.is_none();
+            if same_life {
+                let moved = Broker {
+                    endpoints: endpoints.clone(),
+                    rack: rack.clone(),
+                    features: features.clone(),
+                    ..(**previous).clone()
+                };
+                self.brokers.insert(*broker_id, Arc::new(moved));
+                return Ok(());
+            }
             if *broker_epoch <= previous.epoch {
                 return Err(Rejected::BrokerEpochNotRaised {
                     broker_id: *broker_id,

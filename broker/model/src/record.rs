@@ -80,12 +80,15 @@ pub enum MetadataRecord {
     /// batch bumps the leader epoch of every partition it leads. A process that comes
     /// back fenced leads nothing and is in no ISR after the batch; one that lost a
     /// directory is in no ELR either. A cordon stays.
+    ///
+    /// With the epoch that it has, the same process says where it is reached now: its life goes
+    /// on, and nothing else of it may be another.
     BrokerRegistered {
         /// Its number.
         broker_id: BrokerId,
         /// Identity of the process.
         incarnation_id: Uuid,
-        /// Its new epoch, above the previous one.
+        /// Its new epoch, above the previous one; or its own, where only its address changes.
         broker_epoch: BrokerEpoch,
         /// The epoch that it replaces, `None` for a broker id never seen.
         previous_epoch: Option<BrokerEpoch>,

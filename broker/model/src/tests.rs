@@ -185,6 +185,25 @@ fn a_new_incarnation_must_not_continue_its_leader_epochs() {
         assert_eq!(next.partition(topic_id(1), 0).unwrap().leader_epoch, 1);
         assert_eq!(next.broker(0).unwrap().epoch, 5);
     }
+    // The same process may be reached elsewhere, and goes on; another one may not in its name.
+    let moved = |incarnation| {
+        let mut record = register(0, incarnation, 1, Some(1));
+        if let MetadataRecord::BrokerRegistered { endpoints, .. } = &mut record {
+            endpoints[0].port = 9999;
+        }
+        record
+    };
+    let next = image.apply(&[moved(1)]).unwrap();
+    assert_eq!(next.broker(0).unwrap().endpoints[0].port, 9999);
+    assert_eq!(next.broker(0).unwrap().epoch, 1);
+    assert_eq!(
+        next.partition(topic_id(1), 0),
+        image.partition(topic_id(1), 0)
+    );
+    assert!(matches!(
+        image.apply(&[moved(2)]),
+        Err(Rejected::BrokerEpochNotRaised { broker_id: 0, .. })
+    ));
     // The same process registering again keeps its epochs.
     assert!(image.apply(&[register(0, 1, 5, Some(1))]).is_ok());
     // One that leads nothing has nothing to bump.

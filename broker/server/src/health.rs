@@ -3,17 +3,18 @@
 use crate::broker::{Broker, Lifecycle};
 use crate::controller::life::Life;
 use crate::http::Health;
-use crate::listeners::Advertised;
+use crate::listeners::Reached;
 use crate::metrics::{
     ControllerSample, DiskSample, MemorySample, Metrics, PartitionSample, PartitionSource,
     ProcessSample, Snapshot, Watchdog,
 };
 use crate::net::Budget;
+use crate::tls::Tls;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use tidemark_config::Roles;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::runtime::NetThreads;
@@ -27,7 +28,8 @@ const NAMED: usize = 20;
 pub(crate) struct BrokerHealth {
     began: Instant,
     metrics: Arc<Metrics>,
-    listeners: Vec<Advertised>,
+    listeners: Reached,
+    tls: Arc<Tls>,
     identity: OnceLock<Value>,
     /// Why nothing is served, where a data directory is marked as failed.
     failed: OnceLock<String>,
@@ -37,11 +39,12 @@ pub(crate) struct BrokerHealth {
 }
 
 impl BrokerHealth {
-    pub(crate) fn new(metrics: Arc<Metrics>, listeners: &[Advertised]) -> BrokerHealth {
+    pub(crate) fn new(metrics: Arc<Metrics>, listeners: Reached, tls: Arc<Tls>) -> BrokerHealth {
         BrokerHealth {
             began: clock::monotonic(),
             metrics,
-            listeners: listeners.to_vec(),
+            listeners,
+            tls,
             identity: OnceLock::new(),
             failed: OnceLock::new(),
             broker: OnceLock::new(),
@@ -213,8 +216,9 @@ impl Health for BrokerHealth {
     }
 
     fn state(&self) -> Value {
-        let listeners: BTreeMap<&str, Value> = self
-            .listeners
+        let reached = self.listeners.read();
+        let reached = reached.unwrap_or_else(PoisonError::into_inner).clone();
+        let listeners: BTreeMap<&str, Value> = reached
             .iter()
             .map(|l| {
                 (
@@ -228,6 +232,7 @@ impl Health for BrokerHealth {
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeMs": u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "listeners": listeners,
+            "tls": self.tls.state(),
             "lifecycle": {"state": "Starting"},
         });
         if let Some(reason) = self.failed.get() {

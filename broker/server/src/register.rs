@@ -3,17 +3,17 @@
 use crate::StartError;
 use crate::broker::new_id;
 use crate::controller::{Node, life};
-use crate::listeners::Advertised;
+use crate::listeners::{Advertised, endpoints};
 use crate::start::ServerConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_config::BrokerSettings;
 use tidemark_env::task;
-use tidemark_model::{BrokerEpoch, Endpoint};
+use tidemark_model::BrokerEpoch;
 use tidemark_quorum::decide::{Join, Registration};
 use tidemark_quorum::{DirectoryIdentity, read_epoch};
 
-/// Registers this process, and waits until the metadata here say so.
+/// Registers this process, and waits until the metadata here say so; gives what was registered.
 pub(crate) async fn register(
     node: &Arc<Node>,
     config: &ServerConfig,
@@ -21,20 +21,7 @@ pub(crate) async fn register(
     identities: &[DirectoryIdentity],
     settings: &BrokerSettings,
     listeners: &[Advertised],
-) -> Result<BrokerEpoch, StartError> {
-    let endpoint = |listener: &Advertised| {
-        let (host, port) = listener
-            .advertised
-            .rsplit_once(':')
-            .unwrap_or((&listener.advertised, "0"));
-        Endpoint {
-            name: listener.name.clone(),
-            host: host.to_string(),
-            port: port.parse().unwrap_or(0),
-            // Kafka's numbers: PLAINTEXT is 0, SSL is 1.
-            security_protocol: i16::from(settings.tls.contains_key(&listener.name)),
-        }
-    };
+) -> Result<(BrokerEpoch, Join), StartError> {
     let (disk, own) = (Arc::clone(&config.disk), identities.to_vec());
     let dirs = dirs.to_vec();
     let recorded = task::blocking(move || {
@@ -47,7 +34,7 @@ pub(crate) async fn register(
             broker_id: settings.node_id,
             incarnation_id: new_id(),
             directories: identities.iter().map(|id| id.directory_id).collect(),
-            endpoints: listeners.iter().map(endpoint).collect(),
+            endpoints: endpoints(settings, listeners),
             rack: settings.rack.clone(),
         },
         cluster_id: identities
@@ -63,5 +50,5 @@ pub(crate) async fn register(
     node.metadata
         .reached(u64::try_from(epoch).unwrap_or(0))
         .await;
-    Ok(epoch)
+    Ok((epoch, join))
 }

@@ -1,11 +1,11 @@
 //! Start and stop of a broker.
 
 use crate::broker::{Broker, Lifecycle};
-use crate::controller::life::Life;
+use crate::controller::life::{self, Life};
 use crate::controller::{Inbox, JoinError, Joined, Node, join};
 use crate::fatal::{self, Failing, Fatal};
 use crate::health::BrokerHealth;
-use crate::listeners::{Advertised, advertised, bind};
+use crate::listeners::{Advertised, Reached, advertised, bind, endpoints};
 use crate::metrics::Metrics;
 use crate::partition::{Registry, RegistryArgs, WalSettings, failed_mark};
 use crate::register::register;
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tidemark_config::{BrokerLayers, BrokerSettings, ConfigError, ConfigMap};
 use tidemark_env::clock;
@@ -26,6 +26,7 @@ use tidemark_env::runtime::NetThreads;
 use tidemark_env::task::{self, TaskError};
 use tidemark_log::OnCorruption;
 use tidemark_model::BrokerEpoch;
+use tidemark_quorum::decide::Join;
 use tidemark_quorum::{Controller, IdentityError, write_epoch};
 use tidemark_tier::Bucket;
 use tokio::sync::watch;
@@ -115,7 +116,7 @@ pub struct RunningServer {
     failing: Failing,
     /// Ends the task that keeps in step with the metadata: last, as requests wait for it.
     unfollow: watch::Sender<bool>,
-    listeners: Vec<Advertised>,
+    reached: Reached,
     http: Option<SocketAddr>,
     abandon: Abandon,
     member: Option<Member>,
@@ -130,6 +131,8 @@ struct Member {
     node: Arc<Node>,
     /// Of a broker.
     life: Option<Arc<Life>>,
+    /// What a broker registered.
+    join: Option<Join>,
 }
 
 impl Drop for Member {
@@ -153,7 +156,7 @@ impl Drop for Abandon {
 impl std::fmt::Debug for RunningServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RunningServer")
-            .field("listeners", &self.listeners)
+            .field("listeners", &self.listeners())
             .finish_non_exhaustive()
     }
 }
@@ -206,20 +209,25 @@ pub async fn start_with(
     let (mut acceptors, mut listeners) = (Vec::new(), Vec::new());
     for listener in &settings.listeners {
         let acceptor = bind(listener, &tls).await?;
-        listeners.push(advertised(&settings, listener, &acceptor));
+        listeners.push(advertised(&settings, &listener.name, acceptor.address));
         acceptors.push(acceptor);
     }
     let mut of_quorum = None;
     if let Some(listener) = &settings.quorum.listener {
         let acceptor = bind(listener, &tls).await?;
         if !settings.roles.broker {
-            listeners.push(advertised(&settings, listener, &acceptor));
+            listeners.push(advertised(&settings, &listener.name, acceptor.address));
         }
         of_quorum = Some(acceptor);
     }
     let metrics = Arc::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
-    let health = Arc::new(BrokerHealth::new(Arc::clone(&metrics), &listeners));
+    let reached: Reached = Arc::new(RwLock::new(listeners.clone()));
+    let health = Arc::new(BrokerHealth::new(
+        Arc::clone(&metrics),
+        Arc::clone(&reached),
+        Arc::clone(&tls),
+    ));
     let http = match &settings.http_listen {
         None => None,
         Some(address) => {
@@ -254,7 +262,7 @@ pub async fn start_with(
             stop,
             failing,
             unfollow,
-            listeners,
+            reached,
             http,
             abandon: Abandon::default(),
             member: None,
@@ -291,11 +299,13 @@ pub async fn start_with(
     let life = match settings.roles.broker {
         true => {
             let registering = register(&node, &config, &dirs, &identities, &settings, &listeners);
-            let epoch = unless_failed(&failing, registering).await??;
-            Some(Life::start(&node, epoch, failed.clone(), stopped.clone()))
+            let (epoch, join) = unless_failed(&failing, registering).await??;
+            let life = Life::start(&node, epoch, failed.clone(), stopped.clone());
+            Some((life, join))
         }
         false => None,
     };
+    let (life, join) = life.unzip();
     let epoch = life.as_ref().map_or(NOT_REGISTERED, |life| life.epoch);
     let image = node.metadata.image();
     // The metadata may hold settings that the file does not.
@@ -347,10 +357,14 @@ pub async fn start_with(
             stop,
             failing,
             unfollow,
-            listeners,
+            reached,
             http,
             abandon: Abandon(Some(partitions)),
-            member: Some(Member { node, life: None }),
+            member: Some(Member {
+                node,
+                life: None,
+                join: None,
+            }),
             locks,
         });
     };
@@ -397,12 +411,13 @@ pub async fn start_with(
         stop,
         failing,
         unfollow,
-        listeners,
+        reached,
         http,
         abandon: Abandon(Some(partitions)),
         member: Some(Member {
             node,
             life: Some(life),
+            join,
         }),
         locks,
     })
@@ -479,10 +494,9 @@ fn follow(
 
 impl RunningServer {
     /// The address to bootstrap from: the first listener as it is advertised, `host:port`.
-    pub fn bootstrap(&self) -> &str {
-        self.listeners
-            .first()
-            .map_or("", |listener| &listener.advertised)
+    pub fn bootstrap(&self) -> String {
+        let mut advertised = self.listeners().into_iter().filter_map(|of| of.advertised);
+        advertised.next().unwrap_or_default()
     }
 
     #[cfg(test)]
@@ -491,8 +505,50 @@ impl RunningServer {
     }
 
     /// All listeners.
-    pub fn listeners(&self) -> &[Advertised] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<Advertised> {
+        let reached = self.reached.read();
+        reached.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has clients and brokers reach this broker where `advertised.listeners` of `settings` says,
+    /// while it runs on; says whether that is news. A listener that it leaves out is told to nobody.
+    ///
+    /// # Errors
+    /// Settings that make no sense, or that leave out how other brokers reach this one.
+    pub async fn advertise(&self, settings: &ConfigMap) -> Result<bool, StartError> {
+        let Some(Member {
+            node,
+            join: Some(join),
+            ..
+        }) = &self.member
+        else {
+            return Ok(false);
+        };
+        let settings = BrokerSettings::resolve(layers(settings))?;
+        let before = self.listeners();
+        let now = before.iter();
+        let now: Vec<Advertised> = now
+            .map(|listener| advertised(&settings, &listener.name, listener.bound))
+            .collect();
+        if now == before {
+            return Ok(false);
+        }
+        let among_brokers = &node.settings.inter_broker_listener;
+        if !now
+            .iter()
+            .any(|of| of.name == *among_brokers && of.advertised.is_some())
+        {
+            return Err(StartError::Config(ConfigError::Conflict(format!(
+                "advertised.listeners leaves out {among_brokers}, on which brokers reach each other: add it"
+            ))));
+        }
+        let mut join = join.clone();
+        join.registration.endpoints = endpoints(&node.settings, &now);
+        life::register(node, &join)
+            .await
+            .map_err(StartError::Refused)?;
+        *self.reached.write().unwrap_or_else(PoisonError::into_inner) = now;
+        Ok(true)
     }
 
     /// Waits until the process cannot go on; gives why. It should end.
@@ -525,8 +581,11 @@ impl RunningServer {
 
     /// Stops: no new requests, answers to those under way (for at most 10 s), logs closed cleanly.
     pub async fn shutdown(self) {
-        if let Some(Member { node, life }) = &self.member
-            && let Some(life) = life
+        if let Some(Member {
+            node,
+            life: Some(life),
+            ..
+        }) = &self.member
         {
             life.leave(node).await;
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tidemark_config::BrokerSettings;
 use tidemark_env::{clock, task};
 use tidemark_quorum::raft::{Dial, Dialled};
-use tidemark_tls::{Client, Server, TlsError};
+use tidemark_tls::{Client, InUse, Server, TlsError};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -60,6 +61,25 @@ impl Tls {
     /// How to reach controllers.
     pub(crate) fn to_controllers(&self) -> Arc<dyn Dial> {
         Arc::new(Dialler(self.controllers.clone()))
+    }
+
+    /// What each end uses now: listeners by their names, and this node towards others.
+    pub(crate) fn state(&self) -> Value {
+        let of = |in_use: InUse| {
+            json!({
+                "serial": in_use.shown,
+                "expiresAtS": in_use.expires_at_s,
+                "trusted": in_use.trusted,
+            })
+        };
+        let listeners = self.listeners.iter();
+        let listeners = listeners.map(|(name, server)| (name.clone(), of(server.in_use())));
+        let client = |client: &Option<Arc<Client>>| client.as_ref().map(|one| of(one.in_use()));
+        json!({
+            "listeners": listeners.collect::<BTreeMap<_, _>>(),
+            "toBrokers": client(&self.brokers),
+            "toControllers": client(&self.controllers),
+        })
     }
 
     /// Takes certificates that were renewed, until `stop` turns true. No connection ends by it.

@@ -15,7 +15,7 @@ use tidemark_env::clock;
 use tidemark_env::net::{self, Stream};
 use tokio_rustls::TlsConnector;
 
-use crate::material::{CHAIN, TRUST, Texts, provider, versions, wrong};
+use crate::material::{CHAIN, InUse, TRUST, Texts, provider, versions, wrong};
 use crate::{TlsError, explain};
 
 /// Whom connections trust, and what they show.
@@ -51,6 +51,12 @@ impl Client {
         let config = build(&self.settings, &texts)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = (texts, config);
         Ok(true)
+    }
+
+    /// What is in use now.
+    pub fn in_use(&self) -> InUse {
+        let in_use = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        InUse::of(&in_use.0)
     }
 
     /// Makes a connection to `address` (`host:port`) a private one with whom it names, within

@@ -14,6 +14,7 @@ mod server;
 mod tests;
 
 pub use client::{Client, connect};
+pub use material::InUse;
 pub use principal::Principal;
 pub use server::Server;
 

@@ -79,6 +79,45 @@ impl Identity {
     }
 }
 
+/// What one end of connections uses now, by serial numbers in hexadecimal digits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// The certificate that it shows, if any.
+    pub shown: Option<String>,
+    /// When that ends, in seconds since 1970.
+    pub expires_at_s: Option<i64>,
+    /// The authorities that it trusts; none where it trusts those of the system, or asks nobody.
+    pub trusted: Vec<String>,
+}
+
+impl InUse {
+    pub(crate) fn of(texts: &Texts) -> InUse {
+        // What cannot be read is not in use: it was refused before.
+        let read = |setting, text: &Option<Vec<u8>>| {
+            let text = text.as_deref().unwrap_or_default();
+            certificates(setting, text).unwrap_or_default()
+        };
+        let of = |certificate: &CertificateDer<'_>| {
+            let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+            let ends_s = certificate.validity().not_after.timestamp();
+            Some((hex(certificate.raw_serial()), ends_s))
+        };
+        let shown = read(CHAIN, &texts.chain).first().and_then(of);
+        let trusted = read(TRUST, &texts.trust);
+        InUse {
+            expires_at_s: shown.as_ref().map(|(_, ends_s)| *ends_s),
+            shown: shown.map(|(serial, _)| serial),
+            trusted: trusted.iter().filter_map(of).map(|(of, _)| of).collect(),
+        }
+    }
+}
+
+/// A serial number as `openssl x509 -serial` prints it, in small letters and without zeros before.
+fn hex(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.trim_start_matches('0').to_owned()
+}
+
 pub(crate) const CHAIN: &str = "ssl.keystore.certificate.chain or ssl.keystore.location";
 pub(crate) const KEY: &str = "ssl.keystore.key or ssl.keystore.location";
 pub(crate) const TRUST: &str = "ssl.truststore.certificates or ssl.truststore.location";

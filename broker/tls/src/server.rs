@@ -10,7 +10,7 @@ use tidemark_env::clock;
 use tidemark_env::net::Stream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::material::{CHAIN, TRUST, Texts, provider, versions, wrong};
+use crate::material::{CHAIN, InUse, TRUST, Texts, provider, versions, wrong};
 use crate::{Principal, TlsError, explain};
 
 /// What a listener shows and asks for.
@@ -54,6 +54,11 @@ impl Server {
     /// When the certificate that is shown ends, in seconds since 1970.
     pub fn expires_at_s(&self) -> Option<i64> {
         self.current().expires_at_s
+    }
+
+    /// What is in use now.
+    pub fn in_use(&self) -> InUse {
+        InUse::of(&self.current().texts)
     }
 
     /// Has a client that connected prove itself and agree on keys, within `patience`. The

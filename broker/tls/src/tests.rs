@@ -211,8 +211,15 @@ async fn what_was_renewed_is_in_use_for_the_next_connection() {
     let of_new = Client::load(settings(None, Some(&new))).unwrap();
     assert!(handshake(&server, &of_new).await.1.is_err());
 
-    write(&new.issue("broker-1", |_| {}));
+    let before = server.in_use();
+    assert!(before.shown.is_some() && before.expires_at_s.is_some());
+    assert_eq!(before.trusted, Vec::<String>::new());
+    write(&new.issue("broker-1", |params| {
+        params.serial_number = Some(vec![0, 0x1f, 0x0a].into());
+    }));
     assert!(server.reload().unwrap());
+    assert_eq!(server.in_use().shown.as_deref(), Some("1f0a"));
+    assert_eq!(of_new.in_use().trusted.len(), 1);
     handshake(&server, &of_new).await.1.unwrap();
 
     // Half a file changes nothing.

@@ -1,5 +1,6 @@
 //! What CEL does not say of a Cluster.
 
+use super::listeners::{validate_listeners, validate_listeners_change};
 use super::{ClusterSpec, restore};
 use crate::common::Invalid;
 use crate::units::{Limit, size_bytes};
@@ -31,6 +32,9 @@ pub const OWNED_SETTINGS: &[&str] = &[
     "tier.url",
     "wal.dir",
 ];
+
+/// Beginnings of settings that follow from `spec.listeners`.
+const OWNED_PREFIXES: [&str; 2] = ["listener.name.", "ssl."];
 
 /// The smallest disk a broker starts on: its write-ahead log alone takes 512 MiB unless told otherwise.
 const LEAST_DISK_BYTES: i64 = 64 << 20;
@@ -78,6 +82,8 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
     }
     restore::validate(spec)?;
     spec.recovery.disk_lost.after_ms()?;
+    validate_listeners(&spec.listeners)?;
+    spec.certificates.times()?;
     let of_tier = spec.tier.as_ref().map(|tier| tier.settings()).transpose()?;
     for name in of_tier.iter().flatten().map(|(name, _)| name) {
         if spec.config.contains_key(name) {
@@ -88,7 +94,9 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
         }
     }
     for name in spec.config.keys() {
-        if OWNED_SETTINGS.contains(&name.as_str()) || name.starts_with("listener.name.") {
+        if OWNED_SETTINGS.contains(&name.as_str())
+            || OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        {
             return Err(Invalid::new(
                 "OwnedSetting",
                 format!("config: {name} follows from other fields; take it out"),
@@ -136,6 +144,7 @@ pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Inval
         }
     }
     restore::validate_change(old.restore.as_ref(), new.restore.as_ref())?;
+    validate_listeners_change(&old.listeners, &new.listeners)?;
     if let Some(was) = &old.tier {
         let Some(is) = &new.tier else {
             let text =
@@ -193,6 +202,8 @@ mod tests {
                     on_scale_down: Default::default(),
                 },
             }],
+            listeners: crate::cluster::default_listeners(),
+            certificates: Default::default(),
             config: Default::default(),
             tier: None,
             restore: None,

@@ -15,6 +15,16 @@ fn cluster() -> Value {
     document("Cluster", &json!({"pools": [pool]}))
 }
 
+fn listening() -> Value {
+    let mut cluster = cluster();
+    let mutual = json!([{"type": "MutualTLS", "caSecretRef": {"name": "clients"}}]);
+    cluster["spec"]["listeners"] = json!([
+        {"name": "plain", "port": 9092},
+        {"name": "tls", "port": 9093, "type": "NodePort", "tls": {}, "authentication": mutual},
+    ]);
+    cluster
+}
+
 fn tiered() -> Value {
     let mut cluster = cluster();
     cluster["spec"]["tier"] = json!({"url": "s3://acme/orders"});
@@ -55,6 +65,27 @@ fn every_rule_of_the_api_server_is_held_here_too() {
         }),
         ("voters must be 1, 3 or 5", cluster(), |v| {
             v["spec"]["quorum"] = json!({"voters": 2});
+        }),
+        ("ports 8080, 9090 and 9091", listening(), |v| {
+            v["spec"]["listeners"][0]["port"] = json!(9091);
+        }),
+        ("the names replication, controller", listening(), |v| {
+            v["spec"]["listeners"][0]["name"] = json!("replication");
+        }),
+        ("each listener needs a port of its own", listening(), |v| {
+            v["spec"]["listeners"][0]["port"] = json!(9093);
+        }),
+        ("MutualTLS needs tls", listening(), |v| {
+            v["spec"]["listeners"][1]
+                .as_object_mut()
+                .expect("an object")
+                .remove("tls");
+        }),
+        ("source Secret needs secretRef", listening(), |v| {
+            v["spec"]["listeners"][1]["tls"] = json!({"source": "Secret"});
+        }),
+        ("source CertManager needs issuerRef", listening(), |v| {
+            v["spec"]["listeners"][1]["tls"] = json!({"issuerRef": {"name": "acme"}});
         }),
         ("minInsyncReplicas is more than replicas", topic(), |v| {
             v["spec"]["replicas"] = json!(1);
@@ -98,6 +129,13 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             cluster(),
             |v| {
                 v["spec"]["pools"][0]["name"] = json!("b");
+            },
+        ),
+        (
+            "type and port of a listener cannot change",
+            listening(),
+            |v| {
+                v["spec"]["listeners"][1]["type"] = json!("LoadBalancer");
             },
         ),
         ("tier cannot be taken out", tiered(), |v| {

@@ -26,7 +26,10 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("coordinator", &["wire", "records", "config", "model"]),
     ("client", &["wire", "records", "model", "env", "tls"]),
     ("crds", &["config"]),
-    ("operator", &["wire", "config", "env", "client", "crds"]),
+    (
+        "operator",
+        &["wire", "config", "env", "tls", "client", "crds"],
+    ),
     (
         "server",
         &[

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tidemark_client::Cluster as Brokers;
 use tidemark_client::admin::Disruption;
 use tidemark_wire::{ErrorCode, Uuid};
 use twox_hash::XxHash64;
@@ -53,7 +54,7 @@ pub async fn act(
             broker,
             unavoidable,
         } => {
-            let leave = lease(build, observed, *broker, unavoidable).await;
+            let leave = lease(context, build, observed, *broker, unavoidable).await;
             if let Err((reason, text)) = leave {
                 return Ok(Some(Decision::Wait(reason, text)));
             }
@@ -82,22 +83,29 @@ fn token(build: &Build<'_>, id: i32) -> Uuid {
     Uuid::from_random(bytes)
 }
 
-fn bootstrap(build: &Build<'_>, observed: &Observed) -> String {
+/// Connects to brokers that answer, ready or not.
+async fn connect(
+    context: &Context,
+    build: &Build<'_>,
+    observed: &Observed,
+) -> Result<Brokers, Error> {
     let up = observed.brokers.iter().filter(|b| b.life.is_some());
     let each = up.map(|b| format!("{}:{REPLICATION_PORT}", build::host(build.cluster, b.id)));
-    each.collect::<Vec<_>>().join(",")
+    let bootstrap = each.collect::<Vec<_>>().join(",");
+    let way = contact::way(context, build.cluster).await?;
+    Ok(contact::connect(&bootstrap, &way).await?)
 }
 
 /// Asks the controller for leave to stop a broker: it knows what the image did not tell yet.
 async fn lease(
+    context: &Context,
     build: &Build<'_>,
     observed: &Observed,
     id: i32,
     unavoidable: &[String],
 ) -> Result<(), (Reason, String)> {
-    let unreachable =
-        |error: tidemark_client::ClientError| (Reason::BrokersUnreachable, error.to_string());
-    let brokers = contact::connect(&bootstrap(build, observed))
+    let unreachable = |error: Error| (Reason::BrokersUnreachable, error.to_string());
+    let brokers = connect(context, build, observed)
         .await
         .map_err(unreachable)?;
     match brokers
@@ -124,7 +132,7 @@ async fn lease(
         Err(error) if error.code() == Some(ErrorCode::NotEnoughReplicas) => {
             Err((Reason::MinIsr, error.to_string()))
         }
-        Err(error) => Err(unreachable(error)),
+        Err(error) => Err(unreachable(error.into())),
     }
 }
 
@@ -151,7 +159,7 @@ async fn end_lease(
 ) -> Result<(), Error> {
     let token = children.lease(id).and_then(|token| token.parse().ok());
     if let Some(token) = token {
-        let brokers = contact::connect(&bootstrap(build, observed)).await?;
+        let brokers = connect(context, build, observed).await?;
         brokers.end_disruption(id, token).await?;
     }
     note_lease(context, build, id, None).await
@@ -170,6 +178,7 @@ async fn renew(
     };
     let sets: Api<StatefulSet> = context.beside(build.cluster);
     apply(&sets, &set).await?;
+    context.metrics.restarted(build.cluster);
     let Some(pod) = children.pod(id) else {
         return Ok(());
     };

@@ -3,6 +3,7 @@
 mod claims;
 mod config;
 mod formation;
+mod network;
 mod restore;
 mod services;
 mod stateful_set;
@@ -17,17 +18,18 @@ use tidemark_crds::Cluster;
 use tidemark_crds::cluster::{Pool, Settings};
 use tidemark_crds::common::DeletionPolicy;
 
+use super::outside::Addresses;
+
 pub use config::{Disk, read_property};
 pub use formation::{
     Formation, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
     read_formation,
 };
+pub use network::network_policy;
 pub use restore::{OF, preview, preview_name, restore_arguments};
 pub use services::bootstrap_service;
 pub use stateful_set::{OPERATOR_UPGRADE, disruption_budget, service_account};
 
-/// The port for clients.
-pub const CLIENT_PORT: u16 = 9092;
 /// The port among brokers.
 pub const REPLICATION_PORT: u16 = 9091;
 /// The port of the quorum.
@@ -136,6 +138,8 @@ pub struct Build<'a> {
     pub image: &'a str,
     /// Its settings, sorted.
     pub settings: &'a Settings,
+    /// Where its brokers are reached from elsewhere.
+    pub addresses: &'a Addresses,
 }
 
 fn name(cluster: &Cluster) -> String {
@@ -170,14 +174,54 @@ pub fn formation_name(cluster: &Cluster) -> String {
     format!("{}-formation", name(cluster))
 }
 
-/// Where clients in Kubernetes begin.
+/// The host that clients in Kubernetes begin with.
+#[must_use]
+pub fn bootstrap_host(cluster: &Cluster) -> String {
+    format!("{}-bootstrap.{}.svc", name(cluster), namespace(cluster))
+}
+
+/// Where clients in Kubernetes begin: at the first listener.
 #[must_use]
 pub fn bootstrap(cluster: &Cluster) -> String {
-    format!(
-        "{}-bootstrap.{}.svc:{CLIENT_PORT}",
-        name(cluster),
-        namespace(cluster)
+    let first = cluster.spec.listeners.first();
+    let port = first.map_or(0, |listener| listener.port);
+    format!("{}:{port}", bootstrap_host(cluster))
+}
+
+/// Whom a Service of the cluster, or of one of its brokers, is for.
+#[must_use]
+pub fn selector(cluster: &Cluster, id: Option<i32>) -> Value {
+    match id {
+        Some(id) => json!({CLUSTER: name(cluster), BROKER_ID: id.to_string()}),
+        None => json!({CLUSTER: name(cluster)}),
+    }
+}
+
+/// Metadata of a child of the cluster, with annotations.
+#[must_use]
+pub fn of_cluster(cluster: &Cluster, name: &str, annotations: &BTreeMap<&str, String>) -> Value {
+    annotated(metadata(cluster, name, &labels(cluster)), annotations)
+}
+
+/// Metadata of a child that is a broker's, with annotations.
+#[must_use]
+pub fn of_broker(
+    cluster: &Cluster,
+    node: &Node,
+    name: &str,
+    annotations: &BTreeMap<&str, String>,
+) -> Value {
+    annotated(
+        metadata(cluster, name, &broker_labels(cluster, node)),
+        annotations,
     )
+}
+
+fn annotated(mut metadata: Value, annotations: &BTreeMap<&str, String>) -> Value {
+    if !annotations.is_empty() {
+        metadata["annotations"] = json!(annotations);
+    }
+    metadata
 }
 
 fn labels(cluster: &Cluster) -> BTreeMap<String, String> {

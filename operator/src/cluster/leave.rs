@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
 use kube::api::DeleteParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use tidemark_crds::common::DeletionPolicy;
 use tidemark_wire::ErrorCode;
 
 use super::build::{self, Build, LEAVING, Node, QUORUM_PORT, REMOVED, USED, VOTERS};
+use super::certificates;
 use super::observe::{Children, Observed};
 use super::roller::Broker;
 use super::shrink::{self, Decision, Member, Placed, Step, View};
@@ -250,7 +251,10 @@ where
     merge(api, name, &patch, &format!("annotating {name}")).await
 }
 
-/// Deletes what may be gone.
+/// Deletes an object, if it is there.
+///
+/// # Errors
+/// Kubernetes'.
 pub async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
@@ -390,6 +394,8 @@ impl Act<'_> {
         let sets: Api<StatefulSet> = self.context.beside(cluster);
         delete(&maps, &name).await?;
         delete(&services, &name).await?;
+        let secrets: Api<Secret> = self.context.beside(cluster);
+        delete(&secrets, &certificates::secret_name(cluster, id)).await?;
         // Last but the claim: by it the broker is known.
         delete(&sets, &name).await
     }

@@ -4,12 +4,15 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod, Service, ServiceAccount,
+    ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod, Secret, Service,
+    ServiceAccount,
 };
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -18,12 +21,15 @@ use tidemark_client::admin::{ConfigEntry, ConfigResource, Quorum};
 use tidemark_client::{ClientError, Cluster as Brokers, Topics};
 use tidemark_crds::Cluster;
 use tidemark_crds::units::{Limit, size_bytes};
+use tidemark_tls::Client;
 use tidemark_wire::Uuid;
 
+use super::authority::Used;
 use super::build::{
     self, BROKER_ID, Build, CLUSTER, FORMED, Formation, HTTP_PORT, LEASE, Node, POOL, REMOVED,
     REPLICATION_PORT, TEMPLATE,
 };
+use super::certificates;
 use super::roller::{Broker, Cause, Image, Life, Partition, Pod};
 use crate::contact;
 use crate::context::{Context, Error};
@@ -49,6 +55,11 @@ pub struct Children {
     pub account: Option<ServiceAccount>,
     /// How many of them may be drained away.
     pub budget: Option<PodDisruptionBudget>,
+    /// Who may reach them.
+    pub policy: Option<NetworkPolicy>,
+    /// What clients are told to trust.
+    pub trust: Option<ConfigMap>,
+    secrets: BTreeMap<String, Secret>,
 }
 
 impl Children {
@@ -110,6 +121,34 @@ impl Children {
     /// A Service.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.get(name)
+    }
+
+    /// Puts a Service among them, for tests.
+    #[cfg(test)]
+    pub fn put_service(&mut self, service: Service) {
+        self.services.insert(service.name_any(), service);
+    }
+
+    /// Puts a broker's pod among them, for tests.
+    #[cfg(test)]
+    pub fn put_pod(&mut self, id: i32, pod: KubePod) {
+        self.pods.insert(id, pod);
+    }
+
+    /// Puts a broker's files among them, for tests.
+    #[cfg(test)]
+    pub fn put_files(&mut self, id: i32, files: ConfigMap) {
+        self.files.insert(id, files);
+    }
+
+    /// All Services.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// A Secret that the operator made.
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        self.secrets.get(name)
     }
 
     /// A broker's files.
@@ -197,8 +236,18 @@ pub async fn children(context: &Context, cluster: &Cluster) -> Result<Children, 
     for map in maps.map_err(Error::kube("listing ConfigMaps"))? {
         if let Some(node) = node_of(map.labels()) {
             children.files.insert(node.id, map);
+        } else if map.name_any() == certificates::trust_name(cluster) {
+            children.trust = Some(map);
         }
     }
+    let secrets: Api<Secret> = context.beside(cluster);
+    let secrets = secrets.list(&ours).await;
+    for secret in secrets.map_err(Error::kube("listing Secrets"))? {
+        children.secrets.insert(secret.name_any(), secret);
+    }
+    let policies: Api<NetworkPolicy> = context.beside(cluster);
+    let policy = policies.get_opt(&cluster.name_any()).await;
+    children.policy = policy.map_err(Error::kube("reading the NetworkPolicy"))?;
     let services: Api<Service> = context.beside(cluster);
     let services = services.list(&ours).await;
     for service in services.map_err(Error::kube("listing Services"))? {
@@ -246,12 +295,19 @@ pub struct Observed {
     pub directories: BTreeMap<i32, Uuid>,
     /// What brokers that answer say of the bucket.
     pub tier: Vec<Bucket>,
+    /// What certificates each broker that answers uses towards others.
+    pub used: BTreeMap<i32, Used>,
     /// The way to the brokers, and who votes, where they answer.
     pub contact: Option<(Brokers, Quorum)>,
 }
 
 /// Asks brokers.
-pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> Observed {
+pub async fn brokers(
+    way: &Arc<Client>,
+    build: &Build<'_>,
+    children: &Children,
+    nodes: &[Node],
+) -> Observed {
     let cluster = build.cluster;
     let each = nodes.iter().map(|node| async move {
         let pod = pod(children.pod(node.id));
@@ -265,6 +321,7 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
         let template = labels.and_then(|labels| labels.get(TEMPLATE)).cloned();
         let directory = state.as_ref().and_then(|(state, _)| directory(state));
         let tier = state.as_ref().and_then(|(state, _)| bucket(state));
+        let used = state.as_ref().and_then(|(state, _)| used(state));
         let broker = Broker {
             id: node.id,
             voter: build.votes(node.id),
@@ -274,10 +331,13 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
             leased: children.lease(node.id).is_some(),
             cut_off: false,
         };
-        (broker, (directory, tier))
+        (broker, (directory, (tier, used)))
     });
     let (brokers, said): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
-    let (directories, tier): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (directories, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (tier, used): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let used = brokers.iter().zip(used);
+    let used = used.filter_map(|(broker, used)| Some((broker.id, used?)));
     let up = brokers.iter().filter(|broker| broker.life.is_some());
     let bootstrap: Vec<String> = up
         .map(|broker| format!("{}:{REPLICATION_PORT}", build::host(cluster, broker.id)))
@@ -290,6 +350,7 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
     };
     let named = brokers.iter().zip(directories);
     let mut observed = Observed {
+        used: used.collect(),
         reasons: brokers.iter().filter_map(stale).collect(),
         directories: named.filter_map(|(b, d)| Some((b.id, d?))).collect(),
         brokers,
@@ -300,7 +361,7 @@ pub async fn brokers(build: &Build<'_>, children: &Children, nodes: &[Node]) -> 
         observed.unreachable = Some("no broker answers".to_owned());
         return observed;
     }
-    match image(&bootstrap.join(",")).await {
+    match image(way, &bootstrap.join(",")).await {
         Ok((image, brokers, quorum)) => {
             observed.image = Some(image);
             observed.contact = Some((brokers, quorum));
@@ -325,8 +386,11 @@ fn votes(build: &Build<'_>, observed: &mut Observed) {
 }
 
 /// What the cluster says of itself.
-async fn image(bootstrap: &str) -> Result<(Image, Brokers, Quorum), ClientError> {
-    let brokers = contact::connect(bootstrap).await?;
+async fn image(
+    way: &Arc<Client>,
+    bootstrap: &str,
+) -> Result<(Image, Brokers, Quorum), ClientError> {
+    let brokers = contact::connect(bootstrap, way).await?;
     let quorum = brokers.describe_quorum().await?;
     let info = brokers.metadata(Topics::All).await?;
     let mut image = Image {
@@ -371,6 +435,32 @@ fn bucket(state: &Value) -> Option<Bucket> {
         lag_ms: tier["lagMs"].as_i64()?,
         last_error: tier["lastError"].as_str().map(str::to_owned),
     })
+}
+
+/// What a broker uses towards others: all that it shows, and whom all of its ends trust.
+fn used(state: &Value) -> Option<Used> {
+    let tls = state.get("tls")?;
+    let listeners = &tls["listeners"];
+    let ends = [
+        &listeners["REPLICATION"],
+        &listeners["CONTROLLER"],
+        &tls["toBrokers"],
+        &tls["toControllers"],
+    ];
+    let mut used: Option<Used> = None;
+    for end in ends.into_iter().filter(|end| end.is_object()) {
+        let trusted = end["trusted"].as_array().into_iter().flatten();
+        let trusted: BTreeSet<String> = trusted
+            .filter_map(|serial| serial.as_str().map(str::to_owned))
+            .collect();
+        let all = used.get_or_insert_with(|| Used {
+            trusted: trusted.clone(),
+            ..Used::default()
+        });
+        all.trusted.retain(|serial| trusted.contains(serial));
+        all.shown.extend(end["serial"].as_str().map(str::to_owned));
+    }
+    used
 }
 
 /// The directory that a voter keeps the metadata in: that of its records.

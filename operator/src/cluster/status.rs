@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemark_crds::cluster::{
-    BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, PartitionsStatus, RestoreMode,
-    RestoreStatus, TierStatus,
+    BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, ListenerStatus, PartitionsStatus,
+    RestoreMode, RestoreStatus, TierStatus,
 };
 use tidemark_crds::units::rounded;
 use tidemark_crds::{Cluster, Invalid, condition, set_condition};
 use twox_hash::XxHash64;
 
 use super::build::{self, Build, Formation, Node};
+use super::certificates::Certified;
 use super::observe::Observed;
 use super::restore::Before;
 use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
@@ -106,6 +107,10 @@ pub struct Told<'a> {
     pub joining: Option<&'a str>,
     /// Claims that cannot be as they should.
     pub storage: &'a [String],
+    /// Where clients come in.
+    pub listeners: &'a [ListenerStatus],
+    /// Its certificates.
+    pub certified: &'a Certified,
 }
 
 /// The status of a spec that is not accepted.
@@ -208,6 +213,8 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
         ready: format!("{ready}/{desired}"),
         cluster_id: Some(told.formation.cluster_id.clone()),
         bootstrap: Some(build::bootstrap(cluster)),
+        listeners: told.listeners.to_vec(),
+        certificates: Some(told.certified.status.clone()),
         controller: observed.image.as_ref().and_then(|image| image.controller),
         brokers: brokers(told),
         partitions,
@@ -488,6 +495,27 @@ fn conditions(
     if let Some((is, reason, text)) = restored(told) {
         all.push(new("Restored", Some(is), reason, text));
     }
+    let pending = told.listeners.iter().find_map(|listener| {
+        let pending = listener.pending.as_ref()?;
+        Some(format!("listener {}: {pending}", listener.name))
+    });
+    all.push(match pending {
+        Some(text) => new("ListenersReady", Some(false), "AddressPending", text),
+        None => new("ListenersReady", Some(true), "Advertised", String::new()),
+    });
+    let problems = &told.certified.problems;
+    all.push(
+        match (problems.is_empty(), &told.certified.status.rotation) {
+            (false, _) => new(
+                "CertificatesValid",
+                Some(false),
+                "SecretRefused",
+                problems.join("; "),
+            ),
+            (true, Some(text)) => new("CertificatesValid", Some(true), "Rotating", text.clone()),
+            (true, None) => new("CertificatesValid", Some(true), "Issued", String::new()),
+        },
+    );
     let disk = match told.decision {
         Decision::Wait(
             Reason::DirectoryFailed | Reason::DiskUnreachable | Reason::DiskLost,

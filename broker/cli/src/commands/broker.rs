@@ -1,18 +1,27 @@
 //! `tidemark broker`: a broker in the foreground.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tidemark_config::ConfigMap;
+use tidemark_env::{clock, task};
+use tidemark_server::RunningServer;
 
 use super::{format, serve};
 use crate::context::{Context, parse_setting};
 use crate::failure::{Exit, Failure};
 
+/// The setting of the file that is followed while the broker runs.
+const ADVERTISED: &str = "advertised.listeners";
+/// How often the file is looked at.
+const REREAD: Duration = Duration::from_secs(5);
+
 /// Run a broker in the foreground
 ///
 /// Its directories are formatted once before, by `tidemark format`. SIGTERM and Ctrl-C stop it
-/// cleanly. Logs go to standard error, one JSON object per line.
+/// cleanly. Other advertised.listeners in the file are taken while it runs. Logs go to standard error, one JSON object per line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration, a YAML file with a `config:` map of settings by Kafka's names, or a
@@ -123,7 +132,43 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     let signals = serve::StopSignals::take()?;
     context.out.line(&serve::greeting(&servers))?;
     context.out.flush()?;
-    serve::until_signal(servers, signals).await
+    tokio::select! {
+        stopped = serve::stopped_by(&servers, signals) => stopped?,
+        never = follow_addresses(&servers, &args) => match never {},
+    }
+    serve::shutdown(servers).await;
+    Ok(Exit::Ok)
+}
+
+/// Looks every few seconds whether the file gives other `advertised.listeners`, and has the broker
+/// reached there: an address that a load balancer gets late restarts nobody.
+async fn follow_addresses(servers: &[RunningServer], args: &Args) -> Infallible {
+    let mut seen: Option<String> = None;
+    loop {
+        clock::sleep(REREAD).await;
+        let path = args.config.clone();
+        let read = task::blocking(move || read_settings(&path)).await;
+        let mut settings = match read {
+            Ok(Ok(settings)) => settings,
+            // It is being written, or is gone: what was read of it before goes on.
+            Ok(Err(_)) | Err(_) => continue,
+        };
+        settings.extend(args.set.iter().cloned());
+        let addresses = settings.get(ADVERTISED).cloned().unwrap_or_default();
+        if seen.as_ref() == Some(&addresses) {
+            continue;
+        }
+        for server in servers {
+            match server.advertise(&settings).await {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(addresses, "this broker is reached elsewhere now"),
+                Err(error) => {
+                    tracing::warn!(%error, addresses, "this broker is reached as before");
+                }
+            }
+        }
+        seen = Some(addresses);
+    }
 }
 
 #[cfg(test)]

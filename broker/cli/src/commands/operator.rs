@@ -24,6 +24,14 @@ pub struct Args {
     /// The image of brokers where a Cluster does not say
     #[arg(long, env = "TIDEMARK_IMAGE", value_name = "IMAGE")]
     pub image: String,
+    /// Where metrics are served
+    #[arg(
+        long,
+        env = "TIDEMARK_HTTP_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "HOST:PORT"
+    )]
+    pub http_listen: String,
 }
 
 /// Runs the command.
@@ -32,6 +40,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
         image: args.image,
         name: args.name,
+        http_listen: args.http_listen,
     };
     let failed = |error: tidemark_operator::Error| Failure::finding(error.to_string());
     tidemark_operator::run(options).await.map_err(failed)?;

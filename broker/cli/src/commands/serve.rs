@@ -51,7 +51,7 @@ pub fn greeting(servers: &[RunningServer]) -> String {
 
 /// The addresses to bootstrap from.
 pub fn bootstrap(servers: &[RunningServer]) -> String {
-    let each: Vec<&str> = servers.iter().map(RunningServer::bootstrap).collect();
+    let each: Vec<String> = servers.iter().map(RunningServer::bootstrap).collect();
     each.join(",")
 }
 

@@ -1,8 +1,8 @@
 //! Registering brokers, and handing out producer ids.
 
 use tidemark_model::{
-    Broker, BrokerEpoch, BrokerId, Endpoint, Image, MetadataRecord, NO_LEADER, Partition,
-    ProducerId,
+    Broker, BrokerEpoch, BrokerId, Endpoint, FeatureRange, Image, MetadataRecord, NO_LEADER,
+    Partition, ProducerId,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -37,7 +37,7 @@ pub enum LostDirectories {
 ///
 /// Another incarnation raises the leader epoch of all that the broker led, in the same
 /// batch; other members of the ISR that are up are preferred as leaders. The same
-/// incarnation registering again changes nothing.
+/// incarnation registering again changes where it is reached, and nothing else.
 pub fn register_broker(
     image: &Image,
     registration: &Registration,
@@ -91,6 +91,9 @@ fn register(
         {
             return Ok((previous.epoch, Vec::new()));
         }
+        if !raise_epochs && previous.directories == new.directories {
+            return Ok((previous.epoch, vec![moved(previous, new, Vec::new())]));
+        }
     }
     let broker_epoch = next_broker_epoch(image, new.broker_id);
     let mut records = vec![MetadataRecord::BrokerRegistered {
@@ -114,6 +117,28 @@ fn register(
         }
     }
     Ok((broker_epoch, records))
+}
+
+/// The same process with the same directories says where it is reached now: its epoch goes on, and
+/// so does what it leads.
+pub(super) fn moved(
+    previous: &Broker,
+    new: &Registration,
+    features: Vec<FeatureRange>,
+) -> MetadataRecord {
+    MetadataRecord::BrokerRegistered {
+        broker_id: previous.id,
+        incarnation_id: previous.incarnation_id,
+        broker_epoch: previous.epoch,
+        previous_epoch: Some(previous.epoch),
+        directories: previous.directories.clone(),
+        endpoints: new.endpoints.clone(),
+        rack: new.rack.clone(),
+        fenced: previous.fenced,
+        logs_lost: false,
+        features,
+        restored: None,
+    }
 }
 
 /// What no registration may be without, or share with another broker's.

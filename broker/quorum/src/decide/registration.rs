@@ -3,7 +3,7 @@
 use tidemark_model::{BrokerEpoch, BrokerId, FeatureRange, Image, MetadataRecord};
 use tidemark_wire::{ErrorCode, Uuid};
 
-use super::brokers::{check_registration, next_broker_epoch};
+use super::brokers::{check_registration, moved, next_broker_epoch};
 use super::fencing::take_down;
 use super::{Context, Decision, Refusal, Registration, Sessions};
 
@@ -37,7 +37,7 @@ pub struct Join {
 /// Decides a registration; answers with the broker's epoch. The broker is fenced until it
 /// has caught up ([`Sessions::heartbeat`]).
 ///
-/// - The same process again gets its epoch again.
+/// - The same process again gets its epoch again; where it is reached may be elsewhere.
 /// - Another process with one of the directories takes over at once: the directory's lock
 ///   proves that the old one is gone. One with other directories waits until the old one's
 ///   session has expired.
@@ -86,6 +86,10 @@ fn decide(
             && previous.features == join.features
         {
             return Ok((previous.epoch, Vec::new()));
+        }
+        if same_process && previous.directories == new.directories {
+            let record = moved(previous, new, join.features.clone());
+            return Ok((previous.epoch, vec![record]));
         }
         let shares_a_disk = previous
             .directories

@@ -7,6 +7,8 @@ use crate::kit::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tidemark_config::ConfigMap;
+use tidemark_env::clock;
 use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, FileDisk, MemDisk, OpenMode};
 use tidemark_server::{RunningServer, StartError};
 use tidemark_wire::messages::*;
@@ -172,7 +174,7 @@ async fn a_port_in_use_is_told_and_leaves_the_directory_free() {
     let dir = tempfile::tempdir().unwrap();
     let (error, message) = refusal(dir.path(), &[("listeners", &taken)]).await;
     assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
-    assert!(message.contains(broker.server.bootstrap()), "{message}");
+    assert!(message.contains(&broker.server.bootstrap()), "{message}");
     let http = broker.server.http().unwrap().to_string();
     let (error, message) = refusal(dir.path(), &[("http.listen", &http)]).await;
     assert!(matches!(error, StartError::Listen { .. }), "{error:?}");
@@ -353,4 +355,62 @@ async fn a_marked_directory_is_not_served(disk: MemDisk) {
     let mut c = Connection::open(&server).await;
     assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
     server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_broker_is_reached_elsewhere_without_a_restart() {
+    const TWO: &str = "PLAINTEXT://127.0.0.1:0,OUTSIDE://127.0.0.1:0";
+    const MAP: &str = "PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT";
+    let fixed = [
+        ("listeners", TWO),
+        ("listener.security.protocol.map", MAP),
+        // The address of the second one is not known yet.
+        ("advertised.listeners", "PLAINTEXT://127.0.0.1:0"),
+    ];
+    let broker = broker(&fixed).await;
+    let server = &broker.server;
+    let (inside, outside) = (&server.listeners()[0], &server.listeners()[1]);
+    assert_eq!(outside.advertised, None);
+    let at = |listener: &tidemark_server::Advertised| listener.bound.to_string();
+    let (own, far) = (at(inside), at(outside));
+    // What clients of a listener are told; a broker hears of it from the metadata.
+    let told = async |address: &str, wanted: Option<&str>| {
+        let mut c = Connection::to(address).await;
+        let deadline = clock::monotonic() + Duration::from_secs(20);
+        loop {
+            let brokers = c.ask(&MetadataRequest::default(), 9).await.brokers;
+            let first = brokers.first().map(|b| format!("{}:{}", b.host, b.port));
+            if first.as_deref() == wanted {
+                return;
+            }
+            assert!(clock::monotonic() < deadline, "{first:?}, not {wanted:?}");
+            clock::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    told(&own, Some(&own)).await;
+    told(&far, None).await;
+
+    let mut settings = ConfigMap::from([
+        ("listeners".to_owned(), TWO.to_owned()),
+        ("listener.security.protocol.map".to_owned(), MAP.to_owned()),
+        (
+            "log.dirs".to_owned(),
+            broker.dir.path().display().to_string(),
+        ),
+    ]);
+    let mut advertise = async |addresses: &str| {
+        settings.insert("advertised.listeners".to_owned(), addresses.to_owned());
+        server.advertise(&settings).await
+    };
+    let both = "PLAINTEXT://127.0.0.1:0,OUTSIDE://kafka.acme.com:31092";
+    assert!(advertise(both).await.unwrap());
+    assert!(!advertise(both).await.unwrap(), "it is known");
+    let elsewhere = Some("kafka.acme.com:31092");
+    told(&far, elsewhere).await;
+    told(&own, Some(&own)).await;
+    let refused = advertise("OUTSIDE://kafka.acme.com:31092").await;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("PLAINTEXT"), "{message}");
+    told(&far, elsewhere).await;
+    assert!(serves(server).await);
 }

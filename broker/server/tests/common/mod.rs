@@ -94,7 +94,12 @@ pub struct Connection {
 
 impl Connection {
     pub async fn open(server: &RunningServer) -> Connection {
-        let stream = net::connect(server.bootstrap(), PATIENCE)
+        Connection::to(&server.bootstrap()).await
+    }
+
+    /// To an address.
+    pub async fn to(address: &str) -> Connection {
+        let stream = net::connect(address, PATIENCE)
             .await
             .expect("the broker listens");
         Connection {

@@ -4,12 +4,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
+use tidemark_crds::cluster::{ListenerType, TlsSource};
 
+use super::super::certificates::{DIR, OWN, TRUST, clients_file, shown_file};
+use super::super::outside::kafka_name;
 use super::{
-    Build, CLIENT_PORT, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT, broker_labels, broker_name,
-    host, metadata,
+    Build, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT, broker_labels, broker_name, host,
+    metadata,
 };
 
+/// The setting that says where a broker is reached: followed by brokers that run.
+pub(super) const ADVERTISED: &str = "advertised.listeners";
+/// The file of those who ask brokers from beside them.
+pub(super) const CLIENT_FILE: &str = "client.properties";
 /// The setting that names the voters.
 pub(super) const QUORUM_SERVERS: &str = "controller.quorum.bootstrap.servers";
 
@@ -34,16 +41,25 @@ impl Build<'_> {
         let quorum: Vec<String> = voters
             .map(|id| format!("{}:{QUORUM_PORT}", host(cluster, *id)))
             .collect();
-        let mut listeners = vec![("CLIENT", CLIENT_PORT), ("REPLICATION", REPLICATION_PORT)];
-        if votes {
-            listeners.push(("CONTROLLER", QUORUM_PORT));
+        let of_brokers = [("REPLICATION", REPLICATION_PORT)];
+        let of_quorum = votes.then_some(("CONTROLLER", QUORUM_PORT));
+        let of_cluster = of_brokers.into_iter().chain(of_quorum);
+        let (mut listen, mut advertise) = (Vec::new(), Vec::new());
+        for listener in &cluster.spec.listeners {
+            let (name, port) = (kafka_name(listener), listener.port);
+            listen.push(format!("{name}://:{port}"));
+            let outside = self.addresses.get(&(listener.name.clone(), node.id));
+            match (listener.type_, outside) {
+                (ListenerType::Internal, _) => advertise.push(format!("{name}://{own}:{port}")),
+                (_, Some(address)) => advertise.push(format!("{name}://{address}")),
+                // As long as there is no address, nobody is told of this listener.
+                (_, None) => {}
+            }
         }
-        let listen = |host: &str| {
-            let each = listeners
-                .iter()
-                .map(|(name, port)| format!("{name}://{host}:{port}"));
-            each.collect::<Vec<_>>().join(",")
-        };
+        for (name, port) in of_cluster {
+            listen.push(format!("{name}://:{port}"));
+            advertise.push(format!("{name}://{own}:{port}"));
+        }
         // Of the quorum's size, which does not change: a default that follows the brokers would
         // restart all of them for one that comes.
         let replicas = cluster.spec.quorum.voters.min(3);
@@ -56,6 +72,7 @@ impl Build<'_> {
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         settings.extend(self.settings.fixed.clone());
+        settings.extend(self.tls());
         settings.extend(
             [
                 ("node.id", node.id.to_string()),
@@ -63,12 +80,8 @@ impl Build<'_> {
                     "process.roles",
                     if votes { "broker,controller" } else { "broker" }.to_owned(),
                 ),
-                ("listeners", listen("")),
-                ("advertised.listeners", listen(&own)),
-                (
-                    "listener.security.protocol.map",
-                    "CLIENT:PLAINTEXT,REPLICATION:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
-                ),
+                ("listeners", listen.join(",")),
+                (ADVERTISED, advertise.join(",")),
                 ("inter.broker.listener.name", "REPLICATION".to_owned()),
                 ("controller.listener.names", "CONTROLLER".to_owned()),
                 (QUORUM_SERVERS, quorum.join(",")),
@@ -80,6 +93,55 @@ impl Build<'_> {
         if let Some(rack) = self.formation.racks.get(&node.id) {
             settings.insert("broker.rack".to_owned(), rack.clone());
         }
+        settings
+    }
+
+    /// What listeners speak, show and ask for: among brokers and to the quorum both ends prove who
+    /// they are by certificates of the cluster's own authority.
+    pub(super) fn tls(&self) -> BTreeMap<String, String> {
+        let file = |name: &str| format!("{DIR}/{name}");
+        let mut settings: BTreeMap<String, String> = [
+            ("ssl.keystore.type", "PEM".to_owned()),
+            ("ssl.keystore.location", file(OWN)),
+            ("ssl.truststore.type", "PEM".to_owned()),
+            ("ssl.truststore.location", file(TRUST)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        let mut protocols = Vec::new();
+        let mut of_listener = |listener: &str, setting: &str, value: String| {
+            let name = format!("listener.name.{listener}.{setting}");
+            settings.insert(name, value);
+        };
+        for listener in &self.cluster.spec.listeners {
+            let (name, kafka_name) = (&listener.name, kafka_name(listener));
+            let Some(tls) = &listener.tls else {
+                protocols.push(format!("{kafka_name}:PLAINTEXT"));
+                continue;
+            };
+            protocols.push(format!("{kafka_name}:SSL"));
+            if tls.source != TlsSource::Operator {
+                of_listener(name, "ssl.keystore.location", file(&shown_file(listener)));
+            }
+            if !listener.authentication.is_empty() {
+                of_listener(
+                    name,
+                    "ssl.truststore.location",
+                    file(&clients_file(listener)),
+                );
+                of_listener(name, "ssl.client.auth", "required".to_owned());
+            }
+        }
+        for name in ["REPLICATION", "CONTROLLER"] {
+            protocols.push(format!("{name}:SSL"));
+            of_listener(
+                &name.to_lowercase(),
+                "ssl.client.auth",
+                "required".to_owned(),
+            );
+        }
+        let protocols = protocols.join(",");
+        settings.insert("listener.security.protocol.map".to_owned(), protocols);
         settings
     }
 
@@ -111,6 +173,10 @@ impl Build<'_> {
             "metadata": metadata(cluster, &broker_name(cluster, node.id), &broker_labels(cluster, node)),
             "data": {
                 "broker.properties": properties,
+                CLIENT_FILE: format!(
+                    "security.protocol=SSL\nssl.keystore.type=PEM\nssl.keystore.location={DIR}/{OWN}\n\
+                     ssl.truststore.type=PEM\nssl.truststore.location={DIR}/{TRUST}\n"
+                ),
                 "formation.json": format!("{formation:#}\n"),
             },
         })

@@ -4,12 +4,19 @@ use serde_json::{Value, json};
 use tidemark_crds::Cluster;
 
 use super::{
-    BROKER_ID, Build, CLIENT_PORT, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT,
-    broker_labels, broker_name, labels, metadata, name,
+    BROKER_ID, Build, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT, broker_labels,
+    broker_name, labels, metadata, name,
 };
 
 fn port(name: &str, port: u16) -> Value {
     json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"})
+}
+
+/// Those of listeners, and the cluster's own.
+fn ports<const N: usize>(cluster: &Cluster, own: [Value; N]) -> Vec<Value> {
+    let listeners = cluster.spec.listeners.iter();
+    let listeners = listeners.filter_map(|of| Some(port(&of.name, u16::try_from(of.port).ok()?)));
+    listeners.chain(own).collect()
 }
 
 /// Where clients begin: any broker that is ready.
@@ -23,7 +30,7 @@ pub fn bootstrap_service(cluster: &Cluster) -> Value {
         "spec": {
             "type": "ClusterIP",
             "selector": {CLUSTER: name(cluster)},
-            "ports": [port("client", CLIENT_PORT)],
+            "ports": ports(cluster, [port("replication", REPLICATION_PORT)]),
         },
     })
 }
@@ -41,12 +48,11 @@ impl Build<'_> {
                 "clusterIP": "None",
                 "publishNotReadyAddresses": true,
                 "selector": {CLUSTER: name(cluster), BROKER_ID: node.id.to_string()},
-                "ports": [
-                    port("client", CLIENT_PORT),
+                "ports": ports(cluster, [
                     port("replication", REPLICATION_PORT),
                     port("quorum", QUORUM_PORT),
                     port("http", HTTP_PORT),
-                ],
+                ]),
             },
         })
     }

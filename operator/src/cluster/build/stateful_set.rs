@@ -8,10 +8,11 @@ use tidemark_crds::Cluster;
 use tidemark_crds::cluster::{CREDENTIALS_DIR, Pool};
 use twox_hash::XxHash64;
 
-use super::config::QUORUM_SERVERS;
+use super::super::certificates::{self, DIR};
+use super::config::{ADVERTISED, CLIENT_FILE, QUORUM_SERVERS};
 use super::{
-    BROKER_ID, Build, CLIENT_PORT, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT,
-    RESTART, TEMPLATE, broker_labels, broker_name, claim_name, labels, metadata, name,
+    BROKER_ID, Build, CLUSTER, HTTP_PORT, Node, QUORUM_PORT, REPLICATION_PORT, RESTART, TEMPLATE,
+    broker_labels, broker_name, claim_name, host, labels, metadata, name,
 };
 
 /// The annotations of a pod that say what of the spec went into its template, part by part: where
@@ -86,10 +87,12 @@ impl Build<'_> {
 
     /// What of the spec goes into a template, part by part.
     pub(super) fn parts(&self, node: &Node, pool: &Pool) -> BTreeMap<String, String> {
+        let ports = self.cluster.spec.listeners.iter().map(|of| of.port);
+        let ports: Vec<i32> = ports.collect();
         let parts = [
             self.image.to_owned(),
             json!(pool.resources).to_string(),
-            json!(self.settings.fixed).to_string(),
+            json!([self.settings.fixed, self.tls(), ports]).to_string(),
             self.votes(node.id).to_string(),
         ];
         let named = PARTS.iter().zip(parts);
@@ -127,8 +130,8 @@ impl Build<'_> {
         let files: String = self
             .properties(node)
             .iter()
-            // Read at a start only, and a broker that runs hears of other voters from the quorum.
-            .filter(|(name, _)| *name != QUORUM_SERVERS)
+            // A broker that runs hears of other voters from the quorum, and follows its address.
+            .filter(|(name, _)| *name != QUORUM_SERVERS && *name != ADVERTISED)
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
         let mut annotations = self.parts(node, pool);
@@ -143,10 +146,12 @@ impl Build<'_> {
         };
         let mut mounts = vec![
             json!({"name": "files", "mountPath": "/etc/tidemark", "readOnly": true}),
+            json!({"name": "tls", "mountPath": DIR, "readOnly": true}),
             json!({"name": "data", "mountPath": "/var/lib/tidemark"}),
         ];
         let mut volumes = vec![
             json!({"name": "files", "configMap": {"name": broker_name(cluster, node.id)}}),
+            json!({"name": "tls", "secret": {"secretName": certificates::secret_name(cluster, node.id), "defaultMode": 0o440}}),
             json!({"name": "data", "persistentVolumeClaim": {"claimName": claim_name(cluster, node.id)}}),
         ];
         let tier = cluster.spec.tier.as_ref();
@@ -202,8 +207,13 @@ impl Build<'_> {
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["tidemark", "broker", "--config", config],
                     "terminationMessagePolicy": "FallbackToLogsOnError",
+                    // For commands that are run beside the broker: what clients' listeners speak
+                    // does not matter to them.
+                    "env": [
+                        {"name": "TIDEMARK_BOOTSTRAP", "value": format!("{}:{REPLICATION_PORT}", host(cluster, node.id))},
+                        {"name": "TIDEMARK_COMMAND_CONFIG", "value": format!("/etc/tidemark/{CLIENT_FILE}")},
+                    ],
                     "ports": [
-                        {"name": "client", "containerPort": CLIENT_PORT},
                         {"name": "replication", "containerPort": REPLICATION_PORT},
                         {"name": "quorum", "containerPort": QUORUM_PORT},
                         {"name": "http", "containerPort": HTTP_PORT},

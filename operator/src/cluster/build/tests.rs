@@ -17,6 +17,9 @@ fn cluster(more: &Value) -> Cluster {
     serde_json::from_value(cluster).expect("a good cluster")
 }
 
+/// Nobody comes from elsewhere.
+static ADDRESSES: Addresses = Addresses::new();
+
 fn sorted(cluster: &Cluster) -> Settings {
     tidemark_crds::cluster::settings(&cluster.spec)
 }
@@ -47,11 +50,13 @@ fn the_objects_are_as_they_were() {
         formation: &formed,
         image: "registry.lab/tidemark:1",
         settings: &sorted(&cluster),
+        addresses: &ADDRESSES,
     };
     let objects = [
         formation(&cluster, &formed),
         service_account(&cluster),
         disruption_budget(&cluster),
+        network_policy(&cluster),
         bootstrap_service(&cluster),
         build.service(&node(1)),
         build.claim(&node(1)).expect("of a pool"),
@@ -86,6 +91,7 @@ fn what_needs_no_restart_does_not_change_the_template() {
             formation: &formation,
             image,
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         build.template_hash(&node(0)).expect("of a pool")
     };
@@ -116,6 +122,7 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
         formation: &formation,
         image: "a",
         settings: &sorted(&first),
+        addresses: &ADDRESSES,
     };
     let set = build.stateful_set(&node(0)).expect("of a pool");
     let annotations = &set["spec"]["template"]["metadata"]["annotations"];
@@ -127,6 +134,7 @@ fn what_differs_is_named_and_what_the_operator_did_alone_too() {
             formation: &formation,
             image,
             settings: &sorted(&changed),
+            addresses: &ADDRESSES,
         };
         build.reasons(&node(0), &of_pod)
     };
@@ -149,6 +157,7 @@ fn settings_of_ours_go_before_those_of_the_spec() {
         formation: &formation,
         image: "a",
         settings: &sorted(&cluster),
+        addresses: &ADDRESSES,
     };
     let settings = build.properties(&node(1));
     assert_eq!(settings["node.id"], "1");
@@ -222,6 +231,7 @@ fn data_stays_unless_the_spec_says_otherwise() {
             formation: &formation,
             image: "a",
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         let count = |object: Value| {
             object["metadata"]["ownerReferences"]
@@ -249,6 +259,7 @@ fn a_restart_that_was_asked_for_is_a_reason_and_none_is_not() {
         formation: &formed,
         image: "i",
         settings: &settings,
+        addresses: &ADDRESSES,
     };
     let (quiet, asked) = (build(&quiet), build(&asked));
     assert_ne!(quiet.template_hash(&node(1)), asked.template_hash(&node(1)));
@@ -294,6 +305,7 @@ fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
             formation,
             image: "a",
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         let files = build.files(&node(id), Disk::MayBeEmpty)["data"].clone();
         let formation: Value =
@@ -365,6 +377,7 @@ fn a_restored_cluster_begins_with_what_the_spec_said_then() {
             formation: &formation,
             image: "a",
             settings: &sorted(cluster),
+            addresses: &ADDRESSES,
         };
         let set = build.stateful_set(&node(id)).expect("of a pool");
         let format = &set["spec"]["template"]["spec"]["initContainers"][0]["command"];
@@ -401,6 +414,7 @@ fn a_disk_that_took_anothers_place_begins_no_quorum() {
             formation,
             image: "a",
             settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
         };
         let files = build.files(&node(id), Disk::MayBeEmpty);
         let text = files["data"]["formation.json"]
@@ -467,6 +481,7 @@ fn a_broker_is_bound_to_its_rack_and_tells_it() {
             formation,
             image: "a",
             settings: &sorted(cluster),
+            addresses: &ADDRESSES,
         };
         let set = build.stateful_set(&node(id)).expect("of a pool");
         let affinity = set["spec"]["template"]["spec"]["affinity"].clone();

@@ -1,6 +1,7 @@
 //! What is told in which situation.
 
 use super::*;
+use crate::cluster::outside::Addresses;
 use serde_json::json;
 
 fn cluster(more: &serde_json::Value) -> Cluster {
@@ -15,6 +16,9 @@ fn cluster(more: &serde_json::Value) -> Cluster {
     }
     serde_json::from_value(cluster).expect("a good cluster")
 }
+
+/// Nobody comes from elsewhere.
+static ADDRESSES: Addresses = Addresses::new();
 
 fn formation() -> Formation {
     Formation::new(
@@ -48,6 +52,7 @@ fn told_by(
         formation,
         image,
         settings: &settings,
+        addresses: &ADDRESSES,
     };
     let brokers = nodes.iter().map(|node| roller::Broker {
         id: node.id,
@@ -74,6 +79,7 @@ fn told_by(
         directories: BTreeMap::new(),
         tier: vec![],
         contact: None,
+        used: BTreeMap::new(),
         reasons: match image {
             "a" => BTreeMap::new(),
             _ => nodes
@@ -101,6 +107,8 @@ fn told_by(
         joining: None,
         live: Some(&ConfigStatus::default()),
         storage: &[],
+        listeners: &[],
+        certified: &Certified::default(),
     };
     status(&told, now_ms)
 }

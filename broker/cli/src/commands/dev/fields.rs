@@ -4,6 +4,9 @@
 use serde_json::Value;
 use tidemark_crds::manifest::Name;
 
+/// Why nothing of listeners and certificates means something.
+const PLAIN: &str = "brokers listen on 127.0.0.1 alone here, in plain text";
+
 /// Fields below `spec` that are given and mean nothing here, each with the reason.
 const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
     (
@@ -21,6 +24,29 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
         "disruption.unreplicated",
         "nothing is restarted while this runs",
     ),
+    ("Cluster", "certificates.validity", PLAIN),
+    ("Cluster", "certificates.renewBefore", PLAIN),
+    ("Cluster", "certificates.caValidity", PLAIN),
+    ("Cluster", "certificates.caRenewBefore", PLAIN),
+    ("Cluster", "certificates.caOverlap", PLAIN),
+    ("Cluster", "listeners[].name", PLAIN),
+    ("Cluster", "listeners[].port", PLAIN),
+    ("Cluster", "listeners[].type", PLAIN),
+    ("Cluster", "listeners[].tls.source", PLAIN),
+    ("Cluster", "listeners[].tls.secretRef.name", PLAIN),
+    ("Cluster", "listeners[].tls.issuerRef.name", PLAIN),
+    ("Cluster", "listeners[].tls.issuerRef.kind", PLAIN),
+    ("Cluster", "listeners[].tls.issuerRef.group", PLAIN),
+    ("Cluster", "listeners[].authentication[].type", PLAIN),
+    (
+        "Cluster",
+        "listeners[].authentication[].caSecretRef.name",
+        PLAIN,
+    ),
+    ("Cluster", "listeners[].bootstrap.host", PLAIN),
+    ("Cluster", "listeners[].bootstrap.annotations", PLAIN),
+    ("Cluster", "listeners[].perBroker.hostTemplate", PLAIN),
+    ("Cluster", "listeners[].perBroker.annotations", PLAIN),
     ("Cluster", "image", "brokers run this very binary"),
     (
         "Cluster",

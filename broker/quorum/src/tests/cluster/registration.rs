@@ -54,6 +54,22 @@ fn the_same_process_gets_the_same_epoch() {
 }
 
 #[test]
+fn the_same_process_is_reached_elsewhere_and_leads_on() {
+    let mut cluster = Cluster::of(2);
+    let id = cluster.topic("t", &[&[0, 1]]);
+    let (epoch, before) = (cluster.epoch(0), cluster.state(id, 0));
+    let mut join = join_of(0, 1, 0, Some(epoch));
+    join.registration.endpoints[0].port = 31_092;
+    let decision = register(&cluster.image, context(), &cluster.sessions, 0, &join);
+    assert_eq!(decision.result.unwrap(), epoch);
+    let image = cluster.image.apply(&decision.records).unwrap();
+    let broker = image.broker(0).unwrap();
+    assert_eq!((broker.epoch, broker.fenced), (epoch, false));
+    assert_eq!(broker.endpoints[0].port, 31_092);
+    assert_eq!(**image.partition(id, 0).unwrap(), before);
+}
+
+#[test]
 fn the_disk_takes_the_session_along_and_another_disk_waits_for_its_end() {
     let mut cluster = Cluster::of(2);
     let epoch = cluster.epoch(0);
