@@ -114,6 +114,26 @@ def start_broker(index, work):
     return subprocess.Popen([BIN, "broker", "--config", file], stdout=open(home / "log", "w"), stderr=subprocess.STDOUT)
 
 
+class Operator:
+    """The operator's process, which ends when it could not renew its Lease, and is started again then, as a Deployment does."""
+
+    def __init__(self, work):
+        self.log, self.restarts = pathlib.Path(work, "operator.log"), -1
+        self.start()
+
+    def start(self):
+        self.restarts += 1
+        self.process = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", f"idle-{self.restarts}"],
+                                        stdout=open(self.log, "a"), stderr=subprocess.STDOUT)
+        self.pid, self.send_signal, self.wait, self.poll = self.process.pid, self.process.send_signal, self.process.wait, self.process.poll
+
+    def runs(self):
+        if self.poll() is not None:
+            print(f"idle: the operator ended: {self.log.read_text()[-300:]}", flush=True)
+            self.start()
+        return True
+
+
 def until(what, seconds, ask):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -176,14 +196,13 @@ def main():
         for index in range(options.topics):
             of = {"clusterRef": {"name": f"idle-{index % options.clusters}"}, "partitions": 1, "retention": "7d"}
             api.ask("POST", f"{OURS}/topics", {**head("Topic", f"topic-{index}"), "spec": of})
-        operator = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", "idle"],
-                                    stdout=open(f"{work.name}/operator.log", "w"), stderr=subprocess.STDOUT)
+        operator = Operator(work.name)
         processes.append(operator)
         began = time.monotonic()
-        until("pods", 900, lambda: options.clusters - ready_pods(api))
+        until("pods", 900, lambda: operator.runs() and options.clusters - ready_pods(api))
         ready_pods(api)
-        until("clusters", 900, lambda: without(api, "clusters", "Reconciled"))
-        until("topics", 1800, lambda: without(api, "topics", "Synced"))
+        until("clusters", 900, lambda: operator.runs() and without(api, "clusters", "Reconciled"))
+        until("topics", 1800, lambda: operator.runs() and without(api, "topics", "Synced"))
         settled, peak = time.monotonic() - began, used(operator.pid)[1]
         # It would go on telling that volumes wait for pods on nodes; from here on all that asks is the operator.
         os.kill(int(pathlib.Path(options.pki).parent.joinpath("pid/kube-controller-manager").read_text()), signal.SIGTERM)
@@ -196,7 +215,7 @@ def main():
             sizes.append(used(operator.pid)[1])
         seconds, after, cpu = time.monotonic() - from_, api.requests(), used(operator.pid)[0] - cpu
         if operator.poll() is not None:
-            raise SystemExit(f"idle: the operator ended: {pathlib.Path(work.name, 'operator.log').read_text()[-2000:]}")
+            raise SystemExit(f"idle: the operator ended: {operator.log.read_text()[-2000:]}")
         tell(options, settled, peak, seconds, cpu, sizes, after - before)
     finally:
         for process in reversed(processes):

@@ -137,10 +137,13 @@ pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Inval
         return refuse("the number of voters is chosen when the cluster is made".to_owned());
     }
     if let Some(was) = &old.racks {
-        let is = new.racks.as_ref();
-        if is.is_none_or(|is| is.topology_key != was.topology_key) {
-            let text = "racks cannot be taken out, and racks.topologyKey cannot change: brokers are bound to where they are";
-            return refuse(text.to_owned());
+        let bound = "brokers are bound to where they are";
+        match &new.racks {
+            None => return refuse(format!("racks cannot be taken out: {bound}")),
+            Some(is) if is.topology_key != was.topology_key => {
+                return refuse(format!("racks.topologyKey cannot change: {bound}"));
+            }
+            Some(_) => {}
         }
     }
     restore::validate_change(old.restore.as_ref(), new.restore.as_ref())?;
