@@ -220,7 +220,8 @@ impl Opening {
             trusted,
             known: known.is_some(),
             epochs: epochs_before.clone(),
-            segments: Vec::with_capacity(self.bases.len()),
+            // Most logs have one: a vector that grows by itself would make room for four.
+            segments: Vec::with_capacity(self.bases.len().max(1)),
             end: trusted.end,
             tail: None,
         };

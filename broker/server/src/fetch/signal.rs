@@ -62,10 +62,15 @@ impl Signal {
         if !std::mem::replace(&mut ready.queued[at], true) {
             ready.queue.push(slot);
             drop(ready);
-            match self.home.get() {
-                Some(home) => home.wake(self),
-                None => self.changed.notify_one(),
-            }
+            self.wake_waiter();
+        }
+    }
+
+    /// Wakes the fetch without a new slot on the list.
+    pub(crate) fn wake_waiter(self: &Arc<Self>) {
+        match self.home.get() {
+            Some(home) => home.wake(self),
+            None => self.changed.notify_one(),
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) use role::{Acked, FollowerRead, RunOfRecords, refused};
 
 use crate::fetch::{Signal, Slot};
 use crate::replica::{Fetcher, Replicas};
-use crate::tier::Cold;
+use crate::tier::ColdCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -95,7 +95,7 @@ pub(crate) struct Partition {
     dir: Arc<LogDir>,
     replicas: Arc<Replicas>,
     /// What of it is in the bucket, where the topic is tiered.
-    pub(crate) cold: Cold,
+    pub(crate) cold: ColdCell,
     /// Bytes that fetches took: not behind the lock, which a fetch needs only once.
     bytes_out: AtomicU64,
 }
@@ -158,7 +158,7 @@ impl Partition {
             policy: RwLock::new(policy),
             dir,
             replicas,
-            cold: Cold::default(),
+            cold: ColdCell::default(),
             bytes_out: AtomicU64::new(0),
         }
     }

@@ -16,7 +16,7 @@ use tidemark_client::{ClientError, Connection, ConnectionOptions};
 use tidemark_env::clock;
 use tidemark_env::clock::Instant;
 use tidemark_log::AppendError;
-use tidemark_model::{BrokerId, LeaderEpoch, TopicPartition};
+use tidemark_model::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use tidemark_records::{Batch, BatchError};
 use tidemark_replication::{
     Diverging, DurableReport, FetchAnswer, FetchOutcome, FetchPlan, Identity,
@@ -29,11 +29,19 @@ use tokio::sync::Notify;
 /// The first pause after a partition's error; it doubles up to `replica.fetch.backoff.ms`.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 
+/// An answer with less than this is made durable before the leader is asked again, so that one
+/// request asks and acknowledges; behind a larger one there is more, which should be on its way.
+const SMALL_BYTES: usize = 64 << 10;
+/// Records at the leader do not wait longer than this for a disk here.
+const SETTLE: Duration = Duration::from_millis(2);
+
 /// What the leader is to be told on the other connection.
 #[derive(Default)]
 pub(super) struct Acks {
     pub(super) reports: BTreeMap<TopicPartition, DurableReport>,
     pub(super) wants_to_fetch: bool,
+    /// The next fetch is held back until these are durable, and acknowledges them.
+    settling: BTreeMap<TopicPartition, Offset>,
 }
 
 #[derive(Default)]
@@ -128,8 +136,62 @@ impl Fetcher {
 
     /// Has the leader told what is durable here.
     pub(crate) fn acknowledge(&self, at: TopicPartition, report: DurableReport) {
-        lock(&self.acks).reports.insert(at, report);
-        self.acks_due.mark(0);
+        let mut acks = lock(&self.acks);
+        acks.reports.insert(at, report);
+        if acks.settling.is_empty() {
+            drop(acks);
+            self.acks_due.mark(0);
+            return;
+        }
+        let end = acks.settling.get(&at);
+        if end.is_some_and(|end| report.durable_end >= *end) {
+            acks.settling.remove(&at);
+        }
+        if acks.settling.is_empty() {
+            drop(acks);
+            self.signal.wake_waiter();
+        }
+    }
+
+    /// Waits for a moment until what the last answer brought is durable here: the next fetch tells
+    /// the leader so, and what has gathered there meanwhile comes in one answer.
+    async fn settle(&self, due: &BTreeSet<Slot>) {
+        let mut ends: BTreeMap<_, _> = due
+            .iter()
+            .filter_map(|slot| {
+                let (at, partition) = self.member(*slot)?;
+                let fetch = partition.next_fetch(self.leader)?.fetch;
+                (fetch.durable.durable_end < fetch.fetch_offset).then_some((at, fetch.fetch_offset))
+            })
+            .collect();
+        {
+            let mut acks = lock(&self.acks);
+            // Some may have become durable since they were asked.
+            ends.retain(|at, end| {
+                let report = acks.reports.get(at);
+                report.is_none_or(|report| report.durable_end < *end)
+            });
+            if ends.is_empty() {
+                return;
+            }
+            acks.settling = ends;
+        }
+        let settled = async {
+            while !lock(&self.acks).settling.is_empty() {
+                self.signal.changed().await;
+            }
+        };
+        drop(clock::timeout(SETTLE, settled).await);
+        lock(&self.acks).settling.clear();
+    }
+
+    /// What `plan` says need not be said again. Of what no fetch says the leader is told on the
+    /// other connection.
+    fn says(&self, at: TopicPartition, plan: &FetchPlan) {
+        let reports = &mut lock(&self.acks).reports;
+        if reports.get(&at) == Some(&plan.fetch.durable) {
+            reports.remove(&at);
+        }
     }
 
     /// Has the leader hear of a partition though nothing has changed: it may have to be told
@@ -242,6 +304,7 @@ impl Fetcher {
                 };
                 match wanted {
                     Some((at, partition, plan)) if !waits(&plan) => {
+                        self.says(at, &plan);
                         session.want(at, (slot, &partition), plan, again.contains(&slot));
                     }
                     Some(_) => session.forget(slot),
@@ -251,6 +314,9 @@ impl Fetcher {
                         session.forget(slot);
                     }
                 }
+            }
+            if !lock(&self.acks).reports.is_empty() {
+                self.acks_due.mark(0);
             }
             if session.is_empty() {
                 if self.is_idle() {
@@ -283,8 +349,12 @@ impl Fetcher {
             ClientError::check(answer.error_code, None, || "a follower's fetch".to_owned())?;
             session.answered(answer.session_id);
             *pause = FIRST_BACKOFF;
-            self.take(broker, &session, answer, &mut paused, &mut due)
+            let taken_bytes = self
+                .take(broker, &session, answer, &mut paused, &mut due)
                 .await;
+            if (1..SMALL_BYTES).contains(&taken_bytes) {
+                self.settle(&due).await;
+            }
             let now = clock::monotonic();
             let over = paused.iter().filter(|(_, paused)| paused.until <= now);
             due.extend(over.map(|(slot, _)| *slot));
@@ -317,7 +387,7 @@ impl Fetcher {
         }
     }
 
-    /// Hands an answer to the partitions.
+    /// Hands an answer to the partitions; gives the bytes of its records.
     async fn take(
         &self,
         broker: &Arc<Broker>,
@@ -325,7 +395,8 @@ impl Fetcher {
         answer: FetchResponse,
         paused: &mut BTreeMap<Slot, Paused>,
         due: &mut BTreeSet<Slot>,
-    ) {
+    ) -> usize {
+        let mut taken_bytes = 0;
         for topic in answer.responses {
             for data in topic.partitions {
                 let at = TopicPartition {
@@ -340,6 +411,7 @@ impl Fetcher {
                     continue;
                 };
                 let (slot, plan) = (asked.slot, asked.plan);
+                taken_bytes += data.records.as_ref().map_or(0, Records::len);
                 match hand_over(&partition, &plan, data).await {
                     Ok(()) => drop(paused.remove(&slot)),
                     Err(error) => {
@@ -363,6 +435,7 @@ impl Fetcher {
                 }
             }
         }
+        taken_bytes
     }
 }
 

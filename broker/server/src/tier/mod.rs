@@ -29,9 +29,10 @@ use crate::broker::{Broker, new_id};
 use crate::partition::Partition;
 use reserve::{BrakeCell, Reserves};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tidemark_config::TierSettings;
 use tidemark_env::{clock, random, task};
@@ -125,6 +126,26 @@ pub(crate) struct Cold {
     failed: Mutex<BTreeSet<i64>>,
 }
 
+/// [`Cold`], made when there is first something to know: most partitions are not tiered, and one at
+/// rest should cost little.
+#[derive(Debug, Default)]
+pub(crate) struct ColdCell(OnceLock<Box<Cold>>);
+
+impl ColdCell {
+    /// What producers to it have to put up with.
+    pub(crate) fn brake(&self) -> Brake {
+        self.0.get().map_or(Brake::Off, |cold| cold.brake.get())
+    }
+}
+
+impl Deref for ColdCell {
+    type Target = Cold;
+
+    fn deref(&self) -> &Cold {
+        self.0.get_or_init(Box::default)
+    }
+}
+
 /// When it is looked for what uploads have left behind: once in each leader epoch, and again after
 /// trouble.
 #[derive(Debug, Default)]
@@ -197,11 +218,6 @@ impl Cold {
         rest.is_some_and(|rest| {
             now_ms < rest.until_ms && rest.seen.is_none_or(|before| before == seen)
         })
-    }
-
-    /// What producers to it have to put up with.
-    pub(crate) fn brake(&self) -> Brake {
-        self.brake.get()
     }
 
     fn known(&self) -> Option<Known> {
