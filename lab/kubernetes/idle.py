@@ -96,6 +96,19 @@ def address_of(broker):
     return f"127.44.0.{broker + 1}"
 
 
+def authority(work):
+    """One authority for all clusters, and a certificate for whoever stands in: as Secret data, and as files."""
+    names = ",".join(["DNS:*.fleet.svc", *(f"IP:{address_of(index)}" for index in range(BROKERS))])
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650"]
+    openssl = lambda *arguments: subprocess.run(["openssl", *arguments], cwd=work, check=True, capture_output=True)
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=fleet", "-addext", "basicConstraints=critical,CA:TRUE",
+            "-addext", "keyUsage=critical,keyCertSign,digitalSignature")
+    openssl("req", "-x509", *new, "-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "broker.key", "-out", "broker.crt", "-subj", "/CN=broker",
+            "-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"subjectAltName={names}")
+    (work / "broker.pem").write_text((work / "broker.crt").read_text() + (work / "broker.key").read_text())
+    return {name: (work / name).read_text() for name in ("ca.crt", "ca.key")}
+
+
 def start_broker(index, work):
     home, at = work / f"broker-{index}", address_of(index)
     home.mkdir()
@@ -103,8 +116,9 @@ def start_broker(index, work):
     settings = {
         "node.id": 0, "process.roles": "broker,controller", "log.dirs": home / "data", "http.listen": f"{at}:8080",
         "listeners": ",".join(listeners), "advertised.listeners": ",".join(listeners),
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,REPLICATION:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "REPLICATION", "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,REPLICATION:SSL,CONTROLLER:SSL",
+        "ssl.keystore.type": "PEM", "ssl.keystore.location": work / "broker.pem",
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": work / "ca.crt", "inter.broker.listener.name": "REPLICATION", "controller.listener.names": "CONTROLLER",
         "controller.quorum.bootstrap.servers": f"{at}:9090", "wal.file.bytes": 1 << 20, "wal.max.bytes": 8 << 20,
         "default.replication.factor": 1, "min.insync.replicas": 1,
     }
@@ -183,6 +197,7 @@ def main():
     try:
         names = socketserver.ThreadingUDPServer(("127.0.0.153", 53), Names)
         threading.Thread(target=names.serve_forever, daemon=True).start()
+        signs = authority(pathlib.Path(work.name))
         processes += [start_broker(index, pathlib.Path(work.name)) for index in range(min(BROKERS, options.clusters))]
         for path in sorted((REPO / "crds/yaml").glob("*.yaml")):
             subprocess.run(["kubectl", "apply", "-f", path], check=True, capture_output=True)
@@ -192,6 +207,8 @@ def main():
         spec = {"image": IMAGE, "quorum": {"voters": 1}, "pools": [pool]}
         head = lambda kind, name: {"apiVersion": "tidemark.dev/v1alpha1", "kind": kind, "metadata": {"name": name}}
         for index in range(options.clusters):
+            metadata = {"name": f"idle-{index}-authority", "labels": {"tidemark.dev/cluster": f"idle-{index}"}}
+            api.ask("POST", f"/api/v1/namespaces/{SPACE}/secrets", {"metadata": metadata, "stringData": signs})
             api.ask("POST", f"{OURS}/clusters", {**head("Cluster", f"idle-{index}"), "spec": spec})
         for index in range(options.topics):
             of = {"clusterRef": {"name": f"idle-{index % options.clusters}"}, "partitions": 1, "retention": "7d"}
