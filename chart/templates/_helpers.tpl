@@ -59,7 +59,7 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [get, list, watch, create, patch, update, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, create, delete]
 # The authority and the certificates of each cluster, and those that a Cluster names.
 - apiGroups: [""]
   resources: [secrets]

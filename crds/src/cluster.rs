@@ -1,6 +1,9 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
 mod listeners;
+mod racks;
+mod recovery;
+mod restore;
 mod settings;
 mod tier;
 mod validate;
@@ -16,6 +19,9 @@ pub use listeners::{
     Listener, ListenerStatus, ListenerTls, ListenerType, PerBroker, Times, TlsSource,
     default_listeners,
 };
+pub use racks::Racks;
+pub use recovery::{DiskLost, DiskLostPolicy, Recovery};
+pub use restore::{Restore, RestoreMode, RestoreStatus};
 pub use settings::{Changes, Settings, changes, settings};
 pub use tier::{CREDENTIALS_DIR, Tier, TierStatus};
 pub use validate::{OWNED_SETTINGS, validate, validate_change, validate_name};
@@ -69,6 +75,16 @@ use crate::common::{Config, DeletionPolicy};
         .message("each listener needs a port of its own"),
     validation = Rule::new("!has(oldSelf.tier) || has(self.tier)")
         .message("tier cannot be taken out: what is in the bucket would be lost to the cluster"),
+    validation = Rule::new("!has(self.restore) || has(self.tier)")
+        .message("a restored cluster keeps its topics in a bucket: give tier"),
+    validation = Rule::new("!has(self.restore) || !has(self.tier) || self.restore.mode != 'Takeover' || !has(self.restore.source) || self.restore.source == self.tier.url")
+        .message("a takeover is of the bucket of tier.url: take out restore.source"),
+    validation = Rule::new("!has(self.restore) || !has(self.tier) || self.restore.mode != 'Clone' || (has(self.restore.source) && self.restore.source != self.tier.url)")
+        .message("a clone is of another bucket than tier.url: give it as restore.source"),
+    validation = Rule::new("!has(oldSelf.racks) || has(self.racks)")
+        .message("racks cannot be taken out: brokers are bound to where they are"),
+    validation = Rule::new("has(self.restore) == has(oldSelf.restore)")
+        .message("restore is chosen when the cluster is made: it can neither come nor go later"),
     validation = Rule::new("oldSelf.pools.all(o, o.replicas == 0 || self.pools.exists(p, p.name == o.name))")
         .message("a pool is taken out when it has no brokers: set its replicas to 0 first")
 )]
@@ -87,6 +103,10 @@ pub struct ClusterSpec {
     /// Who keeps the metadata.
     #[serde(default)]
     pub quorum: Quorum,
+    /// Where brokers are. Without it they are spread over zones and nodes as far as that goes, and
+    /// replicas are placed without regard to it. It counts for brokers that are made from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub racks: Option<Racks>,
     /// Groups of brokers that are alike.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(min = 1, max = 16))]
@@ -110,6 +130,12 @@ pub struct ClusterSpec {
     /// The bucket that records move to. It can be added later, and is never taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// What the cluster begins with of another one's bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+    /// What is done by itself about what is lost.
+    #[serde(default)]
+    pub recovery: Recovery,
     /// Whether claims go with the cluster.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -265,6 +291,9 @@ pub struct ClusterStatus {
     /// The bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<TierStatus>,
+    /// What came back of another cluster's bucket, or would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreStatus>,
     /// Settings that are not as the spec says, or that it does not know of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigStatus>,
@@ -272,7 +301,7 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<DisruptionStatus>,
     /// Accepted, Ready, Reconciled, FullyReplicated, QuorumHealthy, StorageReady, ListenersReady,
-    /// CertificatesValid, ConfigApplied, TierHealthy.
+    /// CertificatesValid, ConfigApplied, TierHealthy, Restored.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

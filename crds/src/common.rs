@@ -7,6 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::units::{Limit, UnitError, duration_ms, size_bytes};
+
 /// Settings by Kafka's names.
 pub type Config = BTreeMap<String, String>;
 
@@ -29,6 +31,51 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+/// What of a tiered topic stays on local disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalRetention {
+    /// How long records stay on local disks once they are in the bucket (local.retention.ms), such
+    /// as 24h, or unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 40),
+        regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$|^unlimited$")
+    )]
+    pub local_retention: Option<String>,
+    /// How much of each partition stays on local disks (local.retention.bytes), such as 10Gi, or
+    /// unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 20),
+        regex(pattern = r"^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$|^unlimited$")
+    )]
+    pub local_retention_bytes: Option<String>,
+}
+
+impl LocalRetention {
+    /// Settings of a topic, by Kafka's names; those of all topics have `log.` before them.
+    ///
+    /// # Errors
+    /// A unit that is not read, with its field.
+    pub fn settings(&self) -> Result<Vec<(&'static str, String)>, Invalid> {
+        let of = |field: &str, name, read: Result<Limit, UnitError>| match read {
+            Ok(limit) => Ok((name, limit.to_string())),
+            Err(error) => Err(Invalid::new("InvalidUnit", format!("{field}: {error}"))),
+        };
+        let mut settings = Vec::new();
+        if let Some(text) = &self.local_retention {
+            let read = duration_ms(text);
+            settings.push(of("localRetention", "local.retention.ms", read)?);
+        }
+        if let Some(text) = &self.local_retention_bytes {
+            let read = size_bytes(text);
+            settings.push(of("localRetentionBytes", "local.retention.bytes", read)?);
+        }
+        Ok(settings)
+    }
+}
+
 /// Why a spec is not accepted: a reason from a closed list, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -48,6 +95,15 @@ impl Invalid {
             message: message.into(),
         }
     }
+}
+
+/// Reads a moment, in ms since 1970.
+pub(crate) fn moment_ms(text: &str) -> Result<i64, Invalid> {
+    let parsed: Result<Timestamp, _> = text.parse();
+    parsed.map(Timestamp::as_millisecond).map_err(|_| {
+        let says = format!("'{text}' is no moment in time: write it as 2026-11-25T12:00:00Z");
+        Invalid::new("InvalidTime", says)
+    })
 }
 
 /// A condition as it is now; [`set_condition`] keeps the time of the last change.

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use plan::{
-    Decision, Move, Phase, Record, Target, View, decide_reset, lag, populated, target, validate,
-    validate_change, within_bounds,
+    Decision, Move, Phase, Record, Standing, Target, View, decide_reset, lag, populated, recorded,
+    standing, stuck, target, validate, validate_change, within_bounds,
 };
 
 use crate::common::ClusterRef;
@@ -36,6 +36,12 @@ use crate::common::ClusterRef;
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Members", type_ = "integer", json_path = ".status.members"),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag.records"),
+    printcolumn(
+        name = "Behind",
+        type_ = "string",
+        description = "how old the oldest record is that was not read",
+        json_path = ".status.lag.time"
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
     printcolumn(
         name = "Age",
@@ -72,17 +78,35 @@ pub struct ConsumerGroupSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LagBounds {
-    /// Records, over all partitions.
+    /// Records, over all partitions; without it any number is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub records: i64,
+    pub records: Option<i64>,
+    /// How old the oldest record may be that is there and not committed, such as 10m; without it any
+    /// age is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40), regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$"))]
+    pub time: Option<String>,
+    /// The group is stuck when it has members and lag, and does not get on in a partition for so
+    /// long.
+    #[serde(default = "five_minutes")]
+    #[schemars(
+        length(max = 40),
+        regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$|^unlimited$")
+    )]
+    pub stuck_after: String,
+}
+
+fn five_minutes() -> String {
+    "5m".to_owned()
 }
 
 /// A reset of offsets: shown first, done once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reset {
-    /// Names this reset. The same token is not done twice, in this resource or in another one of
-    /// the same name.
+    /// Names this reset. The same token is not done twice: which one was done last stands with the
+    /// group in the cluster, as its setting tidemark.reset.
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
@@ -187,6 +211,9 @@ pub struct ConsumerGroupStatus {
 pub struct LagStatus {
     /// Records that are there and not committed, over all partitions.
     pub records: i64,
+    /// How old the oldest of them is, rounded, where brokers told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
     /// The partition with the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst: Option<String>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use plan::{Actual, Drift, Owner, Pending, Plan, Setting, Step, owner_of, plan};
 pub use validate::{Wanted, validate, validate_change};
 
-use crate::common::{ClusterRef, Config, DeletionPolicy};
+use crate::common::{ClusterRef, Config, DeletionPolicy, LocalRetention};
 
 /// A topic, in units people write.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -134,20 +134,9 @@ pub struct TopicTier {
     /// is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// How long records stay on local disks once they are there (local.retention.ms), such as 24h.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 40),
-        regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$|^unlimited$")
-    )]
-    pub local_retention: Option<String>,
-    /// How much of each partition stays on local disks (local.retention.bytes), such as 10Gi.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 20),
-        regex(pattern = r"^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$|^unlimited$")
-    )]
-    pub local_retention_bytes: Option<String>,
+    /// What of it stays on local disks.
+    #[serde(flatten)]
+    pub local: LocalRetention,
 }
 
 fn one() -> i32 {

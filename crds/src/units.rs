@@ -57,6 +57,18 @@ impl fmt::Display for Limit {
     }
 }
 
+/// An age that is told: it does not change with every look.
+#[must_use]
+pub fn rounded(ms: i64) -> String {
+    match ms.max(0) / 1_000 {
+        s @ ..10 => format!("{s}s"),
+        s @ 10..60 => format!("{}s", s / 10 * 10),
+        s @ 60..3_600 => format!("{}m", s / 60),
+        s @ 3_600..172_800 => format!("{}h", s / 3_600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
 /// Milliseconds of a duration.
 ///
 /// # Errors

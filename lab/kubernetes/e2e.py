@@ -5,70 +5,20 @@ A case that needs a cluster takes the one that `formation` made; each leaves it 
 
 import json
 import pathlib
+import subprocess
 import sys
-import tempfile
 import time
 import traceback
 
 import chart as charts
 import secure
-from kube import IMAGE, Failed, Space, Traffic, Watch, expect, run, until
-from store import BUCKET, PREFIX, Store
+from buckets import restore, tier
+from disks import disks, lost_disk, replaced_disk
+from kube import IMAGE, Failed, Space, Watch, expect, run, until
+from objects import REPO, cluster, group, holder, install, operator, operators, setting_of, topic, traffic, well
+from scaling import racks, scale_down, scale_down_blocked, scale_down_reversed, scale_down_voter, scale_up
 
-REPO = pathlib.Path(__file__).resolve().parents[2]
-# The machine, as pods reach it.
-HOST = "10.210.0.1"
 EXAMPLE = (REPO / "examples/orders.yaml").read_text()
-
-
-def cluster(name, replicas=1, voters=1, size="1Gi", storage=None, **spec):
-    pool = {"name": "brokers", "replicas": replicas, "storage": {"size": size, **(storage or {})}}
-    spec = {"quorum": {"voters": voters}, "pools": [pool], **spec}
-    return {"apiVersion": "tidemark.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": name}, "spec": spec}
-
-
-def topic(name, of="orders", **spec):
-    spec = {"clusterRef": {"name": of}, **spec}
-    return {"apiVersion": "tidemark.dev/v1alpha1", "kind": "Topic", "metadata": {"name": name}, "spec": spec}
-
-
-def group(name, **spec):
-    spec = {"clusterRef": {"name": "orders"}, **spec}
-    return {"apiVersion": "tidemark.dev/v1alpha1", "kind": "ConsumerGroup", "metadata": {"name": name}, "spec": spec}
-
-
-def install():
-    definitions = [path.read_text() for path in sorted((REPO / "crds/yaml").glob("*.yaml"))]
-    operator = (REPO / "operator/install.yaml").read_text().replace("tidemark:latest", f"{IMAGE}:1")
-    run("kubectl", "apply", "-f", "-", text="\n---\n".join([*definitions, operator]))
-    run("kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    # On the nodes of an earlier run it is the image under the same name.
-    run("kubectl", "-n", "tidemark-system", "rollout", "restart", "deploy/tidemark-operator")
-    run("kubectl", "-n", "tidemark-system", "rollout", "status", "deploy/tidemark-operator", "--timeout=60s")
-
-
-def holder():
-    """The operator's pod that leads, as the Lease says."""
-    lease = json.loads(run("kubectl", "-n", "tidemark-system", "get", "lease", "tidemark-operator", "-o", "json").stdout)
-    return (lease["spec"].get("holderIdentity") or "").rsplit("_", 1)[0]
-
-
-def operators():
-    pods = json.loads(run("kubectl", "-n", "tidemark-system", "get", "pods", "-l", "app.kubernetes.io/name=tidemark-operator", "-o", "json").stdout)
-    return [pod["metadata"]["name"] for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
-
-
-def operator(replicas):
-    run("kubectl", "-n", "tidemark-system", "scale", "deploy/tidemark-operator", f"--replicas={replicas}")
-    if replicas:
-        run("kubectl", "-n", "tidemark-system", "rollout", "status", "deploy/tidemark-operator", "--timeout=60s")
-    else:
-        gone = ["kubectl", "-n", "tidemark-system", "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=tidemark-operator"]
-        run(*gone, "--timeout=60s", check=False)
-
-
-def well(space, seconds=180):
-    space.is_("tmc", "orders", "Reconciled", "True", seconds)
 
 
 # --- cases
@@ -107,6 +57,9 @@ def rules(space):
         with_("Cluster", "one", quorum={"voters": 1}, pools=pool(replicas=1)),
         with_("Cluster", tier={"url": "s3://bucket/prefix", "upload": {"maxLag": "1m"}, "cache": {"size": "128Mi"}}),
         with_("Cluster", "new", tier={"url": "file:///bucket", "defaults": {"enabled": True, "localRetention": "unlimited"}}),
+        with_("Cluster", racks={"values": ["z1", "z2"]}, recovery={"diskLost": {"policy": "Replace", "after": "1h"}}),
+        with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "dryRun": True, "topics": ["a.*"], "at": "2026-11-25T12:00:00Z"}),
+        with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone", "source": "s3://bucket/prefix", "replicationFactor": 1}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "out", "port": 9094, "type": "LoadBalancer", "tls": {}}]),
         with_("Cluster", certificates={"validity": "30d", "renewBefore": "10d"}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager", "issuerRef": {"name": "a"}},
@@ -124,6 +77,12 @@ def rules(space):
         ("as many brokers as voters", with_("Cluster", pools=pool(replicas=2))),
         ("a disk cannot shrink", with_("Cluster", pools=bigger("512Mi"))),
         ("should match", with_("Cluster", "new", tier={"url": "ftp://bucket"})),
+        ("give tier", with_("Cluster", "new", restore={"mode": "Takeover"})),
+        ("take out restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "source": "s3://bucket/other"})),
+        ("give it as restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone"})),
+        ("give it as restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone", "source": "s3://bucket/new"})),
+        ("should match", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "topics": ["a b"]})),
+        ("can neither come nor go later", with_("Cluster", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover"})),
         ("give one of them", with_("Topic", tier={"enabled": True}, config={"remote.storage.enable": "true"})),
         ("give one of them", with_("Topic", tier={"localRetention": "1h"}, config={"local.retention.ms": "5"})),
         ("give one of them", with_("Topic", tier={"localRetentionBytes": "1"}, config={"local.retention.bytes": "5"})),
@@ -162,14 +121,30 @@ def rules(space):
         done = space.kubectl(verb, "--dry-run=server", "-f", "-", text=json.dumps(candidate), check=False)
         if not done.returncode or message not in done.stderr:
             raise Failed(f"{candidate['kind']} {candidate['spec']} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
+    # A restore changes while it is a dry run.
+    dry = with_("Cluster", "dry", tier={"url": "s3://bucket/dry"}, restore={"mode": "Takeover", "dryRun": True})
+    space.apply(dry)
+    space.patch("tmc", "dry", {"spec": {"restore": {"topics": ["a"]}}}, "--dry-run=server")
+    space.patch("tmc", "dry", {"spec": {"restore": {"dryRun": False}}})
+    for message, restore in [("no dry run", {"topics": ["a"]}), ("no dry run", {"dryRun": True}), ("can neither come nor go later", None)]:
+        done = space.kubectl("patch", "tmc", "dry", "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": {"restore": restore}}), check=False)
+        if not done.returncode or message not in done.stderr:
+            raise Failed(f"{restore} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
     # The bucket, once it is there.
     first[0]["spec"]["tier"] = {"url": "s3://bucket/prefix"}
     space.apply(first[0])
+    first[0]["spec"]["racks"] = {"values": ["z1"]}
+    space.apply(first[0])
+    for message, racks in [("racks cannot be taken out", None), ("topologyKey cannot change", {"topologyKey": "kubernetes.io/hostname"})]:
+        done = space.kubectl("patch", "tmc", "rules", "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": {"racks": racks}}), check=False)
+        if not done.returncode or message not in done.stderr:
+            raise Failed(f"{racks} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
     for message, tier in [("tier.url cannot change", {"tier": {"url": "s3://bucket/other"}}), ("tier cannot be taken out", {"tier": None})]:
         done = space.kubectl("patch", "tmc", "rules", "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": tier}), check=False)
         if not done.returncode or message not in done.stderr:
             raise Failed(f"{tier} is to be refused with '{message}': {done.stderr or 'it was accepted'}")
     space.kubectl("delete", "tmc,tmt,tmg", "rules")
+    space.kubectl("delete", "tmc", "dry")
 
 
 def formation(space):
@@ -209,7 +184,7 @@ def topics(space):
     # Somebody sets what the spec does not say.
     space.tidemark("orders", "topic", "alter", "payments", "--set", "segment.bytes=1048576", "--execute", check=False)
     space.tidemark("orders", "topic", "alter", "payments", "--set", "segment.bytes=1048576", check=False)
-    until("drift is mended", 60, lambda: setting("segment.bytes") != "1048576")
+    until("drift is mended", 90, lambda: setting("segment.bytes") != "1048576")
     space.patch("tmt", "payments", {"spec": {"retention": "1h"}})
     space.is_("tmt", "payments", "Synced", "AwaitingApproval")
     expect("retention", setting("retention.ms"), "604800000")
@@ -266,15 +241,51 @@ def groups(space):
     space.apply(resource)
     space.is_("tmg", "billing", "ResetApplied", "True")
     expect("offset after the resource was made again", offset(), 3)
+    # Nor when all is lost that stands beside the cluster: the cluster itself knows.
+    space.kubectl("delete", "tmg", "billing")
+    kept = [c["metadata"]["name"] for c in space.get("configmap") if c["metadata"]["name"].startswith("orders-reset-")]
+    expect("ConfigMaps of resets", len(kept), 1)
+    space.kubectl("delete", "configmap", *kept)
+    space.apply(resource)
+    space.is_("tmg", "billing", "ResetApplied", "True")
+    expect("offset after its ConfigMap was lost", offset(), 3)
+    lag = space.get("tmg", "billing")["status"]["lag"]
+    if lag["records"] != 7 or not lag.get("time"):
+        raise Failed(f"the lag is told by records and by time: {lag}")
+
+
+def stuck_group(space):
+    """A member that stands still: the group is stuck, and the partition and the member are named."""
+    space.tidemark("orders", "topic", "create", "parcels", "--partitions", "1")
+    space.tidemark("orders", "produce", "parcels", text="first\n")
+    bootstrap = f"orders-bootstrap.{space.name}.svc:9092"
+    member = subprocess.Popen(["kubectl", "-n", space.name, "exec", "client", "--", "tidemark", "-b", bootstrap,
+                               "consume", "parcels", "--group", "packing", "--follow"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pids = lambda: [pid for pid in run("pgrep", "-f", "consume parcels --group packing", check=False).stdout.split()
+                    if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "tidemark"]
+    try:
+        space.apply(group("packing", lag={"stuckAfter": "10s"}))
+        until("the member has read", 60, lambda: (lambda s: s["members"] == 1 and s["lag"]["records"] == 0)(space.get("tmg", "packing")["status"]))
+        space.is_("tmg", "packing", "LagWithinBounds", "True")
+        run("kill", "-STOP", *pids())
+        space.tidemark("orders", "produce", "parcels", text="second\n")
+        space.is_("tmg", "packing", "LagWithinBounds", "Stuck", 60)
+        message = space.get("tmg", "packing")["status"]["message"]
+        if "parcels-0 stands at offset 1" not in message or " has it" not in message:
+            raise Failed(f"what it is stuck in is not named: {message}")
+        run("kill", "-CONT", *pids())
+        space.is_("tmg", "packing", "LagWithinBounds", "True", 60)
+    finally:
+        run("kill", "-KILL", *pids(), check=False)
+        member.kill()
+        member.wait()
 
 
 def roll(space):
     """New resources: one broker at a time, the controller last, no record lost, and Ready stays True."""
-    space.apply(topic("traffic", partitions=6, replicas=3))
-    space.is_("tmt", "traffic", "Synced", "True")
     controller = space.get("tmc", "orders")["status"]["controller"]
     before = space.pods()
-    with Watch(space) as watch, Traffic(space, "orders", "traffic"):
+    with Watch(space) as watch, traffic(space, "traffic"):
         pools = space.get("tmc", "orders")["spec"]["pools"]
         pools[0]["resources"] = {"requests": {"cpu": "10m"}}
         space.patch("tmc", "orders", {"spec": {"pools": pools}})
@@ -291,10 +302,11 @@ def roll(space):
 def operator_killed(space):
     """The operator is killed in the middle of a roll: the next one goes on."""
     before = space.pods()
-    space.patch("tmc", "orders", {"spec": {"image": f"{IMAGE}:2"}})
-    until("a roll", 60, lambda: space.pods() != before)
-    run("kubectl", "-n", "tidemark-system", "delete", "pod", "-l", "app.kubernetes.io/name=tidemark-operator", "--grace-period=0", "--force")
-    well(space)
+    with traffic(space, "traffic-of-killed"):
+        space.patch("tmc", "orders", {"spec": {"image": f"{IMAGE}:2"}})
+        until("a roll", 60, lambda: space.pods() != before)
+        run("kubectl", "-n", "tidemark-system", "delete", "pod", "-l", "app.kubernetes.io/name=tidemark-operator", "--grace-period=0", "--force")
+        well(space)
     images = {pod["spec"]["containers"][0]["image"] for pod in space.get("pods") if pod["metadata"]["name"] in before}
     expect("images", images, {f"{IMAGE}:2"})
 
@@ -302,7 +314,7 @@ def operator_killed(space):
 def bad_image(space):
     """An image that cannot be had stops one broker, and the old one heals it."""
     before = space.pods()
-    with Watch(space) as watch:
+    with Watch(space) as watch, traffic(space, "traffic-of-image"):
         space.patch("tmc", "orders", {"spec": {"image": f"{IMAGE}:none"}})
         space.is_("tmc", "orders", "Reconciled", "ImagePull")
         time.sleep(10)
@@ -332,11 +344,6 @@ def approval(space):
     space.patch("tmc", "orders", {"spec": {"disruption": {"mode": "Automatic"}}})
 
 
-def setting_of(space, topic, name):
-    rows = json.loads(space.tidemark("orders", "-o", "json", "config", "show", "--topic", topic).stdout)
-    return next((row["value"] for row in rows if row.get("setting", row.get("name")) == name), None)
-
-
 def live_settings(space):
     """A setting that brokers take while they run restarts nobody; one that is wrong is refused alone, and its bounds are told."""
     before = space.pods()
@@ -361,49 +368,6 @@ def live_settings(space):
     expect("pods", space.pods(), before)
 
 
-def tier(space):
-    """Records reach a real S3 server; wrong credentials are mended without a restart; the bucket is cut for a while."""
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket"},
-              "stringData": {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "wrong"}}
-    with tempfile.TemporaryDirectory(prefix="tidemark-kube-") as work:
-        store = Store(pathlib.Path(work), HOST)
-        store.start()
-        try:
-            space.apply(secret)
-            space.patch("tmc", "orders", {"spec": {"tier": {
-                "url": f"s3://{BUCKET}/{PREFIX}", "endpoint": store.endpoint, "region": "us-east-1",
-                "credentials": {"secretRef": {"name": "bucket"}}, "upload": {"maxLag": "5s"}, "defaults": {"localRetention": "1h"}}}})
-            well(space, 240)
-            space.is_("tmc", "orders", "TierHealthy", "Failing")
-            before = space.pods()
-            secret["stringData"]["AWS_SECRET_ACCESS_KEY"] = "any"
-            space.apply(secret)
-            space.is_("tmc", "orders", "TierHealthy", "True", 180)
-            space.apply(topic("cold", partitions=2, replicas=3, tier={"enabled": True}))
-            space.is_("tmt", "cold", "Synced", "True")
-            lines = lambda a, b: "".join(f"record-{i}\n" for i in range(a, b))
-            space.tidemark("orders", "produce", "cold", text=lines(0, 500))
-            objects = lambda: [key for key in store.list_keys("") if key.endswith(".segment")]
-            until("objects in the bucket", 60, objects)
-            until("nothing waits", 60, lambda: space.get("tmc", "orders")["status"]["tier"]["lag"] == "0s")
-            store.away()
-            space.tidemark("orders", "produce", "cold", text=lines(500, 1000))
-            space.is_("tmc", "orders", "TierHealthy", "Failing", 180)
-            expect("Ready", space.condition("tmc", "orders", "Ready")[0], "True")
-            store.back()
-            space.is_("tmc", "orders", "TierHealthy", "True", 180)
-            until("nothing waits", 120, lambda: space.get("tmc", "orders")["status"]["tier"]["lag"] == "0s")
-            expect("pods", space.pods(), before)
-            found = space.tidemark("orders", "consume", "cold").stdout.split()
-            expect("records", sorted(found), sorted(lines(0, 1000).split()))
-            space.kubectl("delete", "tmt", "cold")
-            space.tidemark("orders", "topic", "delete", "cold", "--execute")
-        finally:
-            store.back()
-            store.process.kill()
-            store.process.wait(10)
-
-
 def cold_start(space):
     """Every broker fails on a setting from its first start: the mended setting starts them all."""
     # Accepted one by one, and refused by the broker that takes them together.
@@ -419,12 +383,10 @@ def cold_start(space):
 
 def drain(space):
     """Each node is drained with no operator there: no record is lost."""
-    space.apply(topic("traffic-of-drain", partitions=6, replicas=3))
-    space.is_("tmt", "traffic-of-drain", "Synced", "True")
-    count = len(space.pods())
+    count, at_work = len(space.pods()), traffic(space, "traffic-of-drain")
     operator(0)
     try:
-        with Watch(space) as watch, Traffic(space, "orders", "traffic-of-drain"):
+        with Watch(space) as watch, at_work:
             for node in ("n1", "n2", "n3"):
                 run("kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s",
                     "--pod-selector=tidemark.dev/cluster=orders", timeout=150)
@@ -436,175 +398,6 @@ def drain(space):
             run("kubectl", "uncordon", node)
         operator(2)
     well(space)
-
-
-def disks(space):
-    """A disk grows while it is in use; one of a class that does not says so, and the rest applies."""
-    pools = space.get("tmc", "orders")["spec"]["pools"]
-    pools[0]["storage"]["size"] = "11Gi"
-    before = space.pods()
-    space.patch("tmc", "orders", {"spec": {"pools": pools}})
-    grown = lambda: {c["status"]["capacity"]["storage"] for c in space.get("pvc") if c["metadata"]["name"].startswith("orders-")}
-    until("claims of 11Gi", 90, lambda: grown() == {"11Gi"})
-    expect("pods", space.pods(), before)
-    space.apply(cluster("fixed", storage={"storageClassName": "lab-fixed"}, deletionPolicy="Delete"))
-    space.is_("tmc", "fixed", "Reconciled", "True")
-    fixed = cluster("fixed", size="2Gi", storage={"storageClassName": "lab-fixed"}, deletionPolicy="Delete")
-    fixed["spec"]["config"] = {"num.partitions": "5"}
-    space.apply(fixed)
-    space.is_("tmc", "fixed", "Reconciled", "ExpansionForbidden")
-    until("the setting is rolled out", 120, lambda: "num.partitions=5" in space.get("configmap", "fixed-0")["data"]["broker.properties"]
-          and space.get("tmc", "fixed")["status"].get("disruption") is None and space.get("tmc", "fixed")["status"]["ready"] == "1/1")
-    space.kubectl("delete", "tmc", "fixed")
-
-
-def lost_disk(space):
-    """A broker whose data was wiped does not come back as a voter that knows nothing."""
-    volume = space.get("pvc", "orders-1-data")["spec"]["volumeName"]
-    data = json.loads(run("kubectl", "get", "pv", volume, "-o", "json").stdout)["spec"]["local"]["path"] + "/data"
-    kept = data + ".kept"
-    stopped = lambda: "orders-1-0" not in [pod["metadata"]["name"] for pod in space.get("pods")]
-    # A broker that stops still writes below the name of its directory.
-    space.kubectl("scale", "sts", "orders-1", "--replicas=0")
-    until("the broker is stopped", 90, stopped)
-    run("mv", data, kept)
-    space.kubectl("scale", "sts", "orders-1", "--replicas=1")
-    try:
-        space.is_("tmc", "orders", "Reconciled", "BrokerFailing", 120)
-        message = space.get("tmc", "orders")["status"]["message"]
-        log = space.kubectl("logs", "orders-1-0", "-c", "format", check=False)
-        if "its disk is lost" not in log.stderr + log.stdout:
-            raise Failed(f"the broker says {log.stdout or log.stderr!r}, the cluster {message!r}")
-    finally:
-        space.kubectl("scale", "sts", "orders-1", "--replicas=0")
-        until("the broker is stopped", 90, stopped)
-        run("rm", "-rf", data)
-        run("mv", kept, data)
-        space.kubectl("scale", "sts", "orders-1", "--replicas=1")
-    well(space)
-
-
-def scale_up(space):
-    """A fourth broker comes, without a vote, and restarts nobody."""
-    before = space.pods()
-    pools = space.get("tmc", "orders")["spec"]["pools"]
-    pools[0]["replicas"] = 4
-    space.patch("tmc", "orders", {"spec": {"pools": pools}})
-    well(space)
-    after = space.pods()
-    expect("brokers", sorted(after), ["orders-0-0", "orders-1-0", "orders-2-0", "orders-3-0"])
-    expect("those that were there", {n: after[n] for n in before}, before)
-    quorum = space.tidemark("orders", "-o", "json", "cluster", "quorum", "describe").stdout
-    expect("voters", len([r for r in json.loads(quorum)["replicas"] if r["role"] != "observer"]), 3)
-
-
-def replicas(space, name, count, **more):
-    pools = space.get("tmc", name)["spec"]["pools"]
-    pools[0] = {**pools[0], "replicas": count, **more}
-    space.patch("tmc", name, {"spec": {"pools": pools}})
-
-
-def voters(space, name="orders"):
-    rows = json.loads(space.tidemark(name, "-o", "json", "cluster", "quorum", "describe").stdout)["replicas"]
-    return sorted(row["node"] for row in rows if row["role"] != "observer")
-
-
-def holders(space, topic, name="orders"):
-    """The brokers that hold something of a topic."""
-    rows = json.loads(space.tidemark(name, "-o", "json", "topic", "describe", topic).stdout)["partitions"]
-    return sorted({id_ for row in rows for id_ in row["replicas"]})
-
-
-def scale_down(space):
-    """From 5 to 3 with data and under load: nothing is lost, nobody else restarts, and the claims stay."""
-    replicas(space, "orders", 5)
-    well(space)
-    space.apply(topic("spread", partitions=10, replicas=3))
-    space.is_("tmt", "spread", "Synced", "True")
-    expect("brokers that hold the topic", holders(space, "spread"), [0, 1, 2, 3, 4])
-    stay = {n: p for n, p in space.pods().items() if n in ("orders-0-0", "orders-1-0", "orders-2-0")}
-    with Traffic(space, "orders", "spread"):
-        time.sleep(2)
-        replicas(space, "orders", 3)
-        # The operator is killed again and again; each goes on where the last one stopped.
-        for _ in range(3):
-            time.sleep(5)
-            run("kubectl", "-n", "tidemark-system", "delete", "pod", holder(), "--grace-period=0", "--force", check=False)
-        well(space, 300)
-    expect("pods", space.pods(), stay)
-    expect("brokers that hold the topic", holders(space, "spread"), [0, 1, 2])
-    expect("ready", space.get("tmc", "orders")["status"]["ready"], "3/3")
-    left = [o["metadata"]["name"] for kind in ("sts", "svc", "configmap") for o in space.get(kind) if o["metadata"]["name"] in ("orders-3", "orders-4")]
-    expect("what is left of those that went", left, [])
-    claims = [c["metadata"]["name"] for c in space.get("pvc")]
-    expect("their claims", [c for c in claims if c in ("orders-3-data", "orders-4-data")], ["orders-3-data", "orders-4-data"])
-    brokers = json.loads(space.tidemark("orders", "-o", "json", "cluster", "describe").stdout)["brokers"]
-    expect("registered brokers", sorted(b["id"] for b in brokers), [0, 1, 2])
-    # A kept disk is used again.
-    replicas(space, "orders", 4)
-    well(space)
-    expect("brokers", len(space.pods()), 4)
-
-
-def scale_down_voter(space):
-    """A voter that is named goes: another one votes before, and Ready stays True."""
-    before, controller = space.pods(), space.get("tmc", "orders")["status"]["controller"]
-    expect("voters", voters(space), [0, 1, 2])
-    space.apply(topic("spread-of-voter", partitions=10, replicas=3))
-    space.is_("tmt", "spread-of-voter", "Synced", "True")
-    with Watch(space) as watch, Traffic(space, "orders", "spread-of-voter"):
-        replicas(space, "orders", 3, remove=[controller])
-        well(space, 300)
-    stay = [id_ for id_ in range(4) if id_ != controller]
-    expect("voters", voters(space), stay)
-    after = space.pods()
-    expect("brokers", sorted(after), [f"orders-{id_}-0" for id_ in stay])
-    restarted = [name for name in after if after[name] != before[name]]
-    expect("brokers that were restarted", restarted, ["orders-3-0"])
-    expect("moments without Ready", watch.unavailable, [])
-    replicas(space, "orders", 4)
-    well(space)
-    expect("voters", voters(space), stay)
-
-
-def scale_down_blocked(space):
-    """Topics with three replicas keep three brokers, and are named; nothing is touched until they go."""
-    space.apply(cluster("small", replicas=3, voters=1, deletionPolicy="Delete", storage={"onScaleDown": "Delete"}))
-    space.is_("tmc", "small", "Reconciled", "True")
-    space.tidemark("small", "topic", "create", "wide", "-p", "3", "-r", "3")
-    pods = space.pods("small")
-    replicas(space, "small", 2)
-    space.is_("tmc", "small", "Reconciled", "ScaleDownBlocked")
-    message = space.get("tmc", "small")["status"]["message"]
-    if "wide" not in message:
-        raise Failed(f"the topic is not named: {message}")
-    time.sleep(5)
-    expect("pods", space.pods("small"), pods)
-    space.tidemark("small", "topic", "delete", "wide", "--execute")
-    space.is_("tmc", "small", "Reconciled", "True", 180)
-    expect("brokers", sorted(space.pods("small")), ["small-0-0", "small-1-0"])
-    until("its claim is gone", 60, lambda: "small-2-data" not in [c["metadata"]["name"] for c in space.get("pvc")])
-    space.kubectl("delete", "tmc", "small")
-
-
-def scale_down_reversed(space):
-    """A broker that was to go stays after all, in the middle of it: nothing is stopped, and it may have replicas again."""
-    before = space.pods()
-    space.apply(topic("many", partitions=60, replicas=3))
-    space.is_("tmt", "many", "Synced", "True")
-    # One without a vote: another one would be restarted to vote in its place, and back.
-    last = next(id_ for id_ in range(4) if id_ not in voters(space))
-    replicas(space, "orders", 3, remove=[last])
-    until("a broker that leaves", 60, lambda: "tidemark.dev/leaving" in space.get("pvc", f"orders-{last}-data")["metadata"]["annotations"])
-    replicas(space, "orders", 4)
-    well(space)
-    expect("pods", space.pods(), before)
-    expect("marks", "tidemark.dev/leaving" in space.get("pvc", f"orders-{last}-data")["metadata"]["annotations"], False)
-    space.tidemark("orders", "topic", "create", "after", "-p", "8", "-r", "3")
-    if last not in holders(space, "after"):
-        raise Failed(f"broker {last} gets no new replicas")
-    space.kubectl("delete", "tmt", "many")
-    space.tidemark("orders", "topic", "delete", "many", "--execute")
 
 
 def two_operators(space):
@@ -690,9 +483,10 @@ def operator_dashboard(space):
     watched.operator_dashboard(space, cluster, operator)
 
 
-CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, roll, operator_killed, bad_image, approval, drain,
-         disks, lost_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
-         two_operators, live_settings, unreadable, made_again, tier, listeners, tls, operator_dashboard, chart]
+CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, stuck_group, roll, operator_killed, bad_image, approval, drain,
+         disks, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
+         racks, two_operators, live_settings, unreadable, made_again, tier, restore, listeners, tls, operator_dashboard,
+         chart]
 
 
 def main(names):

@@ -1,9 +1,12 @@
 """What the cases of e2e.py are written with: kubectl, conditions that are waited for, a producer."""
 
 import json
+import secrets
 import subprocess
 import threading
 import time
+
+from labkit.history import judge
 
 IMAGE = "registry.lab/tidemark"
 
@@ -107,42 +110,88 @@ class Space:
 
 
 class Traffic:
-    """A producer with acks=all that is at work while something happens; then every record is accounted for."""
+    """A producer with acks=all and a reader that are at work while something happens; then labkit's
+    judge holds what was sent, acknowledged, read meanwhile and is there against each other: nothing
+    lost, twice or out of order."""
+
+    KEYS = 8
 
     def __init__(self, space, cluster, topic):
         self.space, self.cluster, self.topic = space, cluster, topic
-        self.sent, self.stop = 0, threading.Event()
-        bootstrap = f"{cluster}-bootstrap.{space.name}.svc:9092"
-        self.process = subprocess.Popen(
-            ["kubectl", "-n", space.name, "exec", "-i", "client", "--", "tidemark", "-b", bootstrap, "produce", topic],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.thread = threading.Thread(target=self.feed, daemon=True)
+        # Those of an earlier one in the same topic are none of ours.
+        self.run = secrets.token_hex(3)
+        self.events, self.stop = [], threading.Event()
+        self.producer = self.start("produce", topic, "--key-separator", " ")
+        self.reader = self.start("consume", topic, "--follow", "--template", "{partition} {offset} {key} {value}")
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self.feed, self.read)]
+
+    def start(self, *command):
+        bootstrap = f"{self.cluster}-bootstrap.{self.space.name}.svc:9092"
+        return subprocess.Popen(
+            ["kubectl", "-n", self.space.name, "exec", "-i", "client", "--", "tidemark", "-b", bootstrap, *command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+
+    def sent(self):
+        return [event for event in self.events if event[0] == "sent"]
 
     def feed(self):
+        number = 0
         while not self.stop.is_set():
+            key, n = f"{self.run}-{number % self.KEYS}", number // self.KEYS
+            asked = time.monotonic()
             try:
-                self.process.stdin.write(f"record-{self.sent}\n")
-                self.process.stdin.flush()
+                self.producer.stdin.write(f"{key} {n}\n")
+                self.producer.stdin.flush()
             except (BrokenPipeError, ValueError):
                 return
-            self.sent += 1
+            self.events.append(["sent", asked, self.topic, key, n])
+            number += 1
             time.sleep(0.02)
 
+    def rows(self, lines):
+        """Partition, offset, key and number of what this one sent."""
+        words = (line.split() for line in lines)
+        ours = (w for w in words if len(w) == 4 and w[2].startswith(f"{self.run}-"))
+        return [(int(partition), int(offset), key, int(n)) for partition, offset, key, n in ours]
+
+    def read(self):
+        for line in self.reader.stdout:
+            self.events += [["seen", time.monotonic(), self.topic, "reader", *row] for row in self.rows([line])]
+
     def __enter__(self):
-        self.thread.start()
+        for thread in self.threads:
+            thread.start()
         return self
 
     def __exit__(self, kind, *_):
         self.stop.set()
-        self.thread.join()
-        out, err = self.process.communicate(timeout=180)
-        if kind:
+        self.threads[0].join()
+        try:
+            self.end(judged=kind is None)
+        finally:
+            self.reader.kill()
+            self.reader.wait()
+            # In its pod the reader ends when it can write no more.
+            self.space.tidemark(self.cluster, "produce", self.topic, text="end\n", check=False)
+
+    def end(self, judged):
+        out, err = self.producer.communicate(timeout=180)
+        if not judged:
             return
-        if self.process.returncode:
+        if self.producer.returncode:
             raise Failed(f"the producer failed: {err.strip() or out.strip()}")
-        found = self.space.tidemark(self.cluster, "consume", self.topic).stdout.split()
-        expect("records that were acknowledged and are there", sorted(set(found)), sorted(f"record-{i}" for i in range(self.sent)))
-        expect("records that are there twice", len(found) - len(set(found)), 0)
+        # It ends well when all of it is acknowledged; where each went it does not say.
+        acked = [["acked", time.monotonic(), *event[2:], -1, -1] for event in self.sent()]
+        log = {}
+        template = ("--template", "{partition} {offset} {key} {value}")
+        for partition, *row in self.rows(self.space.tidemark(self.cluster, "consume", self.topic, *template).stdout.splitlines()):
+            log.setdefault((self.topic, partition), []).append(tuple(row))
+        seen = lambda: len({tuple(event[4:6]) for event in list(self.events) if event[0] == "seen"})
+        until("the reader has read everything", 60, lambda: seen() >= sum(map(len, log.values())))
+        wrong = judge(self.events + acked, log, [self.topic])
+        if wrong:
+            raise Failed("; ".join(wrong))
+        print(f"         {len(acked)} records, each there once and in order, and read so", flush=True)
 
 
 class Watch:

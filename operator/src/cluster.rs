@@ -9,12 +9,15 @@ pub mod build;
 pub mod certificates;
 mod leave;
 mod live;
+mod lost;
 mod observe;
 pub mod outside;
+mod restore;
 pub mod roller;
 pub mod shrink;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -72,18 +75,27 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         true => Vec::new(),
         false => grow(&context, &cluster, &children).await?,
     };
-    let formation = match &children.formation {
+    let mut formation = match &children.formation {
         Some(formation) => formation.clone(),
         None if cluster.spec.paused => return Ok(Action::requeue(WAITING)),
-        None => form(&context, &cluster).await?,
+        None => match restore::before(&context, &cluster, &image, &children).await? {
+            Some(before) => {
+                tell(&status::unformed(&cluster, &before, now_ms)).await?;
+                return Ok(Action::requeue(WAITING));
+            }
+            None => form(&context, &cluster).await?,
+        },
     };
+    let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
+    if !cluster.spec.paused {
+        formation.racks = place(&context, &cluster, &children, &formation, &nodes).await?;
+    }
     // Checked before, by validate.
     let times = cluster.spec.certificates.times();
     let times = times.map_err(|invalid| Error::Malformed(invalid.message))?;
     let authorities = certificates::begin(&context, &cluster, &children, &times, now_ms).await?;
     let way = context.ways.by(&cluster, &authorities, now_ms)?;
     let settings = settings(&cluster, &children);
-    let nodes = build::nodes(&children.nodes, &cluster.spec.pools);
     let addresses = outside::addresses(&cluster, &children, &nodes);
     let build = Build {
         cluster: &cluster,
@@ -114,7 +126,8 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     let (mut joining, mut live) = (None, None);
     if !cluster.spec.paused {
         furnish(&context, &build, &children, &observed, &kept).await?;
-        remember_formed(&context, &cluster, &children, &observed).await?;
+        remember_formed(&context, &build, &children, &observed).await?;
+        restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
         live = match live::apply(&context, &build, &children, &observed).await {
             // It stops nothing else, and is told with the others that could not be asked.
@@ -138,6 +151,15 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         let demoted = &plan.plan.demoted;
         let done = act::act(&context, &build, &children, &observed, step, demoted).await?;
         decision = done.unwrap_or(decision);
+    }
+    if !cluster.spec.paused && !matches!(decision, Decision::Do(_)) {
+        let lost = match lost::step(&context, &build, &children, &observed, now_ms).await {
+            Err(Error::Brokers(error)) => Some(error.to_string()),
+            done => done?,
+        };
+        if let Some(text) = lost {
+            decision = Decision::Wait(Reason::DiskLost, text);
+        }
     }
     // Never with a roll.
     let shrinking = match decision {
@@ -180,9 +202,10 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         },
         Decision::Do(Step::EndLease(_) | Step::Restart { .. } | Step::Repair(_))
         | Decision::Do(Step::ColdStart(_))
-        | Decision::Wait(Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp, _) => {
-            Action::requeue(BUSY)
-        }
+        | Decision::Wait(
+            Reason::Starting | Reason::PodMissing | Reason::IsrCatchUp | Reason::DiskLost,
+            _,
+        ) => Action::requeue(BUSY),
         Decision::Wait(..) => Action::requeue(WAITING),
     })
 }
@@ -241,7 +264,10 @@ async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> 
     let voters = usize::try_from(cluster.spec.quorum.voters).unwrap_or(1);
     let first = nodes.iter().take(voters);
     let first = first.map(|node| (node.id, random_id())).collect();
-    let formation = Formation::new(random_id(), first);
+    let formation = Formation {
+        restore: build::restore_arguments(cluster),
+        ..Formation::new(random_id(), first)
+    };
     let maps: Api<ConfigMap> = context.beside(cluster);
     let object = serde_json::from_value(build::formation(cluster, &formation))
         .map_err(|error| Error::Malformed(format!("the formation: {error}")))?;
@@ -252,6 +278,30 @@ async fn form(context: &Context, cluster: &Cluster) -> Result<Formation, Error> 
     let note = format!("cluster {} is formed", formation.cluster_id);
     context.tell(cluster, false, "Formed", &note).await;
     Ok(formation)
+}
+
+/// The rack of each broker; those of new ones are chosen and written down before their disks are
+/// made, which stay where they are.
+async fn place(
+    context: &Context,
+    cluster: &Cluster,
+    children: &Children,
+    formation: &Formation,
+    nodes: &[build::Node],
+) -> Result<BTreeMap<i32, String>, Error> {
+    let placed = &formation.racks;
+    let Some(racks) = &cluster.spec.racks else {
+        return Ok(placed.clone());
+    };
+    let ids = nodes.iter().map(|node| node.id);
+    let new = ids.filter(|id| children.claim(cluster, *id).is_none() && !placed.contains_key(id));
+    let chosen = build::racks(placed, nodes, &new.collect(), &racks.values);
+    if chosen != *placed {
+        let maps: Api<ConfigMap> = context.beside(cluster);
+        let noted = json!({build::RACKS: json!(chosen).to_string()});
+        leave::annotate(&maps, &build::formation_name(cluster), &noted).await?;
+    }
+    Ok(chosen)
 }
 
 /// A random id that does not begin like an option.
@@ -345,23 +395,34 @@ where
     merge(api, &name, &patch, &format!("the owner of {name}")).await
 }
 
-/// A broker that was ready has a disk: from then on an empty one is a lost one.
+/// A broker that was ready has a disk: from then on an empty one is a lost one, be it on that claim or
+/// on another.
 async fn remember_formed(
     context: &Context,
-    cluster: &Cluster,
+    build: &Build<'_>,
     children: &Children,
     observed: &observe::Observed,
 ) -> Result<(), Error> {
+    let cluster = build.cluster;
     let claims: Api<PersistentVolumeClaim> = context.beside(cluster);
+    let mut used = build.formation.used.clone();
     for broker in &observed.brokers {
         let Some(claim) = children.claim(cluster, broker.id) else {
             continue;
         };
-        if broker.pod != roller::Pod::Ready || observe::formed(claim) {
+        if broker.pod != roller::Pod::Ready {
             continue;
         }
-        let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
-        merge(&claims, &claim.name_any(), &patch, "marking a claim").await?;
+        used.insert(broker.id);
+        if !observe::formed(claim) {
+            let patch = json!({"metadata": {"annotations": {FORMED: "true"}}});
+            merge(&claims, &claim.name_any(), &patch, "marking a claim").await?;
+        }
     }
-    Ok(())
+    if used == build.formation.used {
+        return Ok(());
+    }
+    let maps: Api<ConfigMap> = context.beside(cluster);
+    let noted = json!({build::USED: json!(used).to_string()});
+    leave::annotate(&maps, &build::formation_name(cluster), &noted).await
 }

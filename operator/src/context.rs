@@ -1,18 +1,24 @@
 //! What every reconcile needs, and how one fails.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
-use tidemark_client::ClientError;
-use tidemark_crds::Cluster;
+use tidemark_client::{ClientError, Cluster as Brokers};
 use tidemark_crds::common::ClusterRef;
+use tidemark_crds::group::Standing;
+use tidemark_crds::{Cluster, Topic};
+use tidemark_env::clock;
 
-use crate::contact::Ways;
+use crate::cluster::build;
+use crate::contact::{self, Ways};
 use crate::metrics::Metrics;
 
 /// How soon something that is under way is looked at again.
@@ -21,6 +27,8 @@ pub const BUSY: Duration = Duration::from_secs(2);
 pub const WAITING: Duration = Duration::from_secs(5);
 /// How soon something that is well is looked at again: what changes in a broker tells nobody.
 pub const WELL: Duration = Duration::from_secs(30);
+/// How long a way to brokers is used: after that their addresses are asked for again.
+const CONTACT: Duration = Duration::from_secs(5 * 60);
 /// How soon a reconcile that failed is tried again.
 const FAILED: Duration = Duration::from_secs(5);
 
@@ -32,6 +40,14 @@ pub struct Context {
     pub image: String,
     /// Who we are in events.
     pub recorder: Recorder,
+    /// Where groups were seen to stand, by namespace and name. What is forgotten is seen anew.
+    pub standing: Mutex<BTreeMap<(String, String), Standing>>,
+    /// All Clusters, as the watch tells.
+    clusters: Store<DeserializeGuard<Cluster>>,
+    /// All Topics, as the watch tells.
+    topics: Store<DeserializeGuard<Topic>>,
+    /// The ways to brokers that are open, by bootstrap address, and since when.
+    contacts: Mutex<BTreeMap<String, (Brokers, clock::Instant)>>,
     /// Who we are to brokers.
     pub ways: Ways,
     /// What is told of what we do.
@@ -39,9 +55,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// For an operator whose clusters run `image` by default.
+    /// For an operator whose clusters run `image` by default, and that watches these.
     #[must_use]
-    pub fn new(client: Client, image: String, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        image: String,
+        clusters: Store<DeserializeGuard<Cluster>>,
+        topics: Store<DeserializeGuard<Topic>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let reporter = Reporter {
             controller: "tidemark-operator".to_owned(),
             instance: None,
@@ -51,6 +73,10 @@ impl Context {
             client,
             image,
             recorder,
+            standing: Mutex::default(),
+            clusters,
+            topics,
+            contacts: Mutex::default(),
             ways: Ways::default(),
             metrics,
         }
@@ -65,7 +91,8 @@ impl Context {
         Api::namespaced(self.client.clone(), &namespace)
     }
 
-    /// The cluster that a resource names.
+    /// The cluster that a resource names, as the watch tells; one that it does not know of is asked
+    /// for.
     ///
     /// # Errors
     /// Kubernetes'.
@@ -74,8 +101,63 @@ impl Context {
         resource: &impl ResourceExt,
         named: &ClusterRef,
     ) -> Result<Option<Cluster>, Error> {
+        let namespace = resource.namespace().unwrap_or_default();
+        let at = ObjectRef::new(&named.name).within(&namespace);
+        let known = self.clusters.get(&at);
+        match known.as_ref().map(|known| &known.0) {
+            Some(Ok(cluster)) => Ok(Some(cluster.clone())),
+            _ => self.cluster_now(resource, named).await,
+        }
+    }
+
+    /// The cluster that a resource names, read live.
+    ///
+    /// # Errors
+    /// Kubernetes'.
+    pub async fn cluster_now(
+        &self,
+        resource: &impl ResourceExt,
+        named: &ClusterRef,
+    ) -> Result<Option<Cluster>, Error> {
         let found = self.beside::<Cluster>(resource).get_opt(&named.name).await;
         found.map_err(Error::kube("reading the cluster"))
+    }
+
+    /// All Topics, as the watch tells.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Arc<DeserializeGuard<Topic>>> {
+        self.topics.state()
+    }
+
+    /// The way to a cluster's brokers: thousands of topics at rest are not worth as many connections.
+    ///
+    /// # Errors
+    /// When none of its brokers answers, and Kubernetes'.
+    pub async fn brokers_of(&self, cluster: &Cluster) -> Result<Brokers, Error> {
+        let bootstrap = build::bootstrap_host(cluster);
+        let open = self.with_contacts(|contacts| {
+            contacts.retain(|_, (_, since)| since.elapsed() < CONTACT);
+            contacts.get(&bootstrap).map(|(brokers, _)| brokers.clone())
+        });
+        if let Some(brokers) = open {
+            return Ok(brokers);
+        }
+        let brokers = contact::reach(self, cluster).await?;
+        let one = (brokers.clone(), clock::monotonic());
+        self.with_contacts(|contacts| contacts.insert(bootstrap, one));
+        Ok(brokers)
+    }
+
+    /// Uses a way to brokers no more that failed.
+    pub fn forget_brokers_of(&self, cluster: &Cluster) {
+        self.with_contacts(|contacts| contacts.remove(&build::bootstrap_host(cluster)));
+    }
+
+    fn with_contacts<T>(
+        &self,
+        act: impl FnOnce(&mut BTreeMap<String, (Brokers, clock::Instant)>) -> T,
+    ) -> T {
+        act(&mut self.contacts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells people about an object. What is not told does not stop what is done.

@@ -5,18 +5,23 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use tidemark_client::admin::{GroupDescription, OffsetSpec};
+use tidemark_client::admin::{
+    ConfigChange, ConfigOp, ConfigResource, GroupDescription, OffsetSpec,
+};
+use tidemark_client::consumer::{Consumer, ConsumerConfig, OffsetReset, Start};
 use tidemark_client::{ClientError, Cluster as Brokers, TopicPartition};
 use tidemark_crds::group::{
-    Decision, LagStatus, Move, Phase, Record, ResetStatus, Target, View, decide_reset, lag,
-    populated, target, validate, within_bounds,
+    Decision, LagStatus, Move, Phase, Record, ResetStatus, Standing, Target, View, decide_reset,
+    lag, populated, recorded, standing, stuck, target, validate, within_bounds,
 };
+use tidemark_crds::units::rounded;
 use tidemark_crds::{
     Cluster, ConsumerGroup, ConsumerGroupStatus, Invalid, condition, set_condition,
 };
@@ -26,11 +31,16 @@ use twox_hash::XxHash64;
 
 use crate::apply::{apply, status as write_status};
 use crate::cluster::build::CLUSTER;
-use crate::contact;
 use crate::context::{Context, Error, WAITING};
 
 /// Moves that are shown at most.
 const SHOWN: usize = 50;
+/// The setting of a group that says which reset was done last.
+const RESET: &str = "tidemark.reset";
+/// Partitions whose oldest record is looked at, those with the most lag.
+const MOST_LOOKED_AT: usize = 100;
+/// How long brokers are asked for the oldest record.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What was found out about a group.
 struct Found {
@@ -38,6 +48,7 @@ struct Found {
     group_type: String,
     coordinator: Option<i32>,
     view: View,
+    stuck: Option<String>,
     decision: Result<Decision, Invalid>,
 }
 
@@ -60,18 +71,25 @@ pub async fn reconcile(group: Arc<ConsumerGroup>, context: Arc<Context>) -> Resu
         (Ok(()), Some(cluster)) => match look(&context, &group, &cluster).await {
             Ok(found) => Ok(found),
             Err(Error::Brokers(error)) => {
+                context.forget_brokers_of(&cluster);
                 Err(Invalid::new("ClusterUnreachable", error.to_string()))
             }
             Err(error) => return Err(error),
         },
     };
+    let stuck = found.as_ref().ok().and_then(|found| found.stuck.clone());
     let new = status(&group, found, clock::now_ms());
+    let mut was = group.status.iter().flat_map(|old| &old.conditions);
+    let known = was.any(|condition| condition.reason == "Stuck");
+    if let Some(text) = stuck.filter(|_| !known) {
+        context.tell(&*group, true, "Stuck", &text).await;
+    }
     write_status(&groups, &group.name_any(), group.status.as_ref(), &new).await?;
     Ok(Action::requeue(WAITING))
 }
 
 async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Result<Found, Error> {
-    let brokers = contact::reach(context, cluster).await?;
+    let brokers = context.brokers_of(cluster).await?;
     let id = group.group_id();
     let Some((described, view)) = observe(&brokers, id).await? else {
         return Ok(Found {
@@ -79,10 +97,17 @@ async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Re
             group_type: String::new(),
             coordinator: None,
             view: View::default(),
+            stuck: None,
             decision: Ok(Decision::None),
         });
     };
-    let records = Records::new(context, cluster, id);
+    let view = View {
+        oldest_ms: oldest(&brokers, &view).await?,
+        ..view
+    };
+    let stuck = stands(context, group, &view);
+    let token = group.spec.reset.as_ref().map(|reset| reset.token.as_str());
+    let records = Records::new(context, &brokers, (cluster, id), token.unwrap_or_default());
     let decision = reset(&brokers, group, &view, &records).await?;
     match &decision {
         Ok(Decision::Apply(moves)) => {
@@ -97,8 +122,75 @@ async fn look(context: &Context, group: &ConsumerGroup, cluster: &Cluster) -> Re
         group_type: described.group_type,
         coordinator: Some(described.coordinator),
         view,
+        stuck,
         decision,
     })
+}
+
+/// What a group does not get on in. Where it stood before is remembered by this process alone: by
+/// another one it is seen to stand from its first look on.
+fn stands(context: &Context, group: &ConsumerGroup, view: &View) -> Option<String> {
+    let key = (group.namespace().unwrap_or_default(), group.name_any());
+    let now_ms = clock::now_ms();
+    let mut known = context
+        .standing
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let before = known.remove(&key).unwrap_or_default();
+    let now: Standing = standing(&before, view, now_ms);
+    let told = stuck(&group.spec, view, &now, now_ms);
+    if !now.is_empty() {
+        known.insert(key, now);
+    }
+    told
+}
+
+/// The timestamp of the oldest record that a group has not committed, in ms since 1970: that at the
+/// committed offset of each partition with lag. Nothing without lag, or where no broker told in
+/// time.
+///
+/// # Errors
+/// When brokers refuse.
+pub async fn oldest(brokers: &Brokers, view: &View) -> Result<Option<i64>, ClientError> {
+    let behind = |(at, end): (&(String, i32), &i64)| {
+        let committed = *view.committed.get(at)?;
+        (*end > committed).then(|| (end - committed, at.clone(), committed))
+    };
+    let mut behind: Vec<_> = view.ends.iter().filter_map(behind).collect();
+    behind.sort_by_key(|(lag, ..)| std::cmp::Reverse(*lag));
+    behind.truncate(MOST_LOOKED_AT);
+    let mut waiting: BTreeMap<TopicPartition, i64> = behind
+        .into_iter()
+        .map(|(_, (topic, partition), committed)| {
+            (TopicPartition::new(topic, partition), committed)
+        })
+        .collect();
+    let config = ConsumerConfig {
+        // What is gone already is older than anything that is there.
+        reset: OffsetReset::Earliest,
+        max_bytes: 1 << 20,
+        partition_max_bytes: 16 << 10,
+        ..ConsumerConfig::default()
+    };
+    let mut oldest_ms: Option<i64> = None;
+    let deadline = clock::monotonic() + LOOK;
+    while !waiting.is_empty() && clock::monotonic() < deadline {
+        let mut consumer = Consumer::new(brokers.clone(), config.clone());
+        let starts = waiting
+            .iter()
+            .map(|(at, offset)| (at.clone(), Start::Offset(*offset)));
+        consumer.assign(starts);
+        let left = deadline.saturating_duration_since(clock::monotonic());
+        for record in consumer.poll(left).await? {
+            // The first of its partition; what lies behind it came later.
+            let at = TopicPartition::new(record.topic.to_string(), record.partition);
+            if waiting.remove(&at).is_some() {
+                let found_ms = record.timestamp_ms;
+                oldest_ms = Some(oldest_ms.map_or(found_ms, |known_ms| known_ms.min(found_ms)));
+            }
+        }
+    }
+    Ok(oldest_ms.filter(|oldest_ms| *oldest_ms >= 0))
 }
 
 /// A group as it is, if it is.
@@ -122,10 +214,17 @@ pub async fn observe(
         .map(|(tp, committed)| ((tp.topic.clone(), tp.partition), committed.offset))
         .collect();
     let ends = listed(brokers, offsets.keys(), OffsetSpec::Latest).await?;
+    let owned = described.members.iter().flat_map(|member| {
+        let who = format!("{} at {}", member.client_id, member.host);
+        let partitions = member.assignment.iter();
+        partitions.map(move |at| ((at.topic.clone(), at.partition), who.clone()))
+    });
     let view = View {
         members: i32::try_from(described.members.len()).unwrap_or(i32::MAX),
         committed: offsets,
         ends,
+        oldest_ms: None,
+        owners: owned.collect(),
     };
     Ok(Some((described, view)))
 }
@@ -253,36 +352,77 @@ async fn moves(
     Ok(about.iter().filter_map(place).collect())
 }
 
-/// The memory of resets: a ConfigMap beside the cluster, so that a resource that is made again does
-/// not reset again.
+/// The memory of resets. Which one was done stands with the group in the cluster, as a setting of it,
+/// and is there however often the resources are made again; what it moves stands in a ConfigMap beside
+/// the cluster.
 struct Records<'a> {
+    brokers: &'a Brokers,
     maps: Api<ConfigMap>,
     cluster: &'a Cluster,
     group: &'a str,
+    token: &'a str,
     name: String,
 }
 
 impl<'a> Records<'a> {
-    fn new(context: &Context, cluster: &'a Cluster, group: &'a str) -> Self {
+    fn new(
+        context: &Context,
+        brokers: &'a Brokers,
+        (cluster, group): (&'a Cluster, &'a str),
+        token: &'a str,
+    ) -> Self {
         let hash = XxHash64::oneshot(0, group.as_bytes());
         Self {
+            brokers,
             maps: context.beside(cluster),
             name: format!("{}-reset-{hash:016x}", cluster.name_any()),
             cluster,
             group,
+            token,
         }
     }
-}
 
-impl Memory for Records<'_> {
-    async fn read(&self) -> Result<Option<Record>, Error> {
+    async fn in_cluster(&self) -> Result<Option<Record>, Error> {
+        let resource = ConfigResource::Group(self.group.to_owned());
+        let settings = self.brokers.describe_configs(&resource).await?;
+        let found = settings.into_iter().find(|setting| setting.name == RESET);
+        let Some(text) = found.and_then(|setting| setting.value) else {
+            return Ok(None);
+        };
+        // One that cannot be read may stand for a reset that was done.
+        let record = serde_json::from_str(&text).map_err(|error| {
+            let group = self.group;
+            Error::Malformed(format!(
+                "{RESET} of group {group} is not what the operator wrote: {error}"
+            ))
+        })?;
+        Ok(Some(record))
+    }
+
+    async fn into_cluster(&self, record: &Record) -> Result<(), Error> {
+        let bare = Record {
+            moves: Vec::new(),
+            ..record.clone()
+        };
+        let change = ConfigChange {
+            name: RESET.to_owned(),
+            op: ConfigOp::Set,
+            value: Some(json!(bare).to_string()),
+        };
+        let resource = ConfigResource::Group(self.group.to_owned());
+        Ok(self
+            .brokers
+            .alter_configs(&resource, &[change], false)
+            .await?)
+    }
+
+    async fn beside(&self) -> Result<Option<Record>, Error> {
         let map = self.maps.get_opt(&self.name).await;
         let map = map.map_err(Error::kube("reading the resets of a group"))?;
         let Some(data) = map.and_then(|map| map.data) else {
             return Ok(None);
         };
         let text = data.get("record").map(String::as_str).unwrap_or_default();
-        // One that cannot be read may stand for a reset that was done.
         let record = serde_json::from_str(text).map_err(|error| {
             let name = &self.name;
             Error::Malformed(format!(
@@ -292,7 +432,7 @@ impl Memory for Records<'_> {
         Ok(Some(record))
     }
 
-    async fn write(&self, record: &Record) -> Result<(), Error> {
+    async fn put_beside(&self, record: &Record) -> Result<(), Error> {
         let owners: Vec<_> = self.cluster.controller_owner_ref(&()).into_iter().collect();
         let object = json!({
             "apiVersion": "v1",
@@ -305,6 +445,28 @@ impl Memory for Records<'_> {
             "data": {"group": self.group, "record": json!(record).to_string()},
         });
         apply(&self.maps, &object).await.map(|_| ())
+    }
+}
+
+impl Memory for Records<'_> {
+    async fn read(&self) -> Result<Option<Record>, Error> {
+        let (known, full) = (self.in_cluster().await?, self.beside().await?);
+        Ok(recorded(self.token, known, full))
+    }
+
+    async fn write(&self, record: &Record) -> Result<(), Error> {
+        // Before it is done all that it moves is written down, and after it was done the cluster is
+        // the first to know.
+        match record.phase {
+            Phase::Begun => {
+                self.put_beside(record).await?;
+                self.into_cluster(record).await
+            }
+            Phase::Applied | Phase::Refused => {
+                self.into_cluster(record).await?;
+                self.put_beside(record).await
+            }
+        }
     }
 }
 
@@ -375,11 +537,17 @@ fn status(
             new.message = invalid.message;
         }
         Ok(found) => {
-            let (behind, topics): (LagStatus, _) = lag(&found.view);
+            let (mut behind, topics): (LagStatus, _) = lag(&found.view);
+            let age_ms = found.view.oldest_ms.map(|oldest_ms| now_ms - oldest_ms);
+            behind.time = age_ms.map(rounded);
+            let seen = (&found.view, found.stuck.as_deref());
             new.message = String::new();
             set("Ready", Some(true), "Seen", "");
             for (type_, bound) in [
-                ("LagWithinBounds", within_bounds(&group.spec, &behind)),
+                (
+                    "LagWithinBounds",
+                    within_bounds(&group.spec, &behind, seen, now_ms),
+                ),
                 ("Populated", populated(&group.spec, found.view.members)),
             ] {
                 let Some((well, reason, text)) = bound else {

@@ -13,7 +13,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::{Body, ClientBuilder};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
@@ -85,28 +85,28 @@ pub async fn run(options: Options) -> Result<(), Error> {
         () = &mut stopped => return Ok(()),
         served = &mut serving => return Err(unserved(served)),
     }
-    let context = Arc::new(Context::new(client.clone(), options.image.clone(), metrics));
     let namespace = options.namespace.as_deref();
     let pods = watcher::Config::default().labels(CLUSTER);
-    let clusters = controller::<Cluster>(&client, namespace)
+    let clusters = controller_of::<Cluster>(&client, namespace)
         .owns(api::<StatefulSet>(&client, namespace), pods.clone())
         .watches(api::<Pod>(&client, namespace), pods, |pod| {
             let cluster = pod.labels().get(CLUSTER)?;
             let namespace = pod.namespace()?;
             Some(ObjectRef::new(cluster).within(&namespace))
         });
+    let topics = controller_of::<Topic>(&client, namespace);
+    let groups = controller_of::<ConsumerGroup>(&client, namespace);
+    let context = Arc::new(Context::new(
+        client.clone(),
+        options.image.clone(),
+        clusters.store(),
+        topics.store(),
+        metrics,
+    ));
     let all = join3(
         drive(clusters, cluster::reconcile, Arc::clone(&context)),
-        drive(
-            controller::<Topic>(&client, namespace),
-            topic::reconcile,
-            Arc::clone(&context),
-        ),
-        drive(
-            controller::<ConsumerGroup>(&client, namespace),
-            group::reconcile,
-            context,
-        ),
+        drive(topics, topic::reconcile, Arc::clone(&context)),
+        drive(groups, group::reconcile, context),
     );
     tokio::select! {
         // They end by the same signal, and with what they were doing.
@@ -119,6 +119,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
 }
 
+/// How many objects of a kind are looked at at once: all of them at the start would ask for more
+/// memory than anything later.
+const AT_ONCE: u16 = 128;
 /// How long a request to Kubernetes may take: it is over before another operator can lead.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -161,7 +164,7 @@ where
 /// An object that cannot be read is passed over: it must not stop all the others.
 type Guarded<K> = DeserializeGuard<K>;
 
-fn controller<K>(client: &Client, namespace: Option<&str>) -> Controller<Guarded<K>>
+fn controller_of<K>(client: &Client, namespace: Option<&str>) -> Controller<Guarded<K>>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -175,7 +178,9 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    Controller::new(api, watcher::Config::default()).shutdown_on_signal()
+    Controller::new(api, watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(AT_ONCE))
+        .shutdown_on_signal()
 }
 
 async fn drive<K, F>(

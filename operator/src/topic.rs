@@ -4,6 +4,7 @@
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -19,13 +20,16 @@ use tidemark_env::clock;
 use tidemark_wire::ErrorCode;
 
 use crate::apply::{merge, status as write_status};
-use crate::contact;
-use crate::context::{Context, Error, WAITING, WELL};
+use crate::context::{Context, Error, WAITING};
 
 /// Holds a Topic with deletionPolicy Delete until its topic is gone.
 pub const FINALIZER: &str = "tidemark.dev/topic";
 /// The annotation that approves changes that delete records.
 const APPROVE: &str = "tidemark.dev/approve";
+
+/// How soon a topic that is as it should be is looked at again: what somebody changes in the cluster
+/// tells nobody.
+const REST: Duration = Duration::from_secs(60);
 
 /// Brings a topic to its spec.
 ///
@@ -33,10 +37,13 @@ const APPROVE: &str = "tidemark.dev/approve";
 /// Kubernetes'. What brokers refuse stands in the status.
 pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Action, Error> {
     let topics: Api<Topic> = context.beside(&*topic);
-    let cluster = context.cluster_of(&*topic, &topic.spec.cluster_ref).await?;
     if topic.metadata.deletion_timestamp.is_some() {
+        let cluster = context
+            .cluster_now(&*topic, &topic.spec.cluster_ref)
+            .await?;
         return delete(&context, &topics, &topic, cluster.as_ref()).await;
     }
+    let cluster = context.cluster_of(&*topic, &topic.spec.cluster_ref).await?;
     let held = topic.finalizers().iter().any(|f| f == FINALIZER);
     let hold = topic.spec.deletion_policy == DeletionPolicy::Delete;
     if held != hold {
@@ -52,7 +59,7 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
         context.tell(&*topic, !done, "Topic", &new.message).await;
     }
     write_status(&topics, &name, topic.status.as_ref(), &new).await?;
-    Ok(Action::requeue(if done { WELL } else { WAITING }))
+    Ok(Action::requeue(if done { REST } else { WAITING }))
 }
 
 /// A topic, and what is left to do about it; or why nothing is done.
@@ -68,18 +75,20 @@ async fn bring(context: &Context, topic: &Topic, cluster: Option<&Cluster>) -> R
         return Ok(Err(Invalid::new("ClusterNotFound", text)));
     };
     let wanted = wanted.with_defaults(cluster.spec.tier.as_ref());
-    if let Some(owner) = other_owner(context, topic).await? {
+    // The watch told of this Topic, and before that of every older one.
+    if let Some(owner) = other_owner(topic, &context.topics()) {
         let text = format!("topic {} belongs to the Topic {owner}", wanted.name);
         return Ok(Err(Invalid::new("NameTaken", text)));
     }
-    let brokers = match contact::reach(context, cluster).await {
-        Ok(brokers) => brokers,
-        Err(Error::Brokers(error)) => return Ok(Err(refusal(&error))),
+    let done = match context.brokers_of(cluster).await {
+        Ok(brokers) => act(&brokers, topic, &wanted).await,
+        Err(Error::Brokers(error)) => Err(error),
         Err(error) => return Err(error),
     };
-    Ok(act(&brokers, topic, &wanted)
-        .await
-        .unwrap_or_else(|error| Err(refusal(&error))))
+    Ok(done.unwrap_or_else(|error| {
+        context.forget_brokers_of(cluster);
+        Err(refusal(&error))
+    }))
 }
 
 /// What brokers refuse, or cannot be asked.
@@ -90,20 +99,29 @@ fn refusal(error: &ClientError) -> Invalid {
     }
 }
 
-/// The name of another resource that this topic belongs to.
-async fn other_owner(context: &Context, topic: &Topic) -> Result<Option<String>, Error> {
-    // One that cannot be read claims nothing, and must not stop the others.
+/// All Topics beside this one, read live: no topic is deleted by what a watch told. One that cannot be
+/// read claims nothing, and must not stop the others.
+async fn topics_now(
+    context: &Context,
+    topic: &Topic,
+) -> Result<Vec<Arc<DeserializeGuard<Topic>>>, Error> {
     let all: Api<DeserializeGuard<Topic>> = context.beside(topic);
     let all = all
         .list(&ListParams::default())
         .await
         .map_err(Error::kube("listing topics"))?;
+    Ok(all.into_iter().map(Arc::new).collect())
+}
+
+/// The name of another resource that this topic belongs to.
+fn other_owner(topic: &Topic, all: &[Arc<DeserializeGuard<Topic>>]) -> Option<String> {
     let claims: Vec<Owner> = all
         .iter()
         .filter_map(|other| other.0.as_ref().ok())
         .filter(|other| {
-            other.spec.cluster_ref == topic.spec.cluster_ref
-                && other.topic_name() == topic.topic_name()
+            other.topic_name() == topic.topic_name()
+                && other.namespace() == topic.namespace()
+                && other.spec.cluster_ref == topic.spec.cluster_ref
         })
         .map(|other| Owner {
             created_ms: other
@@ -114,7 +132,7 @@ async fn other_owner(context: &Context, topic: &Topic) -> Result<Option<String>,
         })
         .collect();
     let owner = owner_of(&claims).filter(|owner| Some(&owner.uid) != topic.uid().as_ref());
-    Ok(owner.map(|owner| owner.name.clone()))
+    owner.map(|owner| owner.name.clone())
 }
 
 async fn act(brokers: &Brokers, topic: &Topic, wanted: &Wanted) -> Result<Told, ClientError> {
@@ -127,7 +145,11 @@ async fn act(brokers: &Brokers, topic: &Topic, wanted: &Wanted) -> Result<Told, 
         Ok(plan) => plan,
         Err(invalid) => return Ok(Err(invalid)),
     };
-    for step in std::mem::take(&mut plan.steps) {
+    let steps = std::mem::take(&mut plan.steps);
+    if let (Some(actual), true) = (&actual, steps.is_empty()) {
+        return Ok(Ok((actual.clone(), plan)));
+    }
+    for step in steps {
         carry_out(brokers, &wanted.name, &step).await?;
     }
     match observe(brokers, &wanted.name).await? {
@@ -247,12 +269,12 @@ async fn delete(
         return Ok(Action::await_change());
     }
     let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
-    let theirs = other_owner(context, topic).await?.is_some();
+    let theirs = other_owner(topic, &topics_now(context, topic).await?).is_some();
     if let Some(cluster) = cluster
         && !theirs
         && topic.spec.deletion_policy == DeletionPolicy::Delete
     {
-        let brokers = contact::reach(context, cluster).await?;
+        let brokers = context.brokers_of(cluster).await?;
         let name = topic.topic_name().to_owned();
         for (_, deleted) in brokers.delete_topics(&[name]).await? {
             match deleted {

@@ -334,7 +334,7 @@ static BROKER_HONOURED: &[&str] = &[
 
 /// Group settings that have an effect; the others are kept. None of the group
 /// types that have settings of their own is served yet.
-static GROUP_HONOURED: &[&str] = &[];
+static GROUP_HONOURED: &[&str] = &["tidemark.reset"];
 
 pub(crate) fn status(scope: Scope, name: &str) -> Status {
     if let Some(refusal) = REFUSED.iter().find(|r| r.scope == scope && r.name == name) {

@@ -116,7 +116,10 @@ static TOPIC: LazyLock<Vec<Setting>> = LazyLock::new(|| {
 static GROUP: LazyLock<Vec<Setting>> = LazyLock::new(|| {
     parse_table(
         Scope::Group,
-        &[(include_str!("../schema/group-configs.tsv"), false)],
+        &[
+            (include_str!("../schema/group-configs.tsv"), false),
+            (include_str!("../schema/own-group-configs.tsv"), false),
+        ],
     )
 });
 static BROKER: LazyLock<Vec<Setting>> = LazyLock::new(|| {

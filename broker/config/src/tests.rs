@@ -72,6 +72,7 @@ fn names_in_the_exceptions_exist() {
             "share.auto.offset.reset",
             "share.isolation.level",
             "share.renew.acknowledge.enable",
+            "tidemark.reset",
         ];
         assert_eq!(
             exceptions::group_synonym(s.name).is_none(),

@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Config, Invalid};
+use crate::common::{Config, Invalid, LocalRetention};
 use crate::units::{Limit, UnitError, duration_ms, size_bytes};
 
 /// The bucket that records of tiered topics move to. It can be added later, and stays.
@@ -83,20 +83,9 @@ pub struct Defaults {
     /// Whether they move to the bucket.
     #[serde(default)]
     pub enabled: bool,
-    /// How long records stay on local disks once they are in the bucket, such as 24h.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 40),
-        regex(pattern = r"^([0-9]+(ms|s|m|h|d))+$|^unlimited$")
-    )]
-    pub local_retention: Option<String>,
-    /// How much of each partition stays on local disks, such as 10Gi.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 20),
-        regex(pattern = r"^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$|^unlimited$")
-    )]
-    pub local_retention_bytes: Option<String>,
+    /// What of them stays on local disks.
+    #[serde(flatten)]
+    pub local: LocalRetention,
 }
 
 /// What is told of the bucket.
@@ -139,16 +128,14 @@ impl Tier {
         if let Some(text) = &self.cache.size {
             all.push(("tier.cache.bytes", of("cache.size", size_bytes(text))?));
         }
-        if let Some(text) = &self.defaults.local_retention {
-            let value = of("defaults.localRetention", duration_ms(text))?;
-            all.push(("log.local.retention.ms", value));
-        }
-        if let Some(text) = &self.defaults.local_retention_bytes {
-            let value = of("defaults.localRetentionBytes", size_bytes(text))?;
-            all.push(("log.local.retention.bytes", value));
-        }
+        let local = self.defaults.local.settings().map_err(|invalid| {
+            let text = format!("tier.defaults.{}", invalid.message);
+            Invalid::new(invalid.reason, text)
+        })?;
+        let local = local.into_iter();
+        let of_topics = local.map(|(name, value)| (format!("log.{name}"), value));
         let owned = all.into_iter().map(|(k, v)| (k.to_owned(), v));
-        Ok(owned.collect())
+        Ok(owned.chain(of_topics).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What CEL does not say of a Cluster.
 
-use super::ClusterSpec;
 use super::listeners::{validate_listeners, validate_listeners_change};
+use super::{ClusterSpec, restore};
 use crate::common::Invalid;
 use crate::units::{Limit, size_bytes};
 
@@ -80,6 +80,8 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
             ),
         ));
     }
+    restore::validate(spec)?;
+    spec.recovery.disk_lost.after_ms()?;
     validate_listeners(&spec.listeners)?;
     spec.certificates.times()?;
     let of_tier = spec.tier.as_ref().map(|tier| tier.settings()).transpose()?;
@@ -134,6 +136,17 @@ pub fn validate_change(old: &ClusterSpec, new: &ClusterSpec) -> Result<(), Inval
     if old.quorum.voters != new.quorum.voters {
         return refuse("the number of voters is chosen when the cluster is made".to_owned());
     }
+    if let Some(was) = &old.racks {
+        let bound = "brokers are bound to where they are";
+        match &new.racks {
+            None => return refuse(format!("racks cannot be taken out: {bound}")),
+            Some(is) if is.topology_key != was.topology_key => {
+                return refuse(format!("racks.topologyKey cannot change: {bound}"));
+            }
+            Some(_) => {}
+        }
+    }
+    restore::validate_change(old.restore.as_ref(), new.restore.as_ref())?;
     validate_listeners_change(&old.listeners, &new.listeners)?;
     if let Some(was) = &old.tier {
         let Some(is) = &new.tier else {
@@ -180,6 +193,7 @@ mod tests {
             paused: false,
             disruption: Default::default(),
             quorum: Default::default(),
+            racks: None,
             pools: vec![Pool {
                 name: "brokers".into(),
                 replicas: 3,
@@ -195,6 +209,8 @@ mod tests {
             certificates: Default::default(),
             config: Default::default(),
             tier: None,
+            restore: None,
+            recovery: Default::default(),
             deletion_policy: Default::default(),
         }
     }

@@ -1,17 +1,19 @@
 //! What to say of a group, and when to move its offsets; pure.
 //!
-//! A reset is done once. What was begun is written down beside the cluster before the group's
-//! offsets are touched ([`Record`]), and what was begun and not seen to end is judged by the
+//! A reset is done once. What was begun is written down before the group's offsets are
+//! touched ([`Record`]), and what was begun and not seen to end is judged by the
 //! offsets themselves: all are where the record says they were, or they have been moved.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{ConsumerGroupSpec, LagStatus, Reset, ResetTo, WhenActive};
-use crate::common::Invalid;
-use crate::units::{Limit, duration_ms};
+use crate::common::{Invalid, moment_ms};
+use crate::units::{Limit, duration_ms, rounded};
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
@@ -25,6 +27,61 @@ pub struct View {
     pub committed: Offsets,
     /// Where those partitions end.
     pub ends: Offsets,
+    /// The oldest record that is there and not committed, in ms since 1970, where brokers told.
+    pub oldest_ms: Option<i64>,
+    /// The member that each partition is assigned to, as people know it.
+    pub owners: BTreeMap<(String, i32), String>,
+}
+
+/// Where the partitions stand that a group with members has lag in, and since when it is seen to
+/// stand there: offset, and ms since 1970.
+pub type Standing = BTreeMap<(String, i32), (i64, i64)>;
+
+/// Where a group stands now, given where it was seen to stand `before`.
+#[must_use]
+pub fn standing(before: &Standing, view: &View, now_ms: i64) -> Standing {
+    if view.members == 0 {
+        return Standing::new();
+    }
+    let stands = |(at, end): (&(String, i32), &i64)| {
+        let committed = *view.committed.get(at)?;
+        let known = before.get(at).filter(|(offset, _)| *offset == committed);
+        let since_ms = known.map_or(now_ms, |(_, since_ms)| *since_ms);
+        (*end > committed).then(|| (at.clone(), (committed, since_ms)))
+    };
+    view.ends.iter().filter_map(stands).collect()
+}
+
+/// What a group does not get on in, in a sentence; nothing while it does, or the spec does not ask.
+#[must_use]
+pub fn stuck(
+    spec: &ConsumerGroupSpec,
+    view: &View,
+    standing: &Standing,
+    now_ms: i64,
+) -> Option<String> {
+    let bound = &spec.lag.as_ref()?.stuck_after;
+    // Checked before, by validate.
+    let Ok(Limit::Of(most_ms)) = duration_ms(bound) else {
+        return None;
+    };
+    let long = standing
+        .iter()
+        .filter(|(_, (_, since_ms))| now_ms - since_ms >= most_ms);
+    let count = long.clone().count();
+    let (at, (offset, _)) = long.min_by_key(|(_, (_, since_ms))| *since_ms)?;
+    let (topic, partition) = at;
+    let who = match view.owners.get(at) {
+        Some(owner) => format!("{owner} has it"),
+        None => "no member has it".to_owned(),
+    };
+    let others = match count {
+        1 => String::new(),
+        _ => format!("; others that stand: {}", count - 1),
+    };
+    Some(format!(
+        "{topic}-{partition} stands at offset {offset} for more than {bound}, and {who}{others}"
+    ))
 }
 
 /// How far behind a group is, and in which topics.
@@ -48,23 +105,41 @@ pub fn lag(view: &View) -> (LagStatus, BTreeMap<String, i64>) {
     }
     let status = LagStatus {
         records: total,
+        time: None,
         worst: worst.map(|(_, partition)| partition),
     };
     (status, topics)
 }
 
-/// Whether the lag is within bounds, with a reason; `None` where there are no bounds.
+/// Whether the lag is within bounds, with a reason; `None` where there are no bounds. `stuck` is
+/// what the group does not get on in.
 #[must_use]
 pub fn within_bounds(
     spec: &ConsumerGroupSpec,
     lag: &LagStatus,
+    (view, stuck): (&View, Option<&str>),
+    now_ms: i64,
 ) -> Option<(bool, &'static str, String)> {
-    let bound = spec.lag.as_ref()?.records;
-    let behind = format!("{} records behind, {bound} are allowed", lag.records);
-    Some(match lag.records > bound {
-        true => (false, "TooFarBehind", behind),
-        false => (true, "WithinBounds", behind),
-    })
+    let bounds = spec.lag.as_ref()?;
+    if let Some(stuck) = stuck {
+        return Some((false, "Stuck", stuck.to_owned()));
+    }
+    let mut text = format!("{} records behind", lag.records);
+    if let Some(most) = bounds.records {
+        text.push_str(&format!(", {most} are allowed"));
+        if lag.records > most {
+            return Some((false, "TooFarBehind", text));
+        }
+    }
+    if let (Some(most), Some(oldest_ms)) = (&bounds.time, view.oldest_ms)
+        && let Ok(Limit::Of(most_ms)) = duration_ms(most)
+        && now_ms - oldest_ms > most_ms
+    {
+        let age = rounded(now_ms - oldest_ms);
+        let text = format!("the oldest record that was not read is {age} old, {most} are allowed");
+        return Some((false, "TooOld", text));
+    }
+    Some((true, "WithinBounds", text))
 }
 
 /// Whether there are members enough, with a reason; `None` where the spec does not say.
@@ -99,6 +174,15 @@ pub fn validate(group_id: &str, spec: &ConsumerGroupSpec) -> Result<(), Invalid>
     if group_id.is_empty() {
         return Err(Invalid::new("InvalidName", "a group has a name"));
     }
+    if let Some(bounds) = &spec.lag {
+        let stuck_after = Some(&bounds.stuck_after);
+        for (field, text) in [("time", bounds.time.as_ref()), ("stuckAfter", stuck_after)] {
+            if let Some(Err(error)) = text.map(|text| duration_ms(text)) {
+                let text = format!("lag.{field}: {error}");
+                return Err(Invalid::new("InvalidUnit", text));
+            }
+        }
+    }
     if let Some(reset) = &spec.reset {
         target(&reset.to, 0)?;
         deadline(reset)?;
@@ -121,16 +205,8 @@ pub fn validate_change(old: &ConsumerGroupSpec, new: &ConsumerGroupSpec) -> Resu
     Ok(())
 }
 
-fn moment(text: &str) -> Result<i64, Invalid> {
-    let parsed: Result<Timestamp, _> = text.parse();
-    parsed.map(Timestamp::as_millisecond).map_err(|_| {
-        let says = format!("'{text}' is no moment in time: write it as 2026-11-25T12:00:00Z");
-        Invalid::new("InvalidTime", says)
-    })
-}
-
 fn deadline(reset: &Reset) -> Result<Option<i64>, Invalid> {
-    reset.not_after.as_deref().map(moment).transpose()
+    reset.not_after.as_deref().map(moment_ms).transpose()
 }
 
 /// Where a reset goes.
@@ -152,7 +228,7 @@ pub fn target(to: &ResetTo, now_ms: i64) -> Result<Target, Invalid> {
         targets.push(Target::Latest);
     }
     if let Some(text) = &to.time {
-        targets.push(Target::At(moment(text)?));
+        targets.push(Target::At(moment_ms(text)?));
     }
     if let Some(text) = &to.ago {
         match duration_ms(text) {
@@ -194,15 +270,30 @@ pub enum Phase {
     Refused,
 }
 
-/// What is kept of a group's last reset, beside the cluster and not in a status.
+/// What is kept of a group's last reset, in the cluster and not in a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Which.
     pub token: String,
     /// How far it is.
     pub phase: Phase,
-    /// What it moves.
+    /// What it moves; nothing where that is not known any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moves: Vec<Move>,
+}
+
+/// What is known of a reset from what stands in the cluster, with the group, and from what stands
+/// beside it with all its moves, and may be lost.
+#[must_use]
+pub fn recorded(token: &str, in_cluster: Option<Record>, beside: Option<Record>) -> Option<Record> {
+    let of_token = |record: &Record| record.token == token;
+    match (in_cluster.filter(of_token), beside.filter(of_token)) {
+        (Some(known), Some(full)) if full.phase != Phase::Applied => Some(Record {
+            phase: known.phase,
+            ..full
+        }),
+        (known, full) => full.or(known),
+    }
 }
 
 /// What to do about a reset.
@@ -250,6 +341,10 @@ pub fn decide_reset(
         },
         None => None,
     };
+    if begun.is_some_and(|record| record.moves.is_empty()) {
+        let text = "it was begun, and what it was to move is not known any more, so that it may have been done: look at the group's offsets, and give another token";
+        return Ok(Decision::Refuse(text.to_owned()));
+    }
     if let Some(record) = begun
         && moved(record, view)
     {
@@ -288,205 +383,4 @@ fn moved(record: &Record, view: &View) -> bool {
         let now = view.committed.get(&(step.topic.clone(), step.partition));
         step.from != Some(step.to) && now.copied() != step.from
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::common::ClusterRef;
-
-    fn spec() -> ConsumerGroupSpec {
-        ConsumerGroupSpec {
-            cluster_ref: ClusterRef {
-                name: "orders".into(),
-            },
-            group_id: None,
-            min_members: None,
-            lag: None,
-            reset: None,
-        }
-    }
-
-    fn offsets(all: &[(i32, i64)]) -> Offsets {
-        let offset = |(partition, offset): &(i32, i64)| (("t".to_owned(), *partition), *offset);
-        all.iter().map(offset).collect()
-    }
-
-    fn reset(dry_run: bool) -> Reset {
-        Reset {
-            token: "one".into(),
-            not_after: None,
-            topics: vec![],
-            to: ResetTo {
-                earliest: Some(true),
-                ..ResetTo::default()
-            },
-            dry_run,
-            when_active: WhenActive::Wait,
-        }
-    }
-
-    fn view(members: i32, committed: i64) -> View {
-        View {
-            members,
-            committed: offsets(&[(0, committed)]),
-            ends: offsets(&[(0, 100)]),
-        }
-    }
-
-    fn moves() -> Vec<Move> {
-        vec![Move {
-            topic: "t".into(),
-            partition: 0,
-            from: Some(60),
-            to: 0,
-        }]
-    }
-
-    fn record(phase: Phase) -> Record {
-        Record {
-            token: "one".into(),
-            phase,
-            moves: moves(),
-        }
-    }
-
-    fn decide(reset: &Reset, record: Option<&Record>, view: &View) -> Decision {
-        decide_reset(Some(reset), record, view, &moves(), 1_000).expect("a good spec")
-    }
-
-    #[test]
-    fn lag_is_counted_where_something_is_committed() {
-        let view = View {
-            members: 1,
-            committed: offsets(&[(0, 40), (1, 7), (2, 9)]),
-            ends: offsets(&[(0, 100), (1, 7), (2, 8), (3, 1_000)]),
-        };
-        let (status, topics) = lag(&view);
-        assert_eq!(status.records, 60);
-        assert_eq!(status.worst.as_deref(), Some("t-0"));
-        assert_eq!(topics, [("t".to_owned(), 60)].into());
-    }
-
-    #[test]
-    fn bounds_are_told_on_both_sides() {
-        let bounded = ConsumerGroupSpec {
-            lag: Some(super::super::LagBounds { records: 10 }),
-            min_members: Some(2),
-            ..spec()
-        };
-        let of = |records| LagStatus {
-            records,
-            worst: None,
-        };
-        let lag = |records| within_bounds(&bounded, &of(records)).map(|(well, why, _)| (well, why));
-        assert_eq!(lag(10), Some((true, "WithinBounds")));
-        assert_eq!(lag(11), Some((false, "TooFarBehind")));
-        assert_eq!(within_bounds(&spec(), &of(11)), None);
-        let members = |count| populated(&bounded, count).map(|(well, why, _)| (well, why));
-        assert_eq!(members(2), Some((true, "EnoughMembers")));
-        assert_eq!(members(1), Some((false, "TooFewMembers")));
-        assert_eq!(populated(&spec(), 0), None);
-    }
-
-    #[test]
-    fn a_dry_run_shows_and_does_not_use_up_the_token() {
-        let empty = view(0, 60);
-        assert_eq!(
-            decide(&reset(true), None, &empty),
-            Decision::DryRun(moves())
-        );
-        // The same token then runs.
-        assert_eq!(
-            decide(&reset(false), None, &empty),
-            Decision::Apply(moves())
-        );
-    }
-
-    #[test]
-    fn a_reset_is_done_once() {
-        let applied = record(Phase::Applied);
-        // The group has moved on since, even to where it was.
-        for committed in [0, 60, 80] {
-            let decision = decide(&reset(false), Some(&applied), &view(0, committed));
-            assert_eq!(decision, Decision::Applied(moves()));
-        }
-        let mut next = reset(false);
-        next.token = "two".into();
-        assert_eq!(
-            decide(&next, Some(&applied), &view(0, 60)),
-            Decision::Apply(moves())
-        );
-    }
-
-    #[test]
-    fn a_reset_that_was_cut_short_is_judged_by_the_offsets() {
-        let begun = record(Phase::Begun);
-        let of =
-            |members, committed| decide(&reset(false), Some(&begun), &view(members, committed));
-        assert_eq!(of(0, 60), Decision::Apply(moves()));
-        assert_eq!(of(0, 0), Decision::Confirm(moves()));
-        // Members came and went on from there.
-        assert_eq!(of(3, 10), Decision::Confirm(moves()));
-        // They came before it was done.
-        assert!(matches!(of(3, 60), Decision::Wait(_)));
-        // Somebody made it a dry run meanwhile: what was done stands, and what was not is not.
-        assert_eq!(
-            decide(&reset(true), Some(&begun), &view(0, 60)),
-            Decision::DryRun(moves())
-        );
-        let decision = decide(&reset(true), Some(&begun), &view(0, 0));
-        assert_eq!(decision, Decision::Confirm(moves()));
-    }
-
-    #[test]
-    fn a_group_with_members_is_waited_for_or_refused() {
-        let mut reset = reset(false);
-        assert!(matches!(
-            decide(&reset, None, &view(2, 60)),
-            Decision::Wait(_)
-        ));
-        reset.when_active = WhenActive::Refuse;
-        assert!(matches!(
-            decide(&reset, None, &view(2, 60)),
-            Decision::Refuse(_)
-        ));
-        let refused = record(Phase::Refused);
-        assert_eq!(
-            decide(&reset, Some(&refused), &view(0, 60)),
-            Decision::Refused
-        );
-    }
-
-    #[test]
-    fn a_reset_has_its_time() {
-        let mut late = reset(false);
-        late.not_after = Some("1970-01-01T00:00:00.999Z".into());
-        assert_eq!(decide(&late, None, &view(0, 60)), Decision::Expired);
-        late.not_after = Some("1970-01-01T00:00:01Z".into());
-        assert_eq!(decide(&late, None, &view(0, 60)), Decision::Apply(moves()));
-    }
-
-    #[test]
-    fn there_is_one_target() {
-        let to = |change: &dyn Fn(&mut ResetTo)| {
-            let mut to = ResetTo::default();
-            change(&mut to);
-            target(&to, 10_000)
-        };
-        assert_eq!(to(&|t| t.ago = Some("4s".into())), Ok(Target::At(6_000)));
-        assert_eq!(to(&|t| t.shift = Some(-5)), Ok(Target::Shift(-5)));
-        assert_eq!(
-            to(&|t| t.time = Some("1970-01-01T00:00:02Z".into())),
-            Ok(Target::At(2_000))
-        );
-        let reason = |change: &dyn Fn(&mut ResetTo)| to(change).expect_err("refused").reason;
-        assert_eq!(reason(&|_| ()), "InvalidReset");
-        assert_eq!(
-            reason(&|t| (t.earliest, t.shift) = (Some(true), Some(1))),
-            "InvalidReset"
-        );
-        assert_eq!(reason(&|t| t.time = Some("noon".into())), "InvalidTime");
-        assert_eq!(reason(&|t| t.ago = Some("6w".into())), "InvalidUnit");
-    }
 }

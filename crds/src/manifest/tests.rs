@@ -25,6 +25,18 @@ fn listening() -> Value {
     cluster
 }
 
+fn restored() -> Value {
+    let mut restored = tiered();
+    restored["spec"]["restore"] = json!({"mode": "Takeover"});
+    restored
+}
+
+fn racked() -> Value {
+    let mut racked = cluster();
+    racked["spec"]["racks"] = json!({"values": ["z1", "z2"]});
+    racked
+}
+
 fn tiered() -> Value {
     let mut cluster = cluster();
     cluster["spec"]["tier"] = json!({"url": "s3://acme/orders"});
@@ -119,6 +131,15 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             v["spec"]["tier"] = json!({"localRetentionBytes": "1"});
             v["spec"]["config"] = json!({"local.retention.bytes": "1"});
         }),
+        ("a restored cluster keeps its topics", restored(), |v| {
+            v["spec"].as_object_mut().expect("an object").remove("tier");
+        }),
+        ("a takeover is of the bucket", restored(), |v| {
+            v["spec"]["restore"]["source"] = json!("s3://acme/other");
+        }),
+        ("a clone is of another bucket", restored(), |v| {
+            v["spec"]["restore"]["mode"] = json!("Clone");
+        }),
         ("give one of earliest", group(), |v| {
             v["spec"]["reset"]["to"] = json!({});
         }),
@@ -136,6 +157,32 @@ fn every_rule_of_the_api_server_is_held_here_too() {
             listening(),
             |v| {
                 v["spec"]["listeners"][1]["type"] = json!("LoadBalancer");
+            },
+        ),
+        ("racks cannot be taken out", racked(), |v| {
+            v["spec"]
+                .as_object_mut()
+                .expect("an object")
+                .remove("racks");
+        }),
+        ("racks.topologyKey cannot change", racked(), |v| {
+            v["spec"]["racks"]["topologyKey"] = json!("kubernetes.io/hostname");
+        }),
+        (
+            "restore is chosen when the cluster is made",
+            restored(),
+            |v| {
+                v["spec"]
+                    .as_object_mut()
+                    .expect("an object")
+                    .remove("restore");
+            },
+        ),
+        (
+            "restore cannot change once it is no dry run",
+            restored(),
+            |v| {
+                v["spec"]["restore"]["topics"] = json!(["a"]);
             },
         ),
         ("tier cannot be taken out", tiered(), |v| {

@@ -99,16 +99,11 @@ pub fn validate(name: &str, spec: &TopicSpec) -> Result<Wanted, Invalid> {
         if let Some(enabled) = tier.enabled {
             own.push(("remote.storage.enable", enabled.to_string()));
         }
-        if let Some(text) = &tier.local_retention {
-            own.push((
-                "local.retention.ms",
-                duration_ms(text).map_err(unit)?.to_string(),
-            ));
-        }
-        if let Some(text) = &tier.local_retention_bytes {
-            let bytes = size_bytes(text).map_err(unit)?;
-            own.push(("local.retention.bytes", bytes.to_string()));
-        }
+        let local = tier
+            .local
+            .settings()
+            .map_err(|invalid| Invalid::new(invalid.reason, format!("tier.{}", invalid.message)))?;
+        own.extend(local);
     }
     let mut settings = spec.config.clone();
     for (key, value) in own {
@@ -152,7 +147,7 @@ pub fn validate_change(old: &TopicSpec, new: &TopicSpec) -> Result<(), Invalid> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::common::ClusterRef;
+    use crate::common::{ClusterRef, LocalRetention};
 
     pub(crate) fn spec() -> TopicSpec {
         TopicSpec {
@@ -182,8 +177,10 @@ pub(super) mod tests {
             cleanup: Some(Cleanup::CompactAndDelete),
             tier: Some(super::super::TopicTier {
                 enabled: Some(true),
-                local_retention: Some("1h".into()),
-                local_retention_bytes: Some("1Mi".into()),
+                local: LocalRetention {
+                    local_retention: Some("1h".into()),
+                    local_retention_bytes: Some("1Mi".into()),
+                },
             }),
             replicas: Some(3),
             min_insync_replicas: Some(2),

@@ -4,6 +4,7 @@ mod claims;
 mod config;
 mod formation;
 mod network;
+mod restore;
 mod services;
 mod stateful_set;
 #[cfg(test)]
@@ -20,8 +21,12 @@ use tidemark_crds::common::DeletionPolicy;
 use super::outside::Addresses;
 
 pub use config::{Disk, read_property};
-pub use formation::{Formation, VOTERS, formation, read_formation};
+pub use formation::{
+    Formation, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
+    read_formation,
+};
 pub use network::network_policy;
+pub use restore::{OF, preview, preview_name, restore_arguments};
 pub use services::bootstrap_service;
 pub use stateful_set::{OPERATOR_UPGRADE, disruption_budget, service_account};
 
@@ -97,6 +102,29 @@ pub fn leaving(existing: &[Node], pools: &[Pool]) -> BTreeSet<i32> {
         leaving.extend(ids.into_iter().skip(stay));
     }
     leaving
+}
+
+/// The racks of brokers: those that are `placed` stay, and each of the new ones, by their ids, gets
+/// the one that the fewest of all `nodes` are in, by the order of `values` where several are.
+#[must_use]
+pub fn racks(
+    placed: &BTreeMap<i32, String>,
+    nodes: &[Node],
+    new: &BTreeSet<i32>,
+    values: &[String],
+) -> BTreeMap<i32, String> {
+    let mut racks = placed.clone();
+    for id in new {
+        let in_it = |rack: &String| {
+            let in_it = |node: &&Node| racks.get(&node.id) == Some(rack);
+            nodes.iter().filter(in_it).count()
+        };
+        if let Some(rack) = values.iter().min_by_key(|rack| in_it(rack)) {
+            let rack = rack.clone();
+            racks.insert(*id, rack);
+        }
+    }
+    racks
 }
 
 /// What a cluster's objects are made from.

@@ -16,7 +16,7 @@ use tidemark_crds::Cluster;
 use tidemark_crds::common::DeletionPolicy;
 use tidemark_wire::ErrorCode;
 
-use super::build::{self, Build, LEAVING, Node, QUORUM_PORT, REMOVED, VOTERS};
+use super::build::{self, Build, LEAVING, Node, QUORUM_PORT, REMOVED, USED, VOTERS};
 use super::certificates;
 use super::observe::{Children, Observed};
 use super::roller::Broker;
@@ -242,7 +242,8 @@ pub async fn use_again(
     .await
 }
 
-async fn annotate<K>(api: &Api<K>, name: &str, annotations: &Value) -> Result<(), Error>
+/// Changes annotations.
+pub async fn annotate<K>(api: &Api<K>, name: &str, annotations: &Value) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -263,6 +264,22 @@ where
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(Error::kube(format!("deleting {name}"))(error)),
     }
+}
+
+/// Has a broker's StatefulSet make a pod, or none.
+///
+/// # Errors
+/// Kubernetes'.
+pub async fn scale(
+    context: &Context,
+    cluster: &Cluster,
+    id: i32,
+    replicas: i32,
+) -> Result<(), Error> {
+    let sets: Api<StatefulSet> = context.beside(cluster);
+    let name = build::broker_name(cluster, id);
+    let patch = json!({"spec": {"replicas": replicas}});
+    merge(&sets, &name, &patch, &format!("scaling {name}")).await
 }
 
 struct Act<'a> {
@@ -322,10 +339,7 @@ impl Act<'_> {
     }
 
     async fn scale(&self, id: i32, replicas: i32) -> Result<(), Error> {
-        let sets: Api<StatefulSet> = self.context.beside(self.build.cluster);
-        let name = build::broker_name(self.build.cluster, id);
-        let patch = json!({"spec": {"replicas": replicas}});
-        merge(&sets, &name, &patch, &format!("scaling {name}")).await
+        scale(self.context, self.build.cluster, id, replicas).await
     }
 
     async fn keep(&self, id: i32) -> Result<(), Error> {
@@ -368,8 +382,14 @@ impl Act<'_> {
             self.annotate_claim(id, &json!({REMOVED: format!("{policy:?}")}))
                 .await?;
         }
-        let name = build::broker_name(cluster, id);
+        // Another broker of its id begins with another disk, or says so where it is kept.
+        let mut used = self.build.formation.used.clone();
         let maps: Api<ConfigMap> = self.context.beside(cluster);
+        if used.remove(&id) {
+            let noted = json!({USED: json!(used).to_string()});
+            annotate(&maps, &build::formation_name(cluster), &noted).await?;
+        }
+        let name = build::broker_name(cluster, id);
         let services: Api<Service> = self.context.beside(cluster);
         let sets: Api<StatefulSet> = self.context.beside(cluster);
         delete(&maps, &name).await?;
@@ -391,7 +411,9 @@ pub fn is_kept(children: &Children, leaving: &BTreeSet<i32>, node: &Node) -> boo
 #[must_use]
 pub fn disk(build: &Build<'_>, children: &Children, observed: &Observed, id: i32) -> build::Disk {
     let claim = children.claim(build.cluster, id);
-    if !claim.is_some_and(super::observe::formed) {
+    // Another claim than that which was in use is no new disk, but a lost one.
+    let used = build.formation.used.contains(&id);
+    if !used && !claim.is_some_and(super::observe::formed) {
         return build::Disk::MayBeEmpty;
     }
     let quorum = observed.contact.as_ref().map(|(_, quorum)| quorum);

@@ -95,6 +95,24 @@ impl Children {
         claims.filter(without)
     }
 
+    /// A claim, if there is any.
+    pub fn any_claim(&self) -> Option<&PersistentVolumeClaim> {
+        self.claims.values().next()
+    }
+
+    /// What the formatting of brokers' disks said where it was done.
+    pub fn said_at_format(&self) -> impl Iterator<Item = &str> {
+        let statuses = self.pods.values().filter_map(|pod| {
+            let status = pod.status.as_ref()?;
+            status.init_container_statuses.as_ref()
+        });
+        let done = statuses.flatten().filter(|one| one.name == "format");
+        done.filter_map(|one| {
+            let ended = one.state.as_ref()?.terminated.as_ref()?;
+            ended.message.as_deref().filter(|_| ended.exit_code == 0)
+        })
+    }
+
     /// The pod of a broker.
     pub fn pod(&self, id: i32) -> Option<&KubePod> {
         self.pods.get(&id)

@@ -187,6 +187,8 @@ pub enum Reason {
     DiskUnreachable,
     /// A directory is marked as failed.
     DirectoryFailed,
+    /// A disk is lost, and is replaced or waits for it.
+    DiskLost,
     /// A broker opens its logs.
     LogRecovery,
     /// A broker is not in all its ISRs.

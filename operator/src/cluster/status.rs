@@ -9,14 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemark_crds::cluster::{
     BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, ListenerStatus, PartitionsStatus,
-    TierStatus,
+    RestoreMode, RestoreStatus, TierStatus,
 };
+use tidemark_crds::units::rounded;
 use tidemark_crds::{Cluster, Invalid, condition, set_condition};
 use twox_hash::XxHash64;
 
 use super::build::{self, Build, Formation, Node};
 use super::certificates::Certified;
 use super::observe::Observed;
+use super::restore::Before;
 use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
 use super::shrink;
 
@@ -130,6 +132,66 @@ pub fn refused(cluster: &Cluster, invalid: &Invalid, now_ms: i64) -> ClusterStat
     status
 }
 
+/// The status of a cluster that is not formed yet.
+#[must_use]
+pub fn unformed(cluster: &Cluster, before: &Before, now_ms: i64) -> ClusterStatus {
+    let generation = cluster.metadata.generation;
+    let old = cluster.status.as_ref();
+    let desired: i32 = cluster.spec.pools.iter().map(|pool| pool.replicas).sum();
+    let mut status = ClusterStatus {
+        observed_generation: generation,
+        message: before.text.clone(),
+        ready: format!("0/{desired}"),
+        restore: restore_status(cluster, before.report.clone()),
+        conditions: old.map(|old| old.conditions.clone()).unwrap_or_default(),
+        ..ClusterStatus::default()
+    };
+    let accepted = ("Accepted", Some(true), "Valid", "");
+    let not = |type_| (type_, Some(false), before.reason, before.text.as_str());
+    for (type_, is, reason, text) in [accepted, not("Ready"), not("Reconciled"), not("Restored")] {
+        let new = condition(type_, is, reason, text, generation, now_ms);
+        set_condition(&mut status.conditions, new);
+    }
+    status
+}
+
+fn restore_status(cluster: &Cluster, report: Vec<String>) -> Option<RestoreStatus> {
+    let (restore, tier) = (cluster.spec.restore.as_ref()?, cluster.spec.tier.as_ref()?);
+    Some(RestoreStatus {
+        source: restore.source(&tier.url).to_owned(),
+        report,
+    })
+}
+
+/// Whether the cluster began with what the spec says, with a reason; nothing where it says nothing.
+fn restored(told: &Told<'_>) -> Option<(bool, &'static str, String)> {
+    let restore = told.cluster.spec.restore.as_ref()?;
+    if told.formation.restore.is_empty() {
+        let name = build::formation_name(told.cluster);
+        let text = format!(
+            "the cluster was formed earlier, and without it: to begin again, delete the Cluster, ConfigMap {name} and the claims, and apply it again"
+        );
+        return Some((false, "FormedWithout", text));
+    }
+    Some(match &told.formation.report {
+        None => {
+            let text = "no voter has begun with what the bucket holds yet";
+            (false, "Restoring", text.to_owned())
+        }
+        Some(report) => {
+            let reason = match restore.mode {
+                RestoreMode::Takeover => "TakenOver",
+                RestoreMode::Clone => "Copied",
+            };
+            (
+                true,
+                reason,
+                report.lines().next().unwrap_or_default().to_owned(),
+            )
+        }
+    })
+}
+
 /// The status.
 #[must_use]
 pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
@@ -157,6 +219,15 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
         brokers: brokers(told),
         partitions,
         tier: bucket(told),
+        restore: restore_status(
+            cluster,
+            told.formation
+                .report
+                .iter()
+                .flat_map(|report| report.lines())
+                .map(str::to_owned)
+                .collect(),
+        ),
         config: told
             .live
             .filter(|live| **live != ConfigStatus::default())
@@ -195,7 +266,10 @@ fn message(told: &Told<'_>, ready: usize, desired: i32) -> String {
     let stale = stale(told).len();
     match told.decision {
         _ if !told.storage.is_empty() => told.storage[0].clone(),
-        Decision::Idle => leaving(told).map_or_else(String::new, |(_, text)| text),
+        Decision::Idle => leaving(told)
+            .map(|(_, text)| text)
+            .or_else(|| Some(restored(told).filter(|(is, ..)| !is)?.2))
+            .unwrap_or_default(),
         Decision::Wait(_, text) if told.joining.is_some() => {
             format!("{text}: {}", told.joining.unwrap_or_default())
         }
@@ -253,16 +327,6 @@ fn bucket(told: &Told<'_>) -> Option<TierStatus> {
         lag: rounded(lag_ms),
         last_error: all.iter().find_map(|bucket| bucket.last_error.clone()),
     })
-}
-
-/// A time that does not change the status with every look.
-fn rounded(ms: i64) -> String {
-    match ms / 1_000 {
-        s @ ..10 => format!("{s}s"),
-        s @ 10..60 => format!("{}s", s / 10 * 10),
-        s @ 60..3_600 => format!("{}m", s / 60),
-        s => format!("{}h", s / 3_600),
-    }
 }
 
 fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
@@ -428,6 +492,9 @@ fn conditions(
             },
         });
     }
+    if let Some((is, reason, text)) = restored(told) {
+        all.push(new("Restored", Some(is), reason, text));
+    }
     let pending = told.listeners.iter().find_map(|listener| {
         let pending = listener.pending.as_ref()?;
         Some(format!("listener {}: {pending}", listener.name))
@@ -450,7 +517,10 @@ fn conditions(
         },
     );
     let disk = match told.decision {
-        Decision::Wait(Reason::DirectoryFailed | Reason::DiskUnreachable, text) => Some(text),
+        Decision::Wait(
+            Reason::DirectoryFailed | Reason::DiskUnreachable | Reason::DiskLost,
+            text,
+        ) => Some(text),
         _ => told.storage.first(),
     };
     all.push(match disk {

@@ -25,7 +25,10 @@ fn found(decision: Decision) -> Result<Found, Invalid> {
             members: 0,
             committed: offset(4),
             ends: offset(10),
+            oldest_ms: Some(400),
+            owners: BTreeMap::new(),
         },
+        stuck: None,
         decision: Ok(decision),
     })
 }
@@ -55,6 +58,12 @@ fn lag_and_members_are_held_against_the_spec() {
         Some(("False", "TooFarBehind"))
     );
     assert_eq!(of(&told, "Populated"), Some(("False", "TooFewMembers")));
+    let time = told.lag.as_ref().and_then(|lag| lag.time.as_deref());
+    assert_eq!(time, Some("0s"));
+    let mut stands = found(Decision::None).expect("found");
+    stands.stuck = Some("invoices-0 stands".into());
+    let stuck = status(&bounded, Ok(stands), 1_000);
+    assert_eq!(of(&stuck, "LagWithinBounds"), Some(("False", "Stuck")));
     // Without bounds there is nothing to hold it against.
     let told = status(&group(&json!({}), Some(told)), found(Decision::None), 2_000);
     assert_eq!(of(&told, "LagWithinBounds"), None);

@@ -86,6 +86,10 @@ pub struct Args {
     /// Place restored topics once there are so many brokers; those of the lost cluster otherwise
     #[arg(long, value_name = "N", requires = "restore")]
     pub restore_brokers: Option<i32>,
+    /// Write what comes back to this file as well, 4 KiB at most: Kubernetes reads why a container
+    /// ended from such a file
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    pub restore_report: Option<PathBuf>,
     /// No error where everything is formatted already
     #[arg(long)]
     pub ignore_formatted: bool,
@@ -160,6 +164,7 @@ fn restoring(args: &Args) -> Result<Option<Restoring>, Failure> {
             replication_factor: args.restore_replication_factor,
             brokers: args.restore_brokers,
         },
+        report: args.restore_report.clone(),
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tidemark_config::BrokerSettings;
@@ -95,6 +96,10 @@ pub struct RestoreArgs {
     /// Print what would come back and change nothing
     #[arg(long, conflicts_with = "cluster_id")]
     dry_run: bool,
+    /// Write what comes back to this file as well, 4 KiB at most: Kubernetes reads why a container
+    /// ended from such a file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -144,6 +149,9 @@ async fn restore(args: RestoreArgs, context: &mut Context) -> Result<Exit, Failu
         }
     };
     let report = report.map_err(|error| not_restored(&error))?;
+    if let Some(path) = &args.report {
+        write_report(path, &report)?;
+    }
     context.out.show(&report, |out| {
         for line in restore_lines(&report) {
             out.line(&line)?;
@@ -166,6 +174,8 @@ pub struct Restoring {
     pub url: String,
     /// What of it.
     pub options: RestoreOptions,
+    /// The file that is told what came of it.
+    pub report: Option<PathBuf>,
 }
 
 impl Restoring {
@@ -206,6 +216,9 @@ impl Restoring {
         text.push('\n');
         // The report of formatting is what goes to standard output; this may be lost.
         drop(std::io::stderr().write_all(text.as_bytes()));
+        if let Some(path) = &self.report {
+            write_report(path, &report)?;
+        }
         Ok(first)
     }
 }
@@ -220,12 +233,61 @@ pub fn not_restored(error: &RestoreError) -> Failure {
 
 /// What comes back, in lines for people.
 pub fn restore_lines(report: &RestoreReport) -> Vec<String> {
-    let mut lines = vec![format!(
+    let mut lines = vec![source_line(report)];
+    lines.extend(topic_lines(report));
+    lines.extend(loss_lines(report));
+    lines
+}
+
+/// Most bytes of a container's termination message.
+const MOST_REPORT_BYTES: usize = 4_096;
+
+/// Writes what comes back to a file: what is not as it was first, since not all may have room.
+fn write_report(path: &Path, report: &RestoreReport) -> Result<(), Failure> {
+    let mut lines = vec![source_line(report)];
+    lines.extend(loss_lines(report));
+    lines.extend(topic_lines(report));
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a file that is named on the command line: no simulation stands in for it"
+    )]
+    let written = std::fs::write(path, bounded(&lines, MOST_REPORT_BYTES));
+    written.map_err(|error| Failure::file(&path.display().to_string(), &error))
+}
+
+/// As many of the lines as have room, and how many have not.
+fn bounded(lines: &[String], most_bytes: usize) -> String {
+    let left_out = |left| format!("… and {} more\n", plural(as_i64(left), "line"));
+    let mut text = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        let rest = lines.len() - at;
+        let room = match rest {
+            1 => most_bytes,
+            _ => most_bytes.saturating_sub(left_out(rest).len()),
+        };
+        if text.len() + line.len() + 1 > room {
+            text.push_str(&left_out(rest));
+            break;
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Of which cluster it is, and of when.
+fn source_line(report: &RestoreReport) -> String {
+    format!(
         "cluster {}, generation {}, metadata of {}",
         report.source_cluster_id,
         report.source_generation,
         format_moment(report.metadata_taken_at_ms)
-    )];
+    )
+}
+
+/// The topics that come back.
+fn topic_lines(report: &RestoreReport) -> Vec<String> {
+    let mut lines = Vec::new();
     for topic in &report.topics {
         let records: i64 = topic
             .partitions
@@ -254,6 +316,12 @@ pub fn restore_lines(report: &RestoreReport) -> Vec<String> {
             ));
         }
     }
+    lines
+}
+
+/// What does not come back, and what is not as it was.
+fn loss_lines(report: &RestoreReport) -> Vec<String> {
+    let mut lines = Vec::new();
     for clamp in &report.clamped {
         let becomes = match clamp.to {
             Some(to) => format!("goes back to {}", count(to)),
@@ -475,4 +543,23 @@ fn found_of(finding: Finding) -> Found {
 
 fn as_i64(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_the_lines_that_have_room_and_says_how_many_have_not() {
+        let lines: Vec<String> = (0..10).map(|i| format!("line {i}")).collect();
+        assert_eq!(bounded(&lines, 1_000), format!("{}\n", lines.join("\n")));
+        assert_eq!(bounded(&lines, 70), format!("{}\n", lines.join("\n")));
+        let cut = bounded(&lines, 69);
+        assert!(cut.len() <= 69, "{cut}");
+        assert!(
+            cut.starts_with("line 0\n") && cut.ends_with("… and 3 lines more\n"),
+            "{cut}"
+        );
+        assert_eq!(bounded(&["long".repeat(9)], 10), "… and 1 line more\n");
+    }
 }

@@ -90,6 +90,9 @@ impl Build<'_> {
             ]
             .map(|(name, value)| (name.to_owned(), value)),
         );
+        if let Some(rack) = self.formation.racks.get(&node.id) {
+            settings.insert("broker.rack".to_owned(), rack.clone());
+        }
         settings
     }
 
@@ -155,8 +158,9 @@ impl Build<'_> {
         let voters: Vec<String> = first
             .map(|(id, directory)| format!("{id}@{}:{QUORUM_PORT}:{directory}", host(cluster, *id)))
             .collect();
-        // Whoever comes to vote later joins a quorum that there is.
-        let begins = self.votes(node.id) && !self.formation.changed();
+        // Whoever comes to vote later joins a quorum that there is, and so does another disk.
+        let replaced = self.formation.replaced.contains(&node.id);
+        let begins = self.votes(node.id) && !self.formation.changed() && !replaced;
         let formation = json!({
             "clusterId": self.formation.cluster_id,
             "voters": if begins { voters } else { Vec::new() },

@@ -1,9 +1,10 @@
 //! Who begins a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidemark_crds::Cluster;
 
@@ -11,6 +12,32 @@ use super::{formation_name, labels, lasting};
 
 /// The annotation of the formation that says who votes now, where that is not who voted first.
 pub const VOTERS: &str = "tidemark.dev/voters";
+
+/// The annotation of the formation that says what came back of another cluster's bucket.
+pub const REPORT: &str = "tidemark.dev/restored";
+
+/// The annotation of the formation that names the brokers whose disks have been in use: with another
+/// claim they have lost theirs.
+pub const USED: &str = "tidemark.dev/used-disks";
+/// The annotation of the formation that names the brokers whose first disks were replaced: they begin
+/// no quorum any more.
+pub const REPLACED: &str = "tidemark.dev/replaced-disks";
+/// The annotation of the formation that says whose disk is being replaced.
+pub const REPLACING: &str = "tidemark.dev/replacing-disk";
+
+/// The annotation of the formation that says in which rack each broker is.
+pub const RACKS: &str = "tidemark.dev/racks";
+
+/// A disk that is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacing {
+    /// Whose.
+    pub broker: i32,
+    /// The uid of the claim that goes; none where it is gone.
+    pub claim: Option<String>,
+    /// There is another claim, and the broker may start on it.
+    pub made: bool,
+}
 
 /// Who begins the cluster: chosen once, by the operator, and never changed; and who votes now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +48,19 @@ pub struct Formation {
     pub first: Vec<(i32, String)>,
     /// Those that are to vote now.
     pub voters: BTreeSet<i32>,
+    /// What the first voters are formatted with, where the cluster begins with what another one's
+    /// bucket holds; empty otherwise.
+    pub restore: Vec<String>,
+    /// What came back of it, as the voters told.
+    pub report: Option<String>,
+    /// Those whose disks have been in use.
+    pub used: BTreeSet<i32>,
+    /// Those whose first disks were replaced.
+    pub replaced: BTreeSet<i32>,
+    /// The disk that is being replaced.
+    pub replacing: Option<Replacing>,
+    /// The rack of each broker that has one.
+    pub racks: BTreeMap<i32, String>,
 }
 
 impl Formation {
@@ -32,6 +72,12 @@ impl Formation {
             cluster_id,
             first,
             voters,
+            restore: Vec::new(),
+            report: None,
+            used: BTreeSet::new(),
+            replaced: BTreeSet::new(),
+            replacing: None,
+            racks: BTreeMap::new(),
         }
     }
 
@@ -44,7 +90,7 @@ impl Formation {
 /// The formation, which nothing changes.
 #[must_use]
 pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
-    json!({
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": lasting(cluster, &formation_name(cluster), &labels(cluster)),
@@ -53,10 +99,14 @@ pub fn formation(cluster: &Cluster, formation: &Formation) -> Value {
             "cluster-id": formation.cluster_id,
             "voters": json!(formation.first).to_string(),
         },
-    })
+    });
+    if !formation.restore.is_empty() {
+        object["data"]["restore"] = json!(json!(formation.restore).to_string());
+    }
+    object
 }
 
-/// Reads what [`formation`] wrote, and who was written down to vote since.
+/// Reads what [`formation`] wrote, and what was written beside it since: who votes, what came back.
 #[must_use]
 pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     let data = map.data.as_ref()?;
@@ -64,6 +114,23 @@ pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     let mut formation = Formation::new(data.get("cluster-id")?.clone(), first);
     if let Some(voters) = map.annotations().get(VOTERS) {
         formation.voters = serde_json::from_str(voters).ok()?;
+    }
+    if let Some(restore) = data.get("restore") {
+        formation.restore = serde_json::from_str(restore).ok()?;
+    }
+    let noted = map.annotations();
+    formation.report = noted.get(REPORT).cloned();
+    if let Some(used) = noted.get(USED) {
+        formation.used = serde_json::from_str(used).ok()?;
+    }
+    if let Some(replaced) = noted.get(REPLACED) {
+        formation.replaced = serde_json::from_str(replaced).ok()?;
+    }
+    if let Some(racks) = noted.get(RACKS) {
+        formation.racks = serde_json::from_str(racks).ok()?;
+    }
+    if let Some(replacing) = noted.get(REPLACING) {
+        formation.replacing = Some(serde_json::from_str(replacing).ok()?);
     }
     Some(formation)
 }

@@ -161,11 +161,12 @@ impl Build<'_> {
             // A broker does not wait for it: records stay on local disks meanwhile.
             volumes.push(json!({"name": "tier", "secret": {"secretName": secret, "optional": true, "defaultMode": 0o440}}));
         }
-        let restricted = json!({
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        });
+        let mut format = vec!["tidemark", "format", "--config", config];
+        format.extend(["--formation", "/etc/tidemark/formation.json"]);
+        let mut first = self.formation.first.iter();
+        if first.any(|(id, _)| *id == node.id) {
+            format.extend(self.formation.restore.iter().map(String::as_str));
+        }
         let spread = |key: &str| {
             json!({
                 "maxSkew": 1,
@@ -174,7 +175,7 @@ impl Build<'_> {
                 "labelSelector": {"matchLabels": {CLUSTER: name(cluster)}},
             })
         };
-        Some(json!({
+        let mut template = json!({
             "metadata": {
                 "labels": broker_labels(cluster, node),
                 "annotations": annotations,
@@ -184,14 +185,7 @@ impl Build<'_> {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
                 "terminationGracePeriodSeconds": 60,
-                "securityContext": {
-                    "runAsNonRoot": true,
-                    "runAsUser": 65532,
-                    "runAsGroup": 65532,
-                    "fsGroup": 65532,
-                    "fsGroupChangePolicy": "OnRootMismatch",
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
+                "securityContext": restricted_pod(),
                 "topologySpreadConstraints": [
                     spread("topology.kubernetes.io/zone"),
                     spread("kubernetes.io/hostname"),
@@ -200,9 +194,11 @@ impl Build<'_> {
                     "name": "format",
                     "image": self.image,
                     "imagePullPolicy": "IfNotPresent",
-                    "command": ["tidemark", "format", "--config", config, "--formation", "/etc/tidemark/formation.json"],
+                    "command": format,
+                    // What it says when it fails is what the status says.
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": mounts,
-                    "securityContext": restricted,
+                    "securityContext": restricted(),
                     "resources": pool.resources.clone().unwrap_or_default(),
                 }],
                 "containers": [{
@@ -210,6 +206,7 @@ impl Build<'_> {
                     "image": self.image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["tidemark", "broker", "--config", config],
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
                     // For commands that are run beside the broker: what clients' listeners speak
                     // does not matter to them.
                     "env": [
@@ -226,16 +223,47 @@ impl Build<'_> {
                     "livenessProbe": with(probe("/livez"), &[("periodSeconds", 10), ("failureThreshold", 3)]),
                     "readinessProbe": with(probe("/readyz"), &[("periodSeconds", 2), ("failureThreshold", 1)]),
                     "volumeMounts": mounts,
-                    "securityContext": restricted,
+                    "securityContext": restricted(),
                     "resources": pool.resources.clone().unwrap_or_default(),
                 }],
                 "volumes": volumes,
             },
-        }))
+        });
+        let rack = self.formation.racks.get(&node.id);
+        if let (Some(racks), Some(rack)) = (&cluster.spec.racks, rack) {
+            let there = json!({"key": racks.topology_key, "operator": "In", "values": [rack]});
+            template["spec"]["affinity"] = json!({"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [there]}],
+                },
+            }});
+        }
+        Some(template)
     }
 }
 
+/// What holds for every pod of ours.
+pub(super) fn restricted_pod() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// What holds for every container of ours.
+pub(super) fn restricted() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    })
+}
+
 /// Short, and the same in every build.
-fn hash(text: &str) -> String {
+pub(super) fn hash(text: &str) -> String {
     format!("{:016x}", XxHash64::oneshot(0, text.as_bytes()))
 }

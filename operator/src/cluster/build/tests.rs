@@ -335,3 +335,168 @@ fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
     assert_eq!(of(&other, 3).2["voters"], json!([]));
     assert_eq!(of(&other, 1).2["voters"], json!([]));
 }
+
+#[test]
+fn a_restored_cluster_begins_with_what_the_spec_said_then() {
+    let restored = |replicas: i32, more: Value| {
+        let pools = json!([{"name": "brokers", "replicas": replicas, "storage": {"size": "10Gi"}}]);
+        let mut restore = json!({"mode": "Takeover"});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            restore[key] = value.clone();
+        }
+        cluster(
+            &json!({"pools": pools, "tier": {"url": "s3://a/b", "region": "r"}, "restore": restore}),
+        )
+    };
+    let first = restored(
+        3,
+        json!({"topics": ["a.*"], "at": "2026-11-25T12:00:00Z", "replicationFactor": 5}),
+    );
+    let arguments = [
+        "--restore=s3://a/b",
+        "--restore-topic=a.*",
+        "--restore-at=2026-11-25T12:00:00Z",
+        "--restore-replication-factor=3",
+        "--restore-brokers=3",
+        "--restore-report=/dev/termination-log",
+    ];
+    assert_eq!(restore_arguments(&first), arguments);
+    assert_eq!(restore_arguments(&cluster(&json!({}))), [""; 0]);
+    let formation = Formation {
+        restore: restore_arguments(&first),
+        ..formed()
+    };
+    let written = super::formation(&first, &formation);
+    let map: ConfigMap = serde_json::from_value(written).expect("a ConfigMap");
+    assert_eq!(read_formation(&map), Some(formation.clone()));
+    // Later it grows, and nobody is restarted for that.
+    let later = restored(5, json!({}));
+    let template = |cluster: &Cluster, id: i32| {
+        let build = Build {
+            cluster,
+            formation: &formation,
+            image: "a",
+            settings: &sorted(cluster),
+            addresses: &ADDRESSES,
+        };
+        let set = build.stateful_set(&node(id)).expect("of a pool");
+        let format = &set["spec"]["template"]["spec"]["initContainers"][0]["command"];
+        (build.template_hash(&node(id)), format.to_string())
+    };
+    assert_eq!(template(&first, 1), template(&later, 1));
+    assert!(template(&first, 1).1.contains("--restore=s3://a/b"));
+    assert!(
+        !template(&later, 3).1.contains("--restore"),
+        "it follows the voters"
+    );
+    // What is shown is of the spec as it is now.
+    let of = |cluster: &Cluster| preview(cluster, "a").expect("a restore");
+    let shown = of(&first);
+    let command = shown["spec"]["containers"][0]["command"].to_string();
+    assert!(
+        command.contains(r#""s3://a/b","--dry-run","--topic=a.*""#),
+        "{command}"
+    );
+    assert!(command.contains("--region=r"), "{command}");
+    assert_ne!(
+        shown["metadata"]["annotations"],
+        of(&later)["metadata"]["annotations"]
+    );
+    assert_eq!(shown["metadata"]["labels"], json!({}), "it is no broker");
+}
+
+#[test]
+fn a_disk_that_took_anothers_place_begins_no_quorum() {
+    let cluster = cluster(&json!({}));
+    let begins = |formation: &Formation, id: i32| {
+        let build = Build {
+            cluster: &cluster,
+            formation,
+            image: "a",
+            settings: &sorted(&cluster),
+            addresses: &ADDRESSES,
+        };
+        let files = build.files(&node(id), Disk::MayBeEmpty);
+        let text = files["data"]["formation.json"]
+            .as_str()
+            .expect("text")
+            .to_owned();
+        let file: Value = serde_json::from_str(&text).expect("JSON");
+        (file["voters"] != json!([]), build.template_hash(&node(id)))
+    };
+    let mut replaced = formed();
+    replaced.replaced = [1].into();
+    assert!(begins(&formed(), 1).0 && begins(&replaced, 0).0);
+    assert!(!begins(&replaced, 1).0);
+    assert_eq!(begins(&formed(), 1).1, begins(&replaced, 1).1);
+    // What is noted beside the formation is read again.
+    let noted = Formation {
+        used: [0, 1].into(),
+        replacing: Some(Replacing {
+            broker: 1,
+            claim: Some("u".into()),
+            made: false,
+        }),
+        ..replaced
+    };
+    let written = super::formation(&cluster, &noted);
+    let mut map: ConfigMap = serde_json::from_value(written).expect("a ConfigMap");
+    for (name, value) in [
+        (USED, json!(noted.used)),
+        (REPLACED, json!(noted.replaced)),
+        (REPLACING, json!(noted.replacing)),
+    ] {
+        map.annotations_mut().insert(name.into(), value.to_string());
+    }
+    assert_eq!(read_formation(&map), Some(noted));
+}
+
+#[test]
+fn brokers_are_spread_over_racks_and_stay_there() {
+    let nodes = |ids: std::ops::Range<i32>| ids.map(node).collect::<Vec<_>>();
+    let values = ["z1".to_owned(), "z2".to_owned(), "z3".to_owned()];
+    let none = BTreeMap::new();
+    let first = racks(&none, &nodes(0..5), &(0..5).collect(), &values);
+    let of = |racks: &BTreeMap<i32, String>| racks.values().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(of(&first), "z1 z2 z3 z1 z2");
+    // One more goes to where the fewest are, and nobody else moves.
+    let more = racks(&first, &nodes(0..6), &[5].into(), &values);
+    assert_eq!(of(&more), "z1 z2 z3 z1 z2 z3");
+    // Those that were there before racks were asked for have none.
+    let late = racks(&none, &nodes(0..4), &[3].into(), &values);
+    assert_eq!(late, [(3, "z1".to_owned())].into());
+    // Those that left do not count.
+    let left = racks(&first, &[node(1), node(2), node(7)], &[7].into(), &values);
+    assert_eq!(left[&7], "z1");
+}
+
+#[test]
+fn a_broker_is_bound_to_its_rack_and_tells_it() {
+    let spec = json!({"racks": {"topologyKey": "zone", "values": ["z1", "z2"]}});
+    let (plain, racked) = (cluster(&json!({})), cluster(&spec));
+    let mut formation = formed();
+    let of = |cluster: &Cluster, formation: &Formation, id: i32| {
+        let build = Build {
+            cluster,
+            formation,
+            image: "a",
+            settings: &sorted(cluster),
+            addresses: &ADDRESSES,
+        };
+        let set = build.stateful_set(&node(id)).expect("of a pool");
+        let affinity = set["spec"]["template"]["spec"]["affinity"].clone();
+        let rack = build.properties(&node(id)).get("broker.rack").cloned();
+        (rack, affinity, build.template_hash(&node(id)))
+    };
+    // Racks that are asked for later restart nobody.
+    assert_eq!(of(&plain, &formation, 1), of(&racked, &formation, 1));
+    formation.racks = [(1, "z2".to_owned())].into();
+    let (rack, affinity, _) = of(&racked, &formation, 1);
+    assert_eq!(rack.as_deref(), Some("z2"));
+    let text = affinity.to_string();
+    assert!(
+        text.contains(r#""key":"zone","operator":"In","values":["z2"]"#),
+        "{text}"
+    );
+    assert_eq!(of(&racked, &formation, 0).0, None);
+}

@@ -34,12 +34,22 @@ fn told(cluster: &Cluster, image: &str, isr: &[i32]) -> ClusterStatus {
 
 /// The same at a time; without an ISR the brokers cannot be asked.
 fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> ClusterStatus {
-    let formation = formation();
+    told_by(cluster, &formation(), image, isr, now_ms)
+}
+
+/// The same of another formation.
+fn told_by(
+    cluster: &Cluster,
+    formation: &Formation,
+    image: &str,
+    isr: Option<&[i32]>,
+    now_ms: i64,
+) -> ClusterStatus {
     let nodes = build::nodes(&[], &cluster.spec.pools);
     let settings = tidemark_crds::cluster::settings(&cluster.spec);
     let of = |image| Build {
         cluster,
-        formation: &formation,
+        formation,
         image,
         settings: &settings,
         addresses: &ADDRESSES,
@@ -87,7 +97,7 @@ fn told_at(cluster: &Cluster, image: &str, isr: Option<&[i32]>, now_ms: i64) -> 
     );
     let told = Told {
         cluster,
-        formation: &formation,
+        formation,
         nodes: &nodes,
         observed: &observed,
         plan: &plan,
@@ -210,4 +220,42 @@ fn a_lag_is_told_roughly_so_that_the_status_stays_as_it_is() {
     ] {
         assert_eq!(rounded(ms), told);
     }
+}
+
+#[test]
+fn a_restore_is_told_from_its_preview_to_what_came_back() {
+    let restored = cluster(&json!({"tier": {"url": "s3://a/b"}, "restore": {"mode": "Takeover"}}));
+    let before = Before {
+        reason: "DryRun",
+        text: "cluster C".into(),
+        report: vec!["cluster C".into(), "a: 1".into()],
+    };
+    let status = unformed(&restored, &before, 1_000);
+    assert_eq!(of(&status, "Restored"), ("False", "DryRun"));
+    assert_eq!(
+        (status.ready.as_str(), status.message.as_str()),
+        ("0/3", "cluster C")
+    );
+    let shown = status.restore.expect("it is asked for");
+    assert_eq!((shown.source.as_str(), shown.report.len()), ("s3://a/b", 2));
+    let state = |formation: &Formation| {
+        let status = told_by(&restored, formation, "a", Some(&[0, 1, 2][..]), 1_000);
+        let (is, reason) = of(&status, "Restored");
+        let report = status
+            .restore
+            .as_ref()
+            .expect("it is asked for")
+            .report
+            .len();
+        (is.to_owned(), reason.to_owned(), report)
+    };
+    let of = |is: &str, reason: &str, lines| (is.to_owned(), reason.to_owned(), lines);
+    let mut formation = formation();
+    assert_eq!(state(&formation), of("False", "FormedWithout", 0));
+    formation.restore = vec!["--restore=s3://a/b".into()];
+    assert_eq!(state(&formation), of("False", "Restoring", 0));
+    formation.report = Some("cluster C\ngroup g: offset 5 in a-0 goes back to 3".into());
+    assert_eq!(state(&formation), of("True", "TakenOver", 2));
+    let quiet = told(&cluster(&json!({})), "a", &[0, 1, 2]);
+    assert!(quiet.conditions.iter().all(|c| c.type_ != "Restored"));
 }

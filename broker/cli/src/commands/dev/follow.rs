@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidemark_client::Cluster as Client;
-use tidemark_crds::group::{Decision, Record, lag, populated, within_bounds};
+use tidemark_crds::group::{
+    Decision, Record, Standing, View, lag, populated, standing, stuck, within_bounds,
+};
 use tidemark_crds::manifest::{Name, Resource};
 use tidemark_crds::topic::{Step, plan, validate};
 use tidemark_crds::{ConsumerGroup, Invalid, Topic};
@@ -97,6 +99,8 @@ pub struct Follower {
     accepted: BTreeMap<Name, Resource>,
     /// What was said of each part of each resource.
     said: BTreeMap<(String, &'static str), String>,
+    /// Where groups were seen to stand.
+    standing: BTreeMap<String, Standing>,
     done: Done,
 }
 
@@ -135,6 +139,7 @@ impl Follower {
             notes,
             bootstrap: String::new(),
             said: BTreeMap::new(),
+            standing: BTreeMap::new(),
             done: done.map_err(Failure::bug)??,
         })
     }
@@ -435,8 +440,18 @@ impl Follower {
             Ok(decision) => lines.extend(reset_line(name, group, &decision)),
         }
         let (behind, _) = lag(&view);
+        let view = View {
+            oldest_ms: tidemark_operator::group::oldest(client, &view).await?,
+            ..view
+        };
+        let now_ms = clock::now_ms();
+        let before = self.standing.remove(group.group_id()).unwrap_or_default();
+        let stands = standing(&before, &view, now_ms);
+        let stuck = stuck(&group.spec, &view, &stands, now_ms);
+        self.standing.insert(group.group_id().to_owned(), stands);
+        let seen = (&view, stuck.as_deref());
         let bounds = [
-            ("lag", within_bounds(&group.spec, &behind)),
+            ("lag", within_bounds(&group.spec, &behind, seen, now_ms)),
             (
                 "members",
                 populated(
