@@ -399,7 +399,7 @@ impl<'a> Records<'a> {
         Ok(Some(record))
     }
 
-    async fn into_cluster(&self, record: &Record) -> Result<(), Error> {
+    async fn write_to_cluster(&self, record: &Record) -> Result<(), Error> {
         let bare = Record {
             moves: Vec::new(),
             ..record.clone()
@@ -460,10 +460,10 @@ impl Memory for Records<'_> {
         match record.phase {
             Phase::Begun => {
                 self.put_beside(record).await?;
-                self.into_cluster(record).await
+                self.write_to_cluster(record).await
             }
             Phase::Applied | Phase::Refused => {
-                self.into_cluster(record).await?;
+                self.write_to_cluster(record).await?;
                 self.put_beside(record).await
             }
         }

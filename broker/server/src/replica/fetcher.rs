@@ -160,7 +160,7 @@ impl Fetcher {
             .iter()
             .filter_map(|slot| {
                 let (at, partition) = self.member(*slot)?;
-                let fetch = partition.next_fetch(self.leader)?.fetch;
+                let fetch = partition.next_fetch(self.leader)?.0.fetch;
                 (fetch.durable.durable_end < fetch.fetch_offset).then_some((at, fetch.fetch_offset))
             })
             .collect();
