@@ -108,8 +108,8 @@ impl Wal {
     /// [`Wal::run_writer`], [`Wal::write_next`] or [`Wal::wait_durable`]. Blocks.
     ///
     /// # Errors
-    /// The directory or its first file could not be made. On a disk with little room the file is
-    /// made later, by [`Wal::prepare`] or when it is written to.
+    /// The directory or its first file could not be made. On a full disk the file is made
+    /// later, by [`Wal::prepare`] or when it is written to.
     pub fn create(
         disk: Arc<dyn Disk>,
         config: WalConfig,
@@ -135,14 +135,11 @@ impl Wal {
         let mut files = Ring::new(file_bytes, max_bytes, first_lsn, spare);
         if files.spare_files() == 0 {
             let number = files.begin_file();
-            // What the old ring holds goes before it, where there is little room.
-            let made = match ring::has_room(&*disk, &dir, file_bytes)? {
-                true => ring::make_file(&*disk, &dir, number, file_bytes),
-                false => Err(ErrorKind::StorageFull.into()),
-            };
+            let made = ring::make_file(&*disk, &dir, number, file_bytes);
             files.end_file(number, made.is_ok());
             match made {
-                // An empty file tells this ring from one whose volume is not there.
+                // What the old ring holds has to go first. An empty file tells this ring
+                // from one whose volume is not there.
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
                     disk.open(&ring::path_of(&dir, 0), OpenMode::Create)?;
                     disk.sync_dir(&dir)?;

@@ -257,15 +257,13 @@ fn write_report(path: &Path, report: &RestoreReport) -> Result<(), Failure> {
 
 /// As many of the lines as have room, and how many have not.
 fn bounded(lines: &[String], most_bytes: usize) -> String {
+    let whole: usize = lines.iter().map(|line| line.len() + 1).sum();
     let left_out = |left| format!("… and {} more\n", plural(as_i64(left), "line"));
     let mut text = String::new();
     for (at, line) in lines.iter().enumerate() {
         let rest = lines.len() - at;
-        let room = match rest {
-            1 => most_bytes,
-            _ => most_bytes.saturating_sub(left_out(rest).len()),
-        };
-        if text.len() + line.len() + 1 > room {
+        let room = most_bytes.saturating_sub(left_out(rest).len());
+        if whole > most_bytes && text.len() + line.len() + 1 > room {
             text.push_str(&left_out(rest));
             break;
         }
@@ -557,7 +555,7 @@ mod tests {
         let cut = bounded(&lines, 69);
         assert!(cut.len() <= 69, "{cut}");
         assert!(
-            cut.starts_with("line 0\n") && cut.ends_with("… and 3 lines more\n"),
+            cut.starts_with("line 0\n") && cut.ends_with("… and 4 lines more\n"),
             "{cut}"
         );
         assert_eq!(bounded(&["long".repeat(9)], 10), "… and 1 line more\n");

@@ -206,7 +206,7 @@ fn a_throttle_goes_with_the_move_and_one_that_is_left_is_found_and_taken_away() 
     brokers.ok_with_input(&["produce", "orders"], line.repeat(100).as_bytes());
     let described = brokers.json(&["topic", "describe", "orders"]);
     let from = described["partitions"][0]["replicas"][0].as_i64().unwrap();
-    let to = (from + 1) % 3;
+    let to = from % 3 + 1;
     let plan = json!({"version": 1, "partitions": [
         {"topic": "orders", "partition": 0, "replicas": [to, from]},
     ]});

@@ -80,8 +80,11 @@ impl Leader {
         let enough = log.high_watermark.max(self.start_offset);
         // One that fell silent still has what is committed if that does not move.
         let silent = now_ms - peer.last_fetch_ms > settings.replica_lag_time_max_ms;
+        // Nor one that would have to leave again: a disk that stands still has what is committed,
+        // too, while too few are in sync for that to move.
         !broker.fenced
             && !silent
+            && !self.must_leave(now_ms, id, settings, view, log)
             && broker.epoch == peer.broker_epoch
             && peer.position.is_some_and(|p| p.durable_end >= enough)
     }

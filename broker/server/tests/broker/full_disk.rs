@@ -5,7 +5,6 @@ use crate::kit::*;
 use crate::slow_disk::{OpenAtEnd, SlowDisk};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, MemDisk};
 use tidemark_server::{RunningServer, StartError};
@@ -83,26 +82,6 @@ async fn a_broker_starts_on_a_full_disk_and_takes_records_once_there_is_room() {
     })
     .await;
     assert_eq!(texts(&mut c).await, ["one", "two", "three"]);
-    server.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_start_that_finds_no_room_waits_for_it() {
-    let disk = MemDisk::new();
-    // More than is set aside has to be put into segments.
-    let large = vec![b'.'; 900_000];
-    killed_with(&disk, &[&large[..]; 7]).await;
-    fill(&disk, 0);
-    let again = disk.clone();
-    let mut starting = std::pin::pin!(start(&again));
-    let early = clock::timeout(Duration::from_secs(3), &mut starting).await;
-    assert!(early.is_err(), "there is no room for a start");
-    disk.set_capacity(None);
-    let started = clock::timeout(PATIENCE, starting).await;
-    let server = started.expect("it starts").unwrap();
-    let mut c = Connection::open(&server).await;
-    assert_eq!(offset(&mut c, "t", 0, -1).await, 7);
-    put(&mut c, "t", 0, b"more").await;
     server.shutdown().await;
 }
 
