@@ -47,7 +47,7 @@ def test_a_move_is_held_to_its_throttle_which_goes_with_its_end(three, tmp_path)
     tool("TopicCommand", *at, "--create", "--topic", topic, "--partitions", 1, "--replication-factor", 2)
     tool("ProducerPerformance", *at, "--topic", topic, "--num-records", sent // 1000, "--record-size", 1000, "--throughput", -1)
     leader, before, _ = described(at, topic)
-    new = ({0, 1, 2} - set(before)).pop()
+    new = ({1, 2, 3} - set(before)).pop()
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": topic, "partition": 0, "replicas": [leader, new]}]}))
     file = ("--reassignment-json-file", plan)

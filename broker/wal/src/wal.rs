@@ -135,7 +135,11 @@ impl Wal {
         let mut files = Ring::new(file_bytes, max_bytes, first_lsn, spare);
         if files.spare_files() == 0 {
             let number = files.begin_file();
-            let made = ring::make_file(&*disk, &dir, number, file_bytes);
+            // What the old ring holds goes before it, where there is little room.
+            let made = match ring::has_room(&*disk, &dir, file_bytes)? {
+                true => ring::make_file(&*disk, &dir, number, file_bytes),
+                false => Err(ErrorKind::StorageFull.into()),
+            };
             files.end_file(number, made.is_ok());
             match made {
                 // What the old ring holds has to go first. An empty file tells this ring
