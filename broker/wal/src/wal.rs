@@ -108,7 +108,7 @@ impl Wal {
     /// [`Wal::run_writer`], [`Wal::write_next`] or [`Wal::wait_durable`]. Blocks.
     ///
     /// # Errors
-    /// The directory or its first file could not be made. On a full disk the file is made
+    /// The directory or its first file could not be made. With little room the file is made
     /// later, by [`Wal::prepare`] or when it is written to.
     pub fn create(
         disk: Arc<dyn Disk>,
