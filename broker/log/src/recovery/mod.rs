@@ -33,7 +33,6 @@ use crate::epochs::LeaderEpochs;
 use crate::error::OpenError;
 use crate::log::{Journal, Log};
 use crate::names;
-use crate::scan::{BatchScanner, Step};
 use crate::segment::{LogShared, Segment};
 use crate::tail::Tail;
 
@@ -230,7 +229,7 @@ impl Opening {
         let end = scanned.end;
         let first_base = scanned.segments.first().map_or(end, Segment::base_offset);
         let mut epochs = std::mem::take(&mut scanned.epochs);
-        extend_to_start(&shared, &scanned.segments, &mut epochs, trusted.log_start)?;
+        segments::extend_epochs(&shared, &scanned.segments, &mut epochs, trusted.log_start)?;
         epochs.truncate_from_end(trusted.epochs_end.min(end + 1));
         let (producers, snapshot_offset) = self.producers(&shared, &scanned)?;
         let size_bytes = scanned
@@ -568,41 +567,6 @@ impl Opening {
             }),
         }
     }
-}
-
-/// A checkpoint that did not come to its end may have written epochs that begin at a log start
-/// which never became durable. Those of the batches below are read from these again.
-fn extend_to_start(
-    shared: &LogShared,
-    segments: &[Segment],
-    epochs: &mut LeaderEpochs,
-    log_start: i64,
-) -> Result<(), OpenError> {
-    let Some(first) = epochs.entries().first().copied() else {
-        return Ok(());
-    };
-    let mut whole = LeaderEpochs::default();
-    for segment in segments {
-        if first.start_offset <= log_start || segment.base_offset() >= first.start_offset {
-            break;
-        }
-        let file = segment.files.log(shared)?;
-        let mut scanner = BatchScanner::headers(file, 0, segment.size_bytes.into());
-        while let Step::Batch { header, .. } = scanner.step()? {
-            if header.base_offset >= first.start_offset {
-                break;
-            }
-            if header.last_offset() >= log_start {
-                let start = header.base_offset.max(log_start);
-                whole.assign(header.partition_leader_epoch, start);
-            }
-        }
-    }
-    for entry in epochs.entries() {
-        whole.assign(entry.epoch, entry.start_offset);
-    }
-    *epochs = whole;
-    Ok(())
 }
 
 /// Up to where records were known to be committed. What was cut off since was not, or was given up.

@@ -7,6 +7,7 @@ use tidemark_env::disk::{DiskFile, OpenMode};
 use tidemark_records::BatchHeader;
 
 use super::{OnCorruption, Opening, Scanned};
+use crate::epochs::LeaderEpochs;
 use crate::error::OpenError;
 use crate::index::{self, OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use crate::names;
@@ -425,4 +426,38 @@ impl Opening {
         }
         Ok(())
     }
+}
+
+/// Reads the epochs of the batches between the log start and the first epoch that is known: a
+/// checkpoint that did not come to its end may have written epochs that begin at a log start which
+/// never became durable.
+pub(super) fn extend_epochs(
+    shared: &LogShared,
+    segments: &[Segment],
+    epochs: &mut LeaderEpochs,
+    log_start: i64,
+) -> Result<(), OpenError> {
+    let known = std::mem::take(epochs);
+    let first = known.entries().first().map(|entry| entry.start_offset);
+    let Some(first) = first.filter(|first| *first > log_start) else {
+        *epochs = known;
+        return Ok(());
+    };
+    let below = segments.iter().take_while(|s| s.base_offset() < first);
+    for segment in below {
+        let file = segment.files.log(shared)?;
+        let mut scanner = BatchScanner::headers(file, 0, segment.size_bytes.into());
+        while let Step::Batch { header, .. } = scanner.step()?
+            && header.base_offset < first
+        {
+            if header.last_offset() >= log_start {
+                let start = header.base_offset.max(log_start);
+                epochs.assign(header.partition_leader_epoch, start);
+            }
+        }
+    }
+    for entry in known.entries() {
+        epochs.assign(entry.epoch, entry.start_offset);
+    }
+    Ok(())
 }
