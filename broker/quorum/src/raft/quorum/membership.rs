@@ -24,11 +24,7 @@ impl Quorum {
         address: String,
         patience: Duration,
     ) -> Result<(), QuorumError> {
-        if self.is_active().is_none() {
-            return Err(QuorumError::NotController {
-                leader: self.leader(),
-            });
-        }
+        self.must_lead()?;
         let membership = self.membership();
         if let Some((known, _)) = membership
             .nodes()
@@ -57,6 +53,15 @@ impl Quorum {
         }
         let change = ChangeMembers::AddVoterIds([voter].into());
         self.change(change, true, patience).await
+    }
+
+    fn must_lead(&self) -> Result<(), QuorumError> {
+        match self.is_active() {
+            Some(_) => Ok(()),
+            None => Err(QuorumError::NotController {
+                leader: self.leader(),
+            }),
+        }
     }
 
     async fn change(
@@ -110,11 +115,7 @@ impl Quorum {
         voter: VoterId,
         patience: Duration,
     ) -> Result<(), QuorumError> {
-        if self.is_active().is_none() {
-            return Err(QuorumError::NotController {
-                leader: self.leader(),
-            });
-        }
+        self.must_lead()?;
         let membership = self.membership();
         let change = match membership.voter_ids().any(|id| id == voter) {
             true => ChangeMembers::RemoveVoters([voter].into()),
