@@ -12,7 +12,6 @@ use tidemark_wire::messages::{
 use tidemark_wire::{ErrorCode, Request, Uuid};
 
 use crate::connection::{Connection, ConnectionOptions};
-use crate::consumer::assignor::TopicPartition;
 use crate::error::{ClientError, error_code};
 
 /// How a client behaves towards a cluster.
@@ -393,14 +392,14 @@ impl Cluster {
 
     /// Something was written, or committed, in a leader epoch (KIP-320): whoever led earlier does not
     /// any more, and who leads now must be asked of others.
-    pub(crate) fn saw_leader_epoch(&self, tp: &TopicPartition, leader_epoch: i32) {
+    pub(crate) fn saw_leader_epoch(&self, topic: &str, partition: i32, leader_epoch: i32) {
         let mut info = lock(&self.0.info);
-        if info.leader_epoch(&tp.topic, tp.partition) >= Some(leader_epoch) {
+        if info.leader_epoch(topic, partition) >= Some(leader_epoch) {
             return;
         }
         let topics = &mut Arc::make_mut(&mut info).topics;
-        let topic = topics.get_mut(&tp.topic);
-        if let Some(known) = topic.and_then(|topic| topic.partitions.get_mut(&tp.partition)) {
+        let topic = topics.get_mut(topic);
+        if let Some(known) = topic.and_then(|topic| topic.partitions.get_mut(&partition)) {
             known.leader = None;
             known.leader_epoch = leader_epoch;
         }
@@ -691,11 +690,10 @@ mod tests {
             cluster.remember(&mut fresh);
             cluster.info().topics["t"].partitions[&0].leader
         };
-        let tp = TopicPartition::new("t", 0);
         assert_eq!(told(topic(1, 1, 4)), Some(1));
-        cluster.saw_leader_epoch(&tp, 4);
+        cluster.saw_leader_epoch("t", 0, 4);
         assert_eq!(cluster.info().topics["t"].partitions[&0].leader, Some(1));
-        cluster.saw_leader_epoch(&tp, 5);
+        cluster.saw_leader_epoch("t", 0, 5);
         assert_eq!(cluster.info().topics["t"].partitions[&0].leader, None);
         // Who led before does not know yet.
         assert_eq!(told(topic(1, 1, 4)), None);

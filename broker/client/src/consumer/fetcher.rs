@@ -78,7 +78,8 @@ impl Consumer {
                 Ready::Deposed => {
                     let read_in = position.leader_epoch;
                     tracing::debug!(partition = %tp, leader, leader_epoch, read_in, "a deposed leader is not asked");
-                    self.cluster.saw_leader_epoch(&tp, read_in);
+                    self.cluster
+                        .saw_leader_epoch(&tp.topic, tp.partition, read_in);
                     self.refresh_wanted = true;
                     continue;
                 }
