@@ -294,30 +294,30 @@ fn those_that_are_named_go_first_and_then_the_highest() {
     );
 }
 
+/// What a broker of a cluster that says nothing more is given: the hash of its template, its
+/// properties and its formation.
+fn given(formation: &Formation, id: i32) -> (Option<String>, String, Value) {
+    let cluster = cluster(&json!({}));
+    let build = Build {
+        cluster: &cluster,
+        formation,
+        image: "a",
+        settings: &sorted(&cluster),
+        addresses: &ADDRESSES,
+    };
+    let files = build.files(&node(id), Disk::MayBeEmpty)["data"].clone();
+    let text = |name: &str| files[name].as_str().expect("text").to_owned();
+    let formation = serde_json::from_str(&text("formation.json")).expect("JSON");
+    let hash = build.template_hash(&node(id));
+    (hash, text("broker.properties"), formation)
+}
+
 #[test]
 fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
-    let cluster = cluster(&json!({}));
     let (first, mut other) = (formed(), formed());
     other.voters = [0, 2, 3].into();
-    let of = |formation: &Formation, id: i32| {
-        let build = Build {
-            cluster: &cluster,
-            formation,
-            image: "a",
-            settings: &sorted(&cluster),
-            addresses: &ADDRESSES,
-        };
-        let files = build.files(&node(id), Disk::MayBeEmpty)["data"].clone();
-        let formation: Value =
-            serde_json::from_str(files["formation.json"].as_str().expect("text")).expect("JSON");
-        let properties = files["broker.properties"]
-            .as_str()
-            .expect("text")
-            .to_owned();
-        (build.template_hash(&node(id)), properties, formation)
-    };
     for id in [0, 2, 4] {
-        let (before, after) = (of(&first, id), of(&other, id));
+        let (before, after) = (given(&first, id), given(&other, id));
         assert_eq!(before.0, after.0, "broker {id} is not restarted");
         assert!(
             after.1.contains("orders-3.shop.svc:9090"),
@@ -326,14 +326,18 @@ fn another_voter_restarts_nobody_else_and_begins_no_quorum() {
     }
     for id in [1, 3] {
         assert_ne!(
-            of(&first, id).0,
-            of(&other, id).0,
+            given(&first, id).0,
+            given(&other, id).0,
             "broker {id} changes its role"
         );
     }
-    assert!(of(&other, 3).1.contains("process.roles=broker,controller"));
-    assert_eq!(of(&other, 3).2["voters"], json!([]));
-    assert_eq!(of(&other, 1).2["voters"], json!([]));
+    assert!(
+        given(&other, 3)
+            .1
+            .contains("process.roles=broker,controller")
+    );
+    assert_eq!(given(&other, 3).2["voters"], json!([]));
+    assert_eq!(given(&other, 1).2["voters"], json!([]));
 }
 
 #[test]
@@ -409,20 +413,8 @@ fn a_restored_cluster_begins_with_what_the_spec_said_then() {
 fn a_disk_that_took_anothers_place_begins_no_quorum() {
     let cluster = cluster(&json!({}));
     let begins = |formation: &Formation, id: i32| {
-        let build = Build {
-            cluster: &cluster,
-            formation,
-            image: "a",
-            settings: &sorted(&cluster),
-            addresses: &ADDRESSES,
-        };
-        let files = build.files(&node(id), Disk::MayBeEmpty);
-        let text = files["data"]["formation.json"]
-            .as_str()
-            .expect("text")
-            .to_owned();
-        let file: Value = serde_json::from_str(&text).expect("JSON");
-        (file["voters"] != json!([]), build.template_hash(&node(id)))
+        let (hash, _, file) = given(formation, id);
+        (file["voters"] != json!([]), hash)
     };
     let mut replaced = formed();
     replaced.replaced = [1].into();
