@@ -6,6 +6,7 @@
 //! is done by them, outside the lock:
 //!
 //! * [`Log::read_plan`] -> [`ReadPlan::run`] (or `load`, into memory) for records,
+//! * [`Log::producers_plan`] -> [`ProducersPlan::run`] for who wrote what lies below an offset,
 //! * [`Log::timestamp_plan`] -> [`TimestampPlan::run`] for offsets by time,
 //! * [`Log::write_job`] -> [`WriteJob::run`] -> [`Log::written`] to write durable records
 //!   into segment files, behind the data path,
@@ -27,6 +28,7 @@ mod cursor;
 pub mod dump;
 mod epochs;
 mod error;
+mod handover;
 pub mod import;
 mod index;
 mod log;
@@ -52,6 +54,7 @@ pub use behind::WriteJob;
 pub use config::LogConfig;
 pub use epochs::{EpochEnd, EpochEntry, LeaderEpochs};
 pub use error::{AppendError, LogError, OpenError, ReadError};
+pub use handover::{PlacedProducers, ProducersPlace, ProducersPlan, ProducersSnapshot};
 pub use index::{OffsetPosition, TimestampOffset};
 pub use log::{Appended, Journal, Log};
 pub use producers::{ProducerBatch, ProducerEntry, Producers, SequenceCheck};

@@ -7,6 +7,7 @@ use tidemark_wal::{Lsn, Record};
 
 use crate::behind::Written;
 use crate::error::LogError;
+use crate::handover::PlacedProducers;
 use crate::log::Log;
 use crate::names;
 use crate::read::Access;
@@ -33,8 +34,9 @@ enum Change {
     /// Epochs that begin at or above the offset go, no record does.
     Epochs(i64),
     End(Cut),
-    /// Everything goes, and the log begins there.
-    All(i64),
+    /// Everything goes, and the log begins there, with or without the producers that a snapshot
+    /// of that offset knows.
+    All(i64, bool),
 }
 
 impl Log {
@@ -62,7 +64,7 @@ impl Log {
     /// # Errors
     /// The disk failed; the log is out of use then.
     pub fn truncate_fully(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {
-        let pending = self.begin_reset(offset)?;
+        let pending = self.begin_reset(offset, None)?;
         self.wait_and_finish(pending, now_ms)
     }
 
@@ -95,27 +97,37 @@ impl Log {
             return self.begin(Change::Epochs(offset), &Record::Truncate { end_offset });
         }
         if offset < self.log_start {
-            return self.begin_reset(offset);
+            return self.begin_reset(offset, None);
         }
         self.settle_for_truncation()?;
         let cut = self.find_cut(offset)?;
         if cut.end < self.log_start {
             // The batch that goes holds the log start: nothing is left to keep.
-            return self.begin_reset(self.log_start);
+            return self.begin_reset(self.log_start, None);
         }
         let end_offset = cut.end;
         self.begin(Change::End(cut), &Record::Truncate { end_offset })
     }
 
-    /// The first half of [`Log::truncate_fully`].
+    /// The first half of [`Log::truncate_fully`]. The log knows the producers afterwards that were
+    /// put into their place for `offset`; otherwise none.
     ///
     /// # Errors
     /// As [`Log::begin_truncate`].
-    pub fn begin_reset(&mut self, offset: i64) -> Result<PendingCut, LogError> {
+    pub fn begin_reset(
+        &mut self,
+        offset: i64,
+        producers: Option<&PlacedProducers>,
+    ) -> Result<PendingCut, LogError> {
         self.check_usable()?;
         self.settle_for_truncation()?;
         let start_offset = offset.max(0);
-        self.begin(Change::All(start_offset), &Record::Reset { start_offset })
+        let keeps_producers = producers.is_some_and(|placed| placed.offset == start_offset);
+        let record = Record::Reset {
+            start_offset,
+            keeps_producers,
+        };
+        self.begin(Change::All(start_offset, keeps_producers), &record)
     }
 
     fn begin(&mut self, change: Change, record: &Record<'_>) -> Result<PendingCut, LogError> {
@@ -142,8 +154,8 @@ impl Log {
                 let done = self.cut(&cut, now_ms);
                 self.failing(done)?;
             }
-            Change::All(start_offset) => {
-                let done = self.reset(start_offset, now_ms);
+            Change::All(start_offset, keeps_producers) => {
+                let done = self.reset(start_offset, keeps_producers, now_ms);
                 self.failing(done)?;
             }
         }
@@ -218,7 +230,7 @@ impl Log {
         self.after_cut(now_ms)
     }
 
-    pub(crate) fn reset(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> {
+    fn reset(&mut self, offset: i64, keeps_producers: bool, now_ms: i64) -> Result<(), LogError> {
         self.tail = None;
         self.begin_generation();
         while !self.segments.is_empty() {
@@ -227,8 +239,10 @@ impl Log {
         for doomed in self.doomed.drain(..) {
             doomed.remove(&*self.shared.disk);
         }
-        // What they know of is gone, whatever offset it had.
-        for snapshot in snapshot_offsets(&self.shared)? {
+        // What they know of is gone, whatever offset it had, but for what was put there for this.
+        let mut gone = snapshot_offsets(&self.shared)?;
+        gone.retain(|snapshot| !(keeps_producers && *snapshot == offset));
+        for snapshot in gone {
             let path = self.shared.path(snapshot, names::SNAPSHOT);
             self.shared.disk.remove(&path)?;
         }

@@ -113,7 +113,15 @@ impl RawEntry {
                 next_offset.cast_unsigned(),
             ),
             Record::Truncate { end_offset } => (TRUNCATE, 0, end_offset.cast_unsigned(), 0),
-            Record::Reset { start_offset } => (RESET, 0, start_offset.cast_unsigned(), 0),
+            Record::Reset {
+                start_offset,
+                keeps_producers,
+            } => (
+                RESET,
+                0,
+                start_offset.cast_unsigned(),
+                u64::from(keeps_producers),
+            ),
             Record::Epoch {
                 leader_epoch,
                 start_offset,

@@ -53,6 +53,8 @@ pub enum EntryKind {
     Reset {
         /// The log begins and ends here now.
         start_offset: i64,
+        /// What a snapshot says of the producers at that very offset is kept.
+        keeps_producers: bool,
     },
     /// A leader's epoch began.
     Epoch {
@@ -89,6 +91,7 @@ impl EntryKind {
             format::TRUNCATE => EntryKind::Truncate { end_offset: offset },
             format::RESET => EntryKind::Reset {
                 start_offset: offset,
+                keeps_producers: raw.second != 0,
             },
             format::EPOCH => EntryKind::Epoch {
                 leader_epoch: raw.epoch,

@@ -62,6 +62,8 @@ pub enum Record<'a> {
     Reset {
         /// The log begins and ends here now.
         start_offset: i64,
+        /// What a snapshot says of the producers at that very offset is kept.
+        keeps_producers: bool,
     },
     /// A leader's epoch began.
     Epoch {

@@ -17,7 +17,7 @@ use crate::snapshot;
 use crate::sync::sync_if_there;
 
 /// A producer snapshot longer than this is not one (over a million producers).
-const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
+pub(crate) const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
 /// The topic id in a directory's `partition.metadata`; `None` when it is torn.
 pub(crate) fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, OpenError> {
@@ -132,7 +132,7 @@ pub(crate) fn load_producers(
 }
 
 /// Adds the batches of `segments` from the snapshot's offset up to `end`.
-fn replay(
+pub(crate) fn replay(
     shared: &LogShared,
     mut producers: Producers,
     snapshot_offset: Option<i64>,

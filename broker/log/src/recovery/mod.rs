@@ -15,7 +15,9 @@ mod segments;
 
 pub use dir::{KeptTail, RecoveredDir};
 pub use files::topic_id_of;
-pub(crate) use files::{ensure_snapshot, load_producers, read_topic_id, snapshot_offsets};
+pub(crate) use files::{
+    MAX_SNAPSHOT_BYTES, ensure_snapshot, load_producers, read_topic_id, replay, snapshot_offsets,
+};
 
 use std::collections::BTreeMap;
 use std::io;
@@ -338,12 +340,15 @@ impl Opening {
             // One that begins at the end has no records yet: its leader said so durably.
             epochs_end: checkpoint.end + 1,
         };
-        let (mut from, mut reset) = (0, false);
+        let (mut from, mut reset) = (0, None);
         for (index, entry) in known.replay.iter().enumerate() {
             match entry.kind {
                 EntryKind::LogStart { offset } => trusted.log_start = trusted.log_start.max(offset),
-                EntryKind::Reset { start_offset } => {
-                    reset = true;
+                EntryKind::Reset {
+                    start_offset,
+                    keeps_producers,
+                } => {
+                    reset = Some(keeps_producers.then_some(start_offset));
                     trusted = Trusted {
                         log_start: start_offset,
                         end: start_offset,
@@ -361,13 +366,16 @@ impl Opening {
                 _ => {}
             }
         }
-        if reset {
+        if let Some(kept) = reset {
             for base in std::mem::take(&mut self.bases) {
                 self.remove_segment(base)?;
             }
-            // What they know of is gone, whatever offset they have.
+            // What they know of is gone, whatever offset they have, but for what was put there for
+            // the reset.
             let snapshots = self.files.keys().filter(|name| {
-                names::parse(name).is_some_and(|(_, extension)| extension == names::SNAPSHOT)
+                names::parse(name).is_some_and(|(offset, extension)| {
+                    extension == names::SNAPSHOT && kept != Some(offset)
+                })
             });
             for name in snapshots.cloned().collect::<Vec<_>>() {
                 self.disk().remove(&self.path(&name))?;
@@ -573,7 +581,7 @@ impl Opening {
 fn committed(known: &Known) -> i64 {
     let cuts = known.replay.iter().filter_map(|entry| match entry.kind {
         EntryKind::Truncate { end_offset } => Some(end_offset),
-        EntryKind::Reset { start_offset } => Some(start_offset),
+        EntryKind::Reset { start_offset, .. } => Some(start_offset),
         _ => None,
     });
     cuts.fold(known.checkpoint.high_watermark, i64::min)

@@ -5,6 +5,7 @@ mod checkpoints;
 mod crashes;
 mod damage;
 mod formats;
+mod handover;
 mod imports;
 mod model;
 mod reads;

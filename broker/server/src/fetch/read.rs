@@ -7,10 +7,11 @@ use crate::net::Permit;
 use crate::partition::{Bounds, FollowerRead, Partition, Wants};
 use crate::replica::Side;
 use crate::tier::ColdRead;
+use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_env::task;
+use tidemark_env::{clock, task};
 use tidemark_log::{Piece, ReadError, ReadPlan, ReadRecords};
 use tidemark_model::BrokerId;
 use tidemark_replication::{ConsumerFetch, FollowerFetch, Rack};
@@ -68,6 +69,8 @@ pub(crate) struct Found {
     pub(crate) more: bool,
     /// The memory that the records hold.
     pub(crate) held: Option<Permit>,
+    /// For a follower whose log has to begin at `log_start`: the producers of what lies below.
+    pub(crate) producers: Option<Bytes>,
     /// The records count against this broker's replication rate.
     throttled: bool,
     /// There are records, and that rate lets none of them go for so long.
@@ -89,9 +92,15 @@ impl Found {
             bytes: 0,
             more: false,
             held: None,
+            producers: None,
             throttled: false,
             wait: None,
         }
+    }
+
+    /// What of an answer it takes, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.bytes + self.producers.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -362,6 +371,9 @@ pub(crate) async fn look(
     if wanted.follower.is_some() && found.end >= 0 && wanted.fetch_offset < found.log_start {
         (found, plan) = first_batch(partition, wanted, found, max_bytes).await;
     }
+    if wanted.follower.is_some() && found.end >= 0 {
+        return with_producers(partition, found, (max_bytes, first)).await;
+    }
     let cold = std::mem::take(&mut found.pieces);
     let (pieces, more) = if cold.is_empty() {
         let Some(plan) = plan.filter(|plan| !plan.is_empty()) else {
@@ -444,6 +456,40 @@ async fn first_batch(
             (Found { log_start, ..found }, None)
         }
         _ => (found, None),
+    }
+}
+
+/// A follower that is outside of the log begins where the log does. It never sees what lies below,
+/// and may lead one day: it is told whose that was, or to ask again.
+async fn with_producers(
+    partition: &Partition,
+    found: Found,
+    (max_bytes, at_least_one): (usize, bool),
+) -> Found {
+    let planned = partition.with_log(|log, _| log.producers_plan(found.log_start));
+    let snapshot = match planned {
+        Ok(Ok(plan)) => {
+            let reading = task::blocking(move || plan.run(clock::now_ms()));
+            let read = reading.await;
+            read.unwrap_or_else(|error| Err(ReadError::Io(io::Error::other(error))))
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => return Found::error(ErrorCode::NotLeaderOrFollower),
+    };
+    match snapshot {
+        Ok(snapshot) if snapshot.len() > max_bytes && !at_least_one => Found {
+            silent: true,
+            more: true,
+            ..Found::error(ErrorCode::None)
+        },
+        Ok(snapshot) => Found {
+            producers: Some(snapshot.into()),
+            ..found
+        },
+        Err(error) => {
+            tracing::debug!(topic = %partition.topic, partition = partition.index, %error, "a follower is not told of the producers yet");
+            Found::error(ErrorCode::OffsetNotAvailable)
+        }
     }
 }
 

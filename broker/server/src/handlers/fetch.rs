@@ -5,7 +5,7 @@ use super::prelude::*;
 use crate::fetch::{
     Entry, Found, Interest, Opened, Reader, Slot, Subscription, TopicRef, Wanted, look,
 };
-use crate::replica::take_durable;
+use crate::replica::{producers_tag, take_durable};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -295,13 +295,13 @@ async fn serve(
         for slot in candidates.drain(..) {
             // What it holds is given back before more is taken.
             if let Some(earlier) = answers.remove(&slot) {
-                bytes -= earlier.bytes;
+                bytes -= earlier.size_bytes();
             } else {
                 order.push(slot);
             }
             let room = limit.saturating_sub(bytes);
             let found = look_at(broker, reader, interest, slot, room, bytes == 0).await;
-            bytes += found.bytes;
+            bytes += found.size_bytes();
             news |=
                 found.error != ErrorCode::None || found.diverging.is_some() || found.preferred >= 0;
             let entry = interest.entry(slot);
@@ -441,6 +441,11 @@ fn partition_data(index: i32, found: &Found, read_committed: bool) -> PartitionD
             0 => Records::default(),
             bytes => Records::Elsewhere(bytes),
         }),
+        unknown_tagged_fields: found
+            .producers
+            .clone()
+            .map(producers_tag)
+            .unwrap_or_default(),
         ..Default::default()
     }
 }

@@ -6,7 +6,7 @@ use super::{Closed, Partition};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::{clock, task};
-use tidemark_log::{Log, LogError, PendingCut};
+use tidemark_log::{Log, LogError, PendingCut, PlacedProducers, ProducersSnapshot};
 use tidemark_replication::{Action, Event};
 use tidemark_wal::Failure;
 
@@ -17,10 +17,11 @@ const FULL_RETRY: Duration = Duration::from_millis(200);
 
 impl Partition {
     /// Cuts the log as the replica asked: when all that was appended is in the files, the
-    /// write-ahead log hears of it, and then the files change.
-    pub(super) async fn cut(self: Arc<Self>, action: Action) {
+    /// write-ahead log hears of it, and then the files change. A log that begins anew is given the
+    /// `producers` that its leader knows there.
+    pub(super) async fn cut(self: Arc<Self>, action: Action, producers: Option<ProducersSnapshot>) {
         let cut = loop {
-            match self.try_cut(&action).await {
+            match self.try_cut(&action, producers.as_ref()).await {
                 Ok(Some(event)) => break event,
                 // Closed meanwhile.
                 Ok(None) => return,
@@ -50,9 +51,25 @@ impl Partition {
         }
     }
 
-    async fn try_cut(self: &Arc<Self>, action: &Action) -> Result<Option<Event>, LogError> {
+    async fn try_cut(
+        self: &Arc<Self>,
+        action: &Action,
+        producers: Option<&ProducersSnapshot>,
+    ) -> Result<Option<Event>, LogError> {
         let failed = |failure: Failure| LogError::Failed {
             reason: failure.to_string(),
+        };
+        let placed = match (action, producers) {
+            (Action::Reset { to }, Some(producers)) => {
+                let Ok(place) = self.with_log(|log, _| log.producers_place(*to)) else {
+                    return Ok(None);
+                };
+                let producers = producers.clone();
+                let placing = task::blocking(move || place.put(&producers));
+                let placed = placing.await;
+                Some(placed.map_err(|error| LogError::Io(std::io::Error::other(error)))??)
+            }
+            _ => None,
         };
         let (pending, end) = loop {
             let touched = self.lock().touched;
@@ -62,7 +79,7 @@ impl Partition {
             written.map_err(|error| LogError::Io(std::io::Error::other(error)))??;
             let begun = self.with_log(|log, _| {
                 let end = log.end_offset();
-                begin_cut(log, action).map(|pending| (pending, end))
+                begin_cut(log, action, placed.as_ref()).map(|pending| (pending, end))
             });
             match begun {
                 Err(Closed) => return Ok(None),
@@ -92,9 +109,13 @@ impl Partition {
     }
 }
 
-fn begin_cut(log: &mut Log, action: &Action) -> Result<PendingCut, LogError> {
+fn begin_cut(
+    log: &mut Log,
+    action: &Action,
+    producers: Option<&PlacedProducers>,
+) -> Result<PendingCut, LogError> {
     match action {
-        Action::Reset { to } => log.begin_reset(*to),
+        Action::Reset { to } => log.begin_reset(*to, producers),
         Action::Truncate { to } => log.begin_truncate(*to),
         _ => Err(LogError::Unsettled),
     }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use tidemark_env::{clock, task};
-use tidemark_log::{AppendError, Appended, Log, ReadError, ReadPlan};
+use tidemark_log::{AppendError, Appended, Log, ProducersSnapshot, ReadError, ReadPlan};
 use tidemark_model::{BrokerId, LeaderEpoch};
 use tidemark_replication::{
     AckState, Action, ConsumerFetch, DurableReport, EpochEnd, EpochStart, Epochs, Event,
@@ -157,12 +157,7 @@ impl Partition {
             }
             // By `fetch_answered`, which has the records.
             Action::Append => {}
-            Action::Truncate { .. } | Action::Reset { .. } => {
-                let partition = Arc::clone(self);
-                drop(task::spawn("cut-log", async move {
-                    partition.cut(action).await;
-                }));
-            }
+            Action::Truncate { .. } | Action::Reset { .. } => self.begin_cut(action, None),
             Action::RaiseLogStart { to } => {
                 state.raise_to = to;
                 self.raise_log_start(state);
@@ -182,6 +177,13 @@ impl Partition {
                 mark(&state.watching, |_| true);
             }
         }
+    }
+
+    fn begin_cut(self: &Arc<Self>, action: Action, producers: Option<ProducersSnapshot>) {
+        let partition = Arc::clone(self);
+        drop(task::spawn("cut-log", async move {
+            partition.cut(action, producers).await;
+        }));
     }
 
     fn start_epoch(self: &Arc<Self>, state: &mut State, epoch: LeaderEpoch) {
@@ -288,8 +290,9 @@ impl Partition {
         state.throttled.as_follower && !in_sync(state, self.replicas.broker_id())
     }
 
-    /// Takes the leader's answer, with checked records; gives whether they count against this
-    /// broker's replication rate.
+    /// Takes the leader's answer, with checked records, or with the producers that are known where
+    /// the leader's log begins; gives whether the records count against this broker's replication
+    /// rate.
     ///
     /// # Errors
     /// Why the records were not appended.
@@ -297,6 +300,7 @@ impl Partition {
         self: &Arc<Self>,
         answer: FetchAnswer,
         runs: &[RunOfRecords],
+        mut producers: Option<ProducersSnapshot>,
     ) -> Result<bool, AppendError> {
         if self.dir.is_full() && !runs.is_empty() {
             return Err(AppendError::DiskFull(
@@ -318,6 +322,7 @@ impl Partition {
         for action in actions.drain(..) {
             match action {
                 Action::Append => appended = self.append_runs(state, runs),
+                Action::Reset { .. } => self.begin_cut(action, producers.take()),
                 action => self.carry_out(state, action),
             }
         }

@@ -3,7 +3,7 @@
 //! Partitions mark themselves on a ready list when what they would ask has changed, so a request
 //! costs in proportion to that.
 
-use super::session::{Limits, Session};
+use super::session::{Limits, Session, take_producers};
 use super::{Side, address_of, lock};
 use crate::broker::Broker;
 use crate::fetch::{Signal, Slot};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tidemark_client::{ClientError, Connection, ConnectionOptions};
 use tidemark_env::clock;
 use tidemark_env::clock::Instant;
-use tidemark_log::AppendError;
+use tidemark_log::{AppendError, ProducersSnapshot};
 use tidemark_model::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use tidemark_records::{Batch, BatchError};
 use tidemark_replication::{
@@ -77,6 +77,8 @@ enum Unfit {
     Append(#[from] AppendError),
     #[error("the leader answers with {0}")]
     Refused(ErrorCode),
+    #[error("what the leader says of the producers: {0}")]
+    Producers(String),
 }
 
 /// A partition that is not asked for until a time.
@@ -491,6 +493,10 @@ async fn hand_over(
         },
         error => return Err(Unfit::Refused(error)),
     };
+    let producers = take_producers(&data.unknown_tagged_fields)
+        .map(ProducersSnapshot::parse)
+        .transpose()
+        .map_err(Unfit::Producers)?;
     let records = data
         .records
         .and_then(Records::into_bytes)
@@ -506,7 +512,7 @@ async fn hand_over(
         generation: plan.fetch.durable.generation,
         outcome,
     };
-    Ok(partition.fetch_answered(answer, &runs)?)
+    Ok(partition.fetch_answered(answer, &runs, producers)?)
 }
 
 /// Batches are appended together up to this size, so that none is larger than a segment.

@@ -11,7 +11,7 @@ mod session;
 mod throttle;
 
 pub(crate) use fetcher::Fetcher;
-pub(crate) use session::take_durable;
+pub(crate) use session::{producers_tag, take_durable};
 pub(crate) use throttle::Side;
 
 use crate::broker::Broker;

@@ -41,6 +41,23 @@ pub(crate) fn take_durable(fields: &TaggedFields) -> Option<DurableReport> {
     })
 }
 
+/// Private tag of a partition in an answer: the producers of the records below the offset at which
+/// the follower's log is to begin.
+const PRODUCERS_TAG: u32 = 10_001;
+
+/// Producers for a follower, as a tagged field.
+pub(crate) fn producers_tag(snapshot: Bytes) -> TaggedFields {
+    let mut fields = TaggedFields::default();
+    fields.push(PRODUCERS_TAG, snapshot);
+    fields
+}
+
+/// The same read back, if it is there.
+pub(super) fn take_producers(fields: &TaggedFields) -> Option<Bytes> {
+    let mut fields = fields.as_slice().iter();
+    Some(fields.find(|(tag, _)| *tag == PRODUCERS_TAG)?.1.clone())
+}
+
 /// A partition that is asked for.
 pub(super) struct Asked {
     pub(super) partition: Weak<Partition>,

@@ -23,7 +23,10 @@ fn every_kind_of_record_is_found_again_as_it_was() {
         },
         Record::Truncate { end_offset: -1 },
         Record::LogStart { offset: 77 },
-        Record::Reset { start_offset: 1 },
+        Record::Reset {
+            start_offset: 1,
+            keeps_producers: true,
+        },
         Record::Delete,
     ];
     for (index, record) in records.iter().enumerate() {
@@ -57,7 +60,10 @@ fn every_kind_of_record_is_found_again_as_it_was() {
         },
         EntryKind::Truncate { end_offset: -1 },
         EntryKind::LogStart { offset: 77 },
-        EntryKind::Reset { start_offset: 1 },
+        EntryKind::Reset {
+            start_offset: 1,
+            keeps_producers: true,
+        },
         EntryKind::Delete,
     ];
     for (index, (log, lsn, kind)) in kinds.iter().enumerate() {
