@@ -65,7 +65,15 @@ def segment(data, entry):
     if magic != b"TMSEG\0\0\1":
         raise Wrong("trailer of a segment")
     footer, _ = document(data[-12 - length:-12], "tidemark-segment")
-    log, index = data[:footer["log_bytes"]], data[footer["log_bytes"]:-12 - length]
+    log, rest = data[:footer["log_bytes"]], data[footer["log_bytes"]:-12 - length]
+    index, rest = rest[:footer["index_bytes"]], rest[footer["index_bytes"]:]
+    for section in footer.get("sections", []):
+        # No kind of them means anything to this reader.
+        passed, rest = rest[:section["bytes"]], rest[section["bytes"]:]
+        if len(passed) != section["bytes"] or zlib.crc32(passed) != section["crc32"]:
+            raise Wrong(f"section {section['kind']} of a segment")
+    if rest:
+        raise Wrong("bytes of a segment that its footer does not name")
     if len(index) != footer["index_bytes"] or zlib.crc32(index) != footer["index_crc32"]:
         raise Wrong("index of a segment")
     if zlib.crc32(log) != footer["log_crc32"] or len(log) != entry["log_bytes"]:

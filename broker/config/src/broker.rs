@@ -125,6 +125,8 @@ pub struct TierSettings {
     pub credentials_dir: Option<String>,
     /// `tier.cache.bytes`.
     pub cache_bytes: i64,
+    /// `tier.cache.disk.bytes`; 0 for none.
+    pub cache_disk_bytes: i64,
     /// `tier.upload.max.lag.ms`.
     pub upload_max_lag_ms: i64,
     /// `tier.trash.ms`.
@@ -377,6 +379,7 @@ impl BrokerSettings {
                     region: layers.text("tier.region")?,
                     credentials_dir: layers.text("tier.credentials.dir")?,
                     cache_bytes: layers.long("tier.cache.bytes")?,
+                    cache_disk_bytes: layers.long("tier.cache.disk.bytes")?,
                     upload_max_lag_ms: layers.long("tier.upload.max.lag.ms")?,
                     trash_ms: layers.long("tier.trash.ms")?,
                     delete_delay_ms: layers.long("tier.delete.delay.ms")?,

@@ -318,6 +318,7 @@ static BROKER_HONOURED: &[&str] = &[
     "ssl.truststore.type",
     "telemetry.max.bytes",
     "tier.cache.bytes",
+    "tier.cache.disk.bytes",
     "tier.credentials.dir",
     "tier.delete.delay.ms",
     "tier.endpoint",

@@ -334,7 +334,10 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
     let tier = settings
         .tier
         .as_ref()
-        .map(|settings| Tier::new(settings, config.bucket))
+        .map(|settings| {
+            let shelf = tier::shelf(&config.disk, &dirs, settings.cache_disk_bytes);
+            Tier::new(settings, config.bucket, shelf)
+        })
         .transpose()?
         .map(Arc::new);
     let mut warned = BTreeSet::new();

@@ -3,8 +3,7 @@
 //! **Create-only has three outcomes.** When a store says that an object is there already, it may
 //! be our own, whose answer was lost. [`Bucket::create`] reads it back and tells which it is.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tidemark_env::clock;
 use url::Url;
 
 use crate::budget::BytesPerSecond;
-use crate::credentials::FromFile;
+use crate::credentials::Credentials;
 use crate::document::{self, Document};
 use crate::error::TierError;
 use crate::layout::PartitionId;
@@ -28,8 +27,6 @@ use crate::upload::{PART_BYTES, new_id};
 
 /// A request that carries little is given so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// A service account's key of Google is a few KiB.
-const MOST_CREDENTIAL_BYTES: u64 = 64 * 1024;
 /// How often the outcome of a create is looked for.
 const CREATE_TRIES: usize = 3;
 
@@ -40,43 +37,9 @@ pub struct BucketOptions {
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
-    /// Credentials by the names that they have in the environment (`AWS_ACCESS_KEY_ID` and so on),
-    /// before those of the environment. Names that the store does not know are passed over.
-    pub credentials: BTreeMap<String, String>,
-}
-
-/// Credentials that are files in a directory, each named as in the environment; none where there is
-/// no such directory. Blocks.
-///
-/// # Errors
-/// One of them cannot be read, or is far larger than a credential.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "files of people, and not of the log: as certificates they are not simulated"
-)]
-pub fn read_credentials(dir: &Path) -> std::io::Result<BTreeMap<String, String>> {
-    let mut found = BTreeMap::new();
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        // Kubernetes keeps the versions of a Secret in hidden directories, and links to them.
-        let Some(name) = name.filter(|name| !name.starts_with('.') && path.is_file()) else {
-            continue;
-        };
-        if path.metadata()?.len() > MOST_CREDENTIAL_BYTES {
-            return Err(std::io::Error::other(format!("{name} is too large")));
-        }
-        let text = std::fs::read_to_string(&path)?;
-        found.insert(name, text.trim().to_owned());
-    }
-    Ok(found)
+    /// Credentials, before those of the environment. Names that the store does not know are passed
+    /// over.
+    pub credentials: Credentials,
 }
 
 /// What became of a create.
@@ -179,9 +142,6 @@ impl Bucket {
                 }
                 if let Some(region) = &options.region {
                     builder = builder.with_region(region);
-                }
-                if let Some(file) = FromFile::of_environment() {
-                    builder = builder.with_credentials(Arc::new(file));
                 }
                 let store = builder
                     .with_client_options(client(options))

@@ -1,105 +1,110 @@
-//! Credentials for S3 from a file, as the tools of AWS keep them (`AWS_SHARED_CREDENTIALS_FILE`):
-//! read again while the broker runs, so that new ones need no restart.
+//! Credentials for the store in files that may change while the broker runs: those of a directory,
+//! or, as the tools of AWS keep them, those of a profile in a file (`AWS_SHARED_CREDENTIALS_FILE`).
+//! Whoever holds a bucket reads them again now and then, and has it go on with what has changed
+//! ([`crate::Bucket::reopen`]).
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
-use object_store::CredentialProvider;
-use object_store::aws::AwsCredential;
-use tidemark_env::clock::{self, Instant};
+/// A service account's key of Google is a few KiB.
+const MOST_CREDENTIAL_BYTES: u64 = 64 * 1024;
 
-/// The file is looked at again after so long.
-const AGAIN: Duration = Duration::from_secs(10);
+/// Credentials by the names that they have in the environment, such as `AWS_ACCESS_KEY_ID`.
+pub type Credentials = BTreeMap<String, String>;
 
-/// Credentials of a file.
-#[derive(Debug)]
-pub(crate) struct FromFile {
-    path: PathBuf,
-    profile: String,
-    last: Mutex<Option<Read>>,
+/// Where credentials are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialFiles {
+    /// Nowhere: those of the environment do not change.
+    None,
+    /// Files, each named as in the environment; none where there is no such directory.
+    Dir(PathBuf),
+    /// A profile in a file of AWS.
+    Profile {
+        /// The file.
+        file: PathBuf,
+        /// The profile's name.
+        profile: String,
+    },
 }
 
-#[derive(Debug, Clone)]
-struct Read {
-    at: Instant,
-    credential: Arc<AwsCredential>,
-}
-
-impl FromFile {
-    /// Those that the environment names, unless it holds credentials itself.
-    pub(crate) fn of_environment() -> Option<FromFile> {
-        if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() {
-            return None;
+impl CredentialFiles {
+    /// Those in `dir`; without one what the environment names, unless it holds credentials itself.
+    pub fn of(dir: Option<&str>) -> CredentialFiles {
+        if let Some(dir) = dir {
+            return CredentialFiles::Dir(dir.into());
         }
-        let path = std::env::var_os("AWS_SHARED_CREDENTIALS_FILE")?;
-        let profile = std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned());
-        Some(FromFile::new(path.into(), profile))
-    }
-
-    fn new(path: PathBuf, profile: String) -> FromFile {
-        FromFile {
-            path,
-            profile,
-            last: Mutex::default(),
+        let held = std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
+        match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE").filter(|_| !held) {
+            None => CredentialFiles::None,
+            Some(file) => CredentialFiles::Profile {
+                file: file.into(),
+                profile: std::env::var("AWS_PROFILE").unwrap_or_else(|_| "default".to_owned()),
+            },
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Read>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a small file that people name, of a store that no simulation uses"
-    )]
-    fn read(&self) -> Result<AwsCredential, String> {
-        let text = std::fs::read_to_string(&self.path);
-        let text = text.map_err(|error| format!("{}: {error}", self.path.display()))?;
-        parse(&text, &self.profile).map_err(|why| format!("{}: {why}", self.path.display()))
-    }
-}
-
-#[async_trait]
-impl CredentialProvider for FromFile {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let last = self.last().clone();
-        let now = clock::monotonic();
-        if let Some(last) = &last
-            && now.duration_since(last.at) < AGAIN
-        {
-            return Ok(Arc::clone(&last.credential));
-        }
-        let credential = match (self.read(), last) {
-            (Ok(read), _) => Arc::new(read),
-            // It may be being written: the ones from before are as good as none, or better.
-            (Err(why), Some(last)) => {
-                tracing::warn!(why, "the credentials of the bucket stay as they were");
-                last.credential
+    /// What they are now. Blocks.
+    ///
+    /// # Errors
+    /// One of them cannot be read, is far larger than a credential, or lacks what it should have;
+    /// the file is named.
+    pub fn read(&self) -> io::Result<Credentials> {
+        match self {
+            CredentialFiles::None => Ok(Credentials::new()),
+            CredentialFiles::Dir(dir) => in_dir(dir).map_err(|error| named(dir, &error)),
+            CredentialFiles::Profile { file, profile } => {
+                let found = text_of(file);
+                let found = found.and_then(|text| in_profile(&text, profile));
+                found.map_err(|error| named(file, &error))
             }
-            (Err(why), None) => {
-                return Err(object_store::Error::Generic {
-                    store: "S3",
-                    source: why.into(),
-                });
-            }
-        };
-        let read = Read {
-            at: now,
-            credential: Arc::clone(&credential),
-        };
-        *self.last() = Some(read);
-        Ok(credential)
+        }
     }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files of people, and not of the log: as certificates they are not simulated"
+)]
+fn text_of(path: &Path) -> io::Result<String> {
+    if path.metadata()?.len() > MOST_CREDENTIAL_BYTES {
+        return Err(io::Error::other("it is too large for credentials"));
+    }
+    std::fs::read_to_string(path)
+}
+
+#[allow(clippy::disallowed_methods, reason = "as above")]
+fn in_dir(dir: &Path) -> io::Result<Credentials> {
+    let mut found = Credentials::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        // Kubernetes keeps the versions of a Secret in hidden directories, and links to them.
+        let Some(name) = name.filter(|name| !name.starts_with('.') && path.is_file()) else {
+            continue;
+        };
+        let text = text_of(&path).map_err(|error| named(&path, &error))?;
+        found.insert(name, text.trim().to_owned());
+    }
+    Ok(found)
 }
 
 /// The credentials of `profile` in the text of a file.
-fn parse(text: &str, profile: &str) -> Result<AwsCredential, String> {
+fn in_profile(text: &str, profile: &str) -> io::Result<Credentials> {
     let mut within = false;
-    let (mut key_id, mut secret_key, mut token) = (None, None, None);
+    let mut found = Credentials::new();
     for line in text.lines().map(str::trim) {
         if let Some(name) = line
             .strip_prefix('[')
@@ -114,23 +119,23 @@ fn parse(text: &str, profile: &str) -> Result<AwsCredential, String> {
         let Some((name, value)) = line.split_once('=') else {
             continue;
         };
-        let value = Some(value.trim().to_owned());
-        match name.trim() {
-            "aws_access_key_id" => key_id = value,
-            "aws_secret_access_key" => secret_key = value,
-            "aws_session_token" => token = value,
-            _ => {}
+        let name = name.trim();
+        if [
+            "aws_access_key_id",
+            "aws_secret_access_key",
+            "aws_session_token",
+        ]
+        .contains(&name)
+        {
+            found.insert(name.to_ascii_uppercase(), value.trim().to_owned());
         }
     }
-    match (key_id, secret_key) {
-        (Some(key_id), Some(secret_key)) => Ok(AwsCredential {
-            key_id,
-            secret_key,
-            token,
-        }),
-        _ => Err(format!(
+    let whole = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    match whole.iter().all(|name| found.contains_key(*name)) {
+        true => Ok(found),
+        false => Err(io::Error::other(format!(
             "it has no aws_access_key_id and aws_secret_access_key below [{profile}]"
-        )),
+        ))),
     }
 }
 
@@ -140,50 +145,53 @@ mod tests {
 
     const TEXT: &str = "# ours\n[default]\naws_access_key_id = A\naws_secret_access_key=B=\n\n\
                         [other]\naws_access_key_id=C\naws_secret_access_key = D\n\
-                        aws_session_token = E\n";
+                        aws_session_token = E\nregion = x\n";
+
+    fn pairs(found: &Credentials) -> Vec<(&str, &str)> {
+        let pairs = found.iter();
+        pairs.map(|(name, value)| (&name[..], &value[..])).collect()
+    }
 
     #[test]
     fn a_profile_is_found() {
-        let found = parse(TEXT, "default").unwrap();
-        assert_eq!(
-            (found.key_id.as_str(), found.secret_key.as_str()),
-            ("A", "B=")
-        );
-        assert_eq!(found.token, None);
-        let found = parse(TEXT, "other").unwrap();
-        assert_eq!(found.token.as_deref(), Some("E"));
-        let why = parse(TEXT, "third").unwrap_err();
+        let found = in_profile(TEXT, "default").unwrap();
+        let expected = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "B=")];
+        assert_eq!(pairs(&found), expected);
+        let found = in_profile(TEXT, "other").unwrap();
+        assert_eq!(found["AWS_SESSION_TOKEN"], "E");
+        assert_eq!(found.len(), 3);
+        let why = in_profile(TEXT, "third").unwrap_err().to_string();
         assert!(why.contains("[third]"), "{why}");
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "the file is another program's")]
-    fn a_file_that_changes_is_read_again_and_a_broken_one_is_not_taken() {
+    #[allow(clippy::disallowed_methods, reason = "the files are another program's")]
+    fn files_are_read_as_they_are_now_and_a_broken_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("credentials");
-        let write = |text: &str| std::fs::write(&path, text).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let file = FromFile::new(path.clone(), "default".to_owned());
-            let key_id = async || {
-                file.get_credential()
-                    .await
-                    .map(|found| found.key_id.clone())
-            };
-            assert!(key_id().await.is_err(), "there is no file");
-            write(TEXT);
-            assert_eq!(key_id().await.unwrap(), "A");
-            write(&TEXT.replace("= A", "= F"));
-            assert_eq!(key_id().await.unwrap(), "A", "not at every request");
-            clock::sleep(AGAIN).await;
-            assert_eq!(key_id().await.unwrap(), "F");
-            write("[default]\n");
-            clock::sleep(AGAIN).await;
-            assert_eq!(key_id().await.unwrap(), "F", "what was good stays");
-        });
+        let file = dir.path().join("credentials");
+        let profile = CredentialFiles::Profile {
+            file: file.clone(),
+            profile: "default".to_owned(),
+        };
+        let why = profile.read().unwrap_err().to_string();
+        assert!(why.contains("credentials"), "{why}");
+        std::fs::write(&file, TEXT).unwrap();
+        assert_eq!(profile.read().unwrap()["AWS_ACCESS_KEY_ID"], "A");
+        std::fs::write(&file, TEXT.replace("= A", "= F")).unwrap();
+        assert_eq!(profile.read().unwrap()["AWS_ACCESS_KEY_ID"], "F");
+        std::fs::write(&file, "[default]\n").unwrap();
+        assert!(profile.read().is_err());
+
+        let files = CredentialFiles::of(dir.path().join("none").to_str());
+        assert_eq!(files.read().unwrap(), Credentials::new());
+        let files = CredentialFiles::of(dir.path().to_str());
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(dir.path().join("AWS_ACCESS_KEY_ID"), "G\n").unwrap();
+        std::fs::write(dir.path().join(".hidden"), "H").unwrap();
+        assert_eq!(pairs(&files.read().unwrap()), [("AWS_ACCESS_KEY_ID", "G")]);
+        let large = "x".repeat(100_000);
+        std::fs::write(dir.path().join("AWS_SECRET_ACCESS_KEY"), large).unwrap();
+        let why = files.read().unwrap_err().to_string();
+        assert!(why.contains("AWS_SECRET_ACCESS_KEY"), "{why}");
     }
 }

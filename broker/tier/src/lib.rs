@@ -24,6 +24,7 @@ pub mod orphans;
 pub mod reader;
 pub mod restore;
 pub mod segment;
+mod shelf;
 mod streams;
 pub mod upload;
 pub mod verify;
@@ -31,9 +32,11 @@ pub mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, BucketOptions, Created, read_credentials};
+pub use bucket::{Bucket, BucketOptions, Created};
 pub use budget::{BytesPerSecond, Requests};
+pub use credentials::{CredentialFiles, Credentials};
 pub use error::TierError;
 pub use layout::PartitionId;
 pub use manifest::{ChunkRef, Garbage, Manifest, Place, SegmentRef, Writer};
 pub use reader::{Cache, Reader};
+pub use shelf::Shelf;

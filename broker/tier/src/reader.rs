@@ -1,4 +1,5 @@
-//! Reads from the bucket: by blocks, through a cache in memory with a hard bound.
+//! Reads from the bucket: by blocks, through a cache in memory with a hard bound, and one on disk
+//! where there is a [`Shelf`].
 //!
 //! Blocks of objects, what follows their records, and chunks never change, so what is in the
 //! cache is right for ever. Whoever asks for a block that is on its way waits for that one. What
@@ -20,10 +21,13 @@ use crate::error::TierError;
 use crate::layout::PartitionId;
 use crate::manifest::{Chunk, ChunkRef, SegmentRef};
 use crate::segment::Tail;
+use crate::shelf::Shelf;
 use crate::streams::Streams;
 
 /// Objects are read in pieces of this size.
 pub const BLOCK_BYTES: u64 = 2 << 20;
+/// Stands on the shelf for what follows an object's records.
+const TAIL: u64 = u64::MAX;
 /// What one reads ahead takes at most this part of the cache: others do so, too.
 const SHARE_AHEAD: u64 = 8;
 
@@ -110,6 +114,7 @@ pub struct ColdRecords {
 pub struct Reader {
     bucket: Bucket,
     cache: Cache,
+    shelf: Option<Shelf>,
     requests: Requests,
     streams: Arc<Mutex<Streams>>,
 }
@@ -121,9 +126,16 @@ impl Reader {
         Reader {
             bucket,
             cache,
+            shelf: None,
             requests,
             streams: Arc::new(Mutex::new(Streams::new(most))),
         }
+    }
+
+    /// Keeps what was read on `shelf`, too.
+    #[must_use]
+    pub fn with_shelf(self, shelf: Option<Shelf>) -> Reader {
+        Reader { shelf, ..self }
     }
 
     /// The entries of a chunk.
@@ -165,8 +177,15 @@ impl Reader {
         let key = entry.key(partition);
         let load = async {
             let len = entry.size_bytes - entry.log_bytes;
-            let bytes = self.bucket.get_range(&key, entry.log_bytes, len).await?;
+            let shelved = self.shelved(entry.id, TAIL).await;
+            let bytes = match &shelved {
+                Some(bytes) => bytes.clone(),
+                None => self.bucket.get_range(&key, entry.log_bytes, len).await?,
+            };
             let tail = Tail::decode(&key, &bytes)?;
+            if shelved.is_none() {
+                self.shelve(entry.id, TAIL, &bytes);
+            }
             if tail.footer.log_bytes != entry.log_bytes {
                 return Err(TierError::damaged(
                     &key,
@@ -196,8 +215,14 @@ impl Reader {
         let at = number * BLOCK_BYTES;
         let load = async {
             let len = BLOCK_BYTES.min(entry.log_bytes.saturating_sub(at));
+            if let Some(bytes) = self.shelved(entry.id, number).await
+                && bytes.len() as u64 == len
+            {
+                return Ok(Cached::Block(bytes));
+            }
             let _one_more = self.requests.take().await;
             let bytes = self.bucket.get_range(&key, at, len).await?;
+            self.shelve(entry.id, number, &bytes);
             Ok(Cached::Block(bytes))
         };
         match self
@@ -208,6 +233,22 @@ impl Reader {
         {
             Cached::Block(found) => Ok(found),
             _ => Err(TierError::damaged(&key, "its id is not unique")),
+        }
+    }
+
+    async fn shelved(&self, id: Uuid, number: u64) -> Option<Bytes> {
+        let shelf = self.shelf.clone().filter(|shelf| shelf.has(id, number))?;
+        let read = task::blocking(move || shelf.get(id, number)).await;
+        read.ok().flatten()
+    }
+
+    /// Nobody waits for it.
+    fn shelve(&self, id: Uuid, number: u64, bytes: &Bytes) {
+        if let Some(shelf) = self.shelf.clone() {
+            let bytes = bytes.clone();
+            drop(task::spawn("tier-shelve", async move {
+                drop(task::blocking(move || shelf.put(id, number, &bytes)).await);
+            }));
         }
     }
 
@@ -364,6 +405,12 @@ impl Reader {
         const MOST_BLOCKS: u64 = 4096;
         for number in 0..=(entry.log_bytes / BLOCK_BYTES).min(MOST_BLOCKS) {
             self.cache.0.remove(&Key::Block(entry.id, number));
+        }
+        if let Some(shelf) = self.shelf.clone() {
+            let gone = shelf.forget(entry.id);
+            drop(task::spawn("tier-shelve", async move {
+                drop(task::blocking(move || shelf.delete(&gone)).await);
+            }));
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! records      whole batches, as they lie in a Kafka segment
 //! index        entries of 24 bytes: base offset, position, largest timestamp up to the next entry
+//! sections     what later versions add, such as aborted transactions; the footer names them
 //! footer       a document (JSON and its checksum)
 //! trailer      length of the footer (u32), "TMSEG", version 1 (3 bytes)
 //! ```
@@ -37,6 +38,18 @@ pub struct IndexEntry {
     pub max_timestamp_ms: i64,
 }
 
+/// A part of an object between its index and its footer. None has a meaning yet: whoever does not
+/// know a kind passes it over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// What is in it: `aborted` for transactions whose records do not count, and so on.
+    pub kind: String,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC-32 of its bytes.
+    pub crc32: u32,
+}
+
 /// The document at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {
@@ -58,6 +71,9 @@ pub struct Footer {
     pub index_bytes: u64,
     /// CRC-32 of the index's bytes.
     pub index_crc32: u32,
+    /// What follows the index, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
     /// The largest timestamp, -1 without.
     pub max_timestamp_ms: i64,
     /// Leader epochs of the records, with their first offsets.
@@ -220,6 +236,7 @@ impl Builder {
             log_crc32: self.log_crc.clone().finalize(),
             index_bytes: tail.len() as u64,
             index_crc32: crc32fast::hash(&tail),
+            sections: Vec::new(),
             max_timestamp_ms: self.max_timestamp_ms,
             epochs: self.epochs.clone(),
             generation,
@@ -283,13 +300,32 @@ impl Tail {
             .checked_sub(footer_bytes)
             .ok_or_else(|| damaged(format!("a footer of {footer_bytes} bytes has no room")))?;
         let footer: Footer = document::decode(key, &bytes[footer_at..trailer_at])?;
-        let index = &bytes[..footer_at];
-        if index.len() as u64 != footer.index_bytes || !index.len().is_multiple_of(ENTRY_BYTES) {
+        let sections = footer
+            .sections
+            .iter()
+            .try_fold(0u64, |sum, section| sum.checked_add(section.bytes));
+        let index_bytes = sections.and_then(|bytes| (footer_at as u64).checked_sub(bytes));
+        if index_bytes != Some(footer.index_bytes)
+            || !footer.index_bytes.is_multiple_of(ENTRY_BYTES as u64)
+        {
             return Err(damaged(format!(
-                "its index has {} bytes, and should have {}",
-                index.len(),
+                "its index and sections have {footer_at} bytes, of which the footer says {} and {sections:?}",
                 footer.index_bytes
             )));
+        }
+        // It is not more than what is there.
+        let index_end = usize::try_from(footer.index_bytes).unwrap_or(footer_at);
+        let (index, mut rest) = bytes[..footer_at].split_at(index_end);
+        for section in &footer.sections {
+            let end = usize::try_from(section.bytes).unwrap_or(rest.len());
+            let (of_section, after) = rest.split_at(end.min(rest.len()));
+            if crc32fast::hash(of_section) != section.crc32 {
+                return Err(damaged(format!(
+                    "its section {} does not have its checksum",
+                    section.kind
+                )));
+            }
+            rest = after;
         }
         if crc32fast::hash(index) != footer.index_crc32 {
             return Err(damaged("its index does not have its checksum".to_owned()));

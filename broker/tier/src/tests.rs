@@ -1,9 +1,17 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
 use proptest::prelude::*;
+use tidemark_env::disk::{Disk, MemDisk, OpenMode};
 use tidemark_env::task;
 use tidemark_records::{BatchBuilder, BatchOptions, RecordRef};
 use tidemark_wire::Uuid;
@@ -11,7 +19,8 @@ use tidemark_wire::Uuid;
 use crate::bucket::Created;
 use crate::document;
 use crate::manifest::{CHUNK_ENTRIES, Chunk, Expired, Keep, MOST_ENTRIES};
-use crate::segment::{Builder, Tail};
+use crate::reader::BLOCK_BYTES;
+use crate::segment::{Builder, Section, Tail};
 use crate::upload::{Upload, new_id};
 use crate::*;
 
@@ -833,5 +842,179 @@ fn metadata_are_found_by_generation_and_by_time() {
         assert_eq!(taken(2, Some(35)).await, 30);
         assert_eq!(taken(2, Some(19)).await, 10);
         assert_eq!(taken(2, Some(1)).await, 10, "the oldest there is");
+    });
+}
+
+/// The tail of an object with three batches, and `sections` behind its index, which the footer
+/// tells of as `told`.
+fn tail_with(sections: &[&[u8]], told: impl Fn(&mut Vec<Section>)) -> Result<Tail, TierError> {
+    let mut builder = Builder::new("orders", PARTITION, 0);
+    for index in 0..3 {
+        builder.add(&batch(index * 10, 10, 1, 0)).unwrap();
+    }
+    let (tail, entry) = builder.finish("x", 1, 1, new_id()).unwrap();
+    let plain = Tail::decode("x", &tail).unwrap();
+    assert_eq!(entry.size_bytes - entry.log_bytes, tail.len() as u64);
+    let index_bytes = usize::try_from(plain.footer.index_bytes).unwrap();
+    let mut footer = plain.footer.clone();
+    footer.sections = sections
+        .iter()
+        .map(|bytes| Section {
+            kind: "of tomorrow".to_owned(),
+            bytes: bytes.len() as u64,
+            crc32: crc32fast::hash(bytes),
+        })
+        .collect();
+    told(&mut footer.sections);
+    let footer = document::encode("x", &footer).unwrap();
+    let footer_bytes = u32::try_from(footer.len()).unwrap().to_be_bytes();
+    let end = &tail[tail.len() - 8..];
+    let sections = sections.concat();
+    let parts: [&[u8]; 5] = [&tail[..index_bytes], &sections, &footer, &footer_bytes, end];
+    let found = Tail::decode("x", &parts.concat().into())?;
+    assert_eq!(found.index, plain.index);
+    Ok(found)
+}
+
+#[test]
+fn what_later_versions_put_behind_the_index_is_passed_over() {
+    let found = tail_with(&[b"aborted", b"", &[0; 5000]], |_| {}).unwrap();
+    assert_eq!(found.footer.sections.len(), 3);
+    assert!(tail_with(&[], |_| {}).unwrap().footer.sections.is_empty());
+    for wrong in [
+        |sections: &mut Vec<Section>| sections[0].bytes -= 1,
+        |sections: &mut Vec<Section>| sections[1].bytes = u64::MAX,
+        |sections: &mut Vec<Section>| sections[1].crc32 ^= 1,
+        |sections: &mut Vec<Section>| drop(sections.pop()),
+        |sections: &mut Vec<Section>| sections.clear(),
+    ] {
+        let refused = tail_with(&[b"one", b"other"], wrong).unwrap_err();
+        assert!(matches!(refused, TierError::Damaged { .. }), "{refused}");
+    }
+}
+
+/// A store that counts how often objects are read.
+#[derive(Debug)]
+struct Counting {
+    store: InMemory,
+    gets: Arc<AtomicU64>,
+}
+
+impl std::fmt::Display for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("counting")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Counting {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.store.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(
+        &self,
+        location: &Path,
+        options: GetOptions,
+    ) -> object_store::Result<GetResult> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        self.store.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
+
+/// Batches of half a MiB, twenty blocks of them: memory has room for four.
+#[test]
+fn what_is_on_the_shelf_is_not_fetched_again() {
+    let gets = Arc::new(AtomicU64::new(0));
+    let store = Counting {
+        store: InMemory::new(),
+        gets: Arc::clone(&gets),
+    };
+    let bucket = Bucket::new(Arc::new(store), "some/prefix".into(), "memory:");
+    let large = |offset: i64| {
+        let mut builder = BatchBuilder::new(at(offset, 1));
+        let value = vec![u8::try_from(offset % 200).unwrap(); 512 << 10];
+        let record = RecordRef {
+            timestamp_ms: 1,
+            value: Some(&value),
+            ..RecordRef::default()
+        };
+        builder.append(&record).unwrap();
+        builder.build().unwrap()
+    };
+    run(async {
+        let mut upload = Upload::new(&bucket, ("orders", PARTITION), 0, (1, 1));
+        for offset in 0..80 {
+            upload.add(&large(offset)).await.unwrap();
+        }
+        let entry = upload.finish().await.unwrap();
+        let disk = Arc::new(MemDisk::new());
+        let shelf = Shelf::open(disk.clone(), "/cache".into(), 100 << 20).unwrap();
+        let reader = Reader::new(bucket, Cache::new(0), Requests::new(4));
+        let reader = reader.with_shelf(Some(shelf.clone()));
+        let mut counts = Vec::new();
+        for round in 0..3 {
+            let before = gets.load(Ordering::Relaxed);
+            for offset in 0..80 {
+                let read = reader.read(PARTITION, (&entry, None), offset, 1).await;
+                assert_eq!(read.unwrap().bytes, large(offset));
+            }
+            counts.push(gets.load(Ordering::Relaxed) - before);
+            let blocks = entry.log_bytes.div_ceil(BLOCK_BYTES);
+            while !(0..blocks)
+                .chain([u64::MAX])
+                .all(|number| shelf.has(entry.id, number))
+            {
+                tokio::task::yield_now().await;
+            }
+            if round == 1 {
+                // Whatever happens to the files, what is read is right.
+                for file in disk.list(std::path::Path::new("/cache")).unwrap() {
+                    let path = std::path::Path::new("/cache").join(file.name);
+                    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+                    file.write_at(b"damaged", 1000).unwrap();
+                }
+            }
+        }
+        assert!(counts[0] >= 20, "{counts:?}");
+        assert_eq!(counts[1], 0, "{counts:?}");
+        assert!(counts[2] >= 16, "all but what is in memory: {counts:?}");
     });
 }

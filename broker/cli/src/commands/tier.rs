@@ -1,6 +1,5 @@
 //! `tidemark tier`: looks into a bucket, with no broker running.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use tidemark_model::MetadataRecord;
 use tidemark_server::{RestoreError, RestoreOptions, RestoreReport};
 use tidemark_tier::layout;
 use tidemark_tier::verify::{self, Finding};
-use tidemark_tier::{Bucket, BucketOptions, TierError};
+use tidemark_tier::{Bucket, BucketOptions, CredentialFiles, Credentials, TierError};
 use tidemark_wire::Uuid;
 
 use crate::context::Context;
@@ -115,9 +114,15 @@ fn open(args: &Args) -> Result<Bucket, Failure> {
     let options = BucketOptions {
         endpoint: args.endpoint.clone(),
         region: args.region.clone(),
-        ..BucketOptions::default()
+        credentials: credentials(None)?,
     };
     open_bucket(&args.url, &options)
+}
+
+/// Credentials that lie in files: of `tier.credentials.dir`, or those that the environment names.
+fn credentials(dir: Option<&str>) -> Result<Credentials, Failure> {
+    let read = CredentialFiles::of(dir).read();
+    read.map_err(|error| Failure::finding(format!("credentials for the bucket: {error}")))
 }
 
 /// Opens the bucket of an address.
@@ -129,7 +134,7 @@ async fn restore(args: RestoreArgs, context: &mut Context) -> Result<Exit, Failu
     let options = BucketOptions {
         endpoint: args.endpoint,
         region: args.region,
-        ..BucketOptions::default()
+        credentials: credentials(None)?,
     };
     let bucket = open_bucket(&args.url, &options)?;
     let into = args.into.as_deref().map(|url| open_bucket(url, &options));
@@ -195,14 +200,7 @@ impl Restoring {
         let options = BucketOptions {
             endpoint: tier.endpoint.clone(),
             region: tier.region.clone(),
-            credentials: match &tier.credentials_dir {
-                Some(dir) => {
-                    tidemark_tier::read_credentials(std::path::Path::new(dir)).map_err(|error| {
-                        Failure::finding(format!("tier.credentials.dir {dir}: {error}"))
-                    })?
-                }
-                None => BTreeMap::new(),
-            },
+            credentials: credentials(tier.credentials_dir.as_deref())?,
         };
         let source = open_bucket(&self.url, &options)?;
         let into = match tier.url == self.url {

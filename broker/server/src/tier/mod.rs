@@ -22,7 +22,7 @@ mod seed;
 mod sweep;
 mod upload;
 
-pub(crate) use read::ColdRead;
+pub(crate) use read::{ColdRead, shelf};
 pub(crate) use reserve::{Brake, Reserve, slower};
 
 use crate::broker::{Broker, new_id};
@@ -39,8 +39,8 @@ use tidemark_env::{clock, random, task};
 use tidemark_model::{CONSUMER_OFFSETS, LeaderEpoch};
 use tidemark_tier::catalog::Owner;
 use tidemark_tier::{
-    Bucket, BucketOptions, BytesPerSecond, Cache, Created, Manifest, PartitionId, Reader, Requests,
-    TierError, Writer, document, layout, restore,
+    Bucket, BucketOptions, BytesPerSecond, Cache, Created, CredentialFiles, Credentials, Manifest,
+    PartitionId, Reader, Requests, Shelf, TierError, Writer, document, layout, restore,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Semaphore, watch};
@@ -71,8 +71,9 @@ pub(crate) struct Tier {
     trouble: Mutex<Option<String>>,
     /// How long the oldest record waits that is led here.
     lag_ms: AtomicI64,
-    /// The credentials in use, and when they were taken.
-    credentials: Mutex<BTreeMap<String, String>>,
+    /// The credentials in use, where they come from, and when they were taken.
+    credentials: Mutex<Credentials>,
+    credential_files: CredentialFiles,
     reopened_ms: AtomicI64,
     /// They were taken since the last round.
     mended: AtomicBool,
@@ -263,17 +264,23 @@ impl Cold {
 }
 
 impl Tier {
-    /// The bucket of the settings, or `instead` of it. Asks nothing of it yet.
+    /// The bucket of the settings, or `instead` of it, with what is kept of it on disk. Asks nothing of
+    /// it yet.
     ///
     /// # Errors
     /// The address cannot be used.
-    pub(crate) fn new(settings: &TierSettings, instead: Option<Bucket>) -> Result<Tier, TierError> {
+    pub(crate) fn new(
+        settings: &TierSettings,
+        instead: Option<Bucket>,
+        shelf: Option<Shelf>,
+    ) -> Result<Tier, TierError> {
         // A start does not wait for them, and does not fail for want of them.
-        let credentials = match credentials_of(settings) {
+        let credential_files = CredentialFiles::of(settings.credentials_dir.as_deref());
+        let credentials = match credential_files.read() {
             Ok(credentials) => credentials,
             Err(error) => {
                 tracing::warn!(%error, "credentials for the bucket");
-                BTreeMap::new()
+                Credentials::new()
             }
         };
         let options = options(settings, credentials.clone());
@@ -289,7 +296,8 @@ impl Tier {
                 bucket.clone(),
                 Cache::new(cache_bytes),
                 Requests::new(usize::try_from(settings.readers).unwrap_or(1)),
-            ),
+            )
+            .with_shelf(shelf),
             bucket,
             id: new_id(),
             generation: AtomicU32::new(0),
@@ -300,6 +308,7 @@ impl Tier {
             trouble: Mutex::new(None),
             lag_ms: AtomicI64::new(0),
             credentials: Mutex::new(credentials),
+            credential_files,
             reopened_ms: AtomicI64::new(0),
             mended: AtomicBool::new(false),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
@@ -320,7 +329,8 @@ impl Tier {
 
     /// Takes credentials that were changed. Blocks.
     fn reload(&self) {
-        let taken = credentials_of(&self.settings).map_err(|error| error.to_string());
+        let taken = self.credential_files.read();
+        let taken = taken.map_err(|error| error.to_string());
         let taken = taken.and_then(|now| {
             if *lock(&self.credentials) == now {
                 return Ok(false);
@@ -416,12 +426,7 @@ impl Tier {
     }
 }
 
-fn credentials_of(settings: &TierSettings) -> std::io::Result<BTreeMap<String, String>> {
-    let dir = settings.credentials_dir.as_ref().map(std::path::Path::new);
-    dir.map_or(Ok(BTreeMap::new()), tidemark_tier::read_credentials)
-}
-
-fn options(settings: &TierSettings, credentials: BTreeMap<String, String>) -> BucketOptions {
+fn options(settings: &TierSettings, credentials: Credentials) -> BucketOptions {
     BucketOptions {
         endpoint: settings.endpoint.clone(),
         region: settings.region.clone(),
@@ -439,7 +444,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
         "tier-open",
         open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
     ));
-    if tier.settings.credentials_dir.is_some() {
+    if tier.credential_files != CredentialFiles::None {
         start_reloading(Arc::clone(&tier), stop.clone());
     }
     let broker = Arc::clone(broker);

@@ -4,11 +4,13 @@ use super::{Known, Tier, id_of, lock};
 use crate::broker::Broker;
 use crate::partition::Partition;
 use futures_util::FutureExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tidemark_env::disk::Disk;
 use tidemark_env::task;
 use tidemark_tier::reader::{ColdRecords, Timed};
-use tidemark_tier::{Place, Reader, SegmentRef, TierError};
+use tidemark_tier::{Place, Reader, SegmentRef, Shelf, TierError};
 use tidemark_wire::ErrorCode;
 
 /// What a fetch finds in the bucket.
@@ -188,4 +190,26 @@ async fn find_and_read(
         }
         None => Err(missing()),
     }
+}
+
+/// The folder of what was read from the bucket, in the first data directory.
+const SHELF: &str = "tier-cache";
+
+/// Room on disk for what was read from the bucket, if there is to be some. What an earlier process
+/// left there goes. Blocks.
+pub(crate) fn shelf(disk: &Arc<dyn Disk>, dirs: &[PathBuf], capacity_bytes: i64) -> Option<Shelf> {
+    let dir = dirs.first()?.join(SHELF);
+    let opened = match u64::try_from(capacity_bytes) {
+        Ok(capacity_bytes) if capacity_bytes > 0 => {
+            Shelf::open(Arc::clone(disk), dir.clone(), capacity_bytes).map(Some)
+        }
+        _ => match disk.exists(&dir) {
+            Ok(true) => disk.remove_dir_all(&dir).map(|()| None),
+            there => there.map(|_| None),
+        },
+    };
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(%error, dir = %dir.display(), "what is read from the bucket is not kept on disk");
+        None
+    })
 }
