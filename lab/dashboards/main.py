@@ -34,8 +34,8 @@ THRESHOLDS = {"GroupLagTime": ("300", "4"), "FollowerLagging": ("10000", "50"), 
               "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5"), "TierLag": ("900", "5"),
               # Each broker's partition tries again after some seconds, and the window is one of seconds as well.
               "TierFailing": ("> 2", "> 0"), "RollBlocked": ("900", "5")}
-# Fire only when a device fails, or with a load that is more than a lab's; promtool's cases stand for them.
-NOT_HERE = {"DiskFailed", "TierReserveLow"}
+# Fire only when a device fails or a restore hangs, or with a load that is more than a lab's; promtool's cases stand for them.
+NOT_HERE = {"DiskFailed", "RestoreWaits", "TierReserveLow"}
 # Of the operator: lab/kubernetes/watched.py has them fire.
 OF_OPERATOR = {"RollBlocked", "OperatorDown", "ReconcileFailing"}
 

@@ -89,6 +89,9 @@ CASES = {
     "TierFailing": (one("tidemark_tier_failures_total", "0x5 1+1x55", TIER.format("away")),
                     [one("tidemark_tier_failures_total", "0+1x60", TIER.format("superseded")),
                      one("tidemark_tier_failures_total", "0x9 1x20 2x30", TIER.format("away"))]),
+    # Then: it takes some minutes.
+    "RestoreWaits": (one("tidemark_partitions_awaiting_backup", "0x5 3x55"),
+                     [one("tidemark_partitions_awaiting_backup", "0x5 3x8 0x47")]),
     "TierReserveLow": (reserve("0x5 60x55"), [reserve("40x60"), reserve("0x9 60x1 0x50"), reserve("0x60", "0x60")]),
     "AckLatency": (histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 90, 60),
                    [histogram("tidemark_produce_ack_duration_seconds", f'{A},acks="all"', 1000, 2),

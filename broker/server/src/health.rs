@@ -266,8 +266,18 @@ impl Health for BrokerHealth {
             "offline": offline.len(),
             "offlineReasons": offline.values().take(NAMED).map(|log| &log.reason).collect::<Vec<_>>(),
         });
+        let awaiting = broker.partitions.unseeded();
+        state["partitions"]["awaitingBackup"] = json!(awaiting.len());
         if let Some(tier) = &broker.tier {
             state["tier"] = tier.state();
+            let named = awaiting.iter().take(NAMED).map(|(topic_id, index)| {
+                json!({
+                    "topic": image.topic_by_id(*topic_id).map(|topic| &*topic.name),
+                    "partition": index,
+                    "lastError": tier.seeding_trouble(*topic_id, *index),
+                })
+            });
+            state["tier"]["awaitingBackup"] = named.collect();
         }
         let unhonoured = tidemark_config::unhonoured(broker.partitions.layers(&image));
         state["unhonouredSettings"] = json!(
@@ -323,6 +333,7 @@ impl Health for BrokerHealth {
                 .into_iter()
                 .map(|(state, count)| (state, bytes(count)))
                 .collect();
+            snapshot.awaiting_backup = bytes(broker.partitions.unseeded().len());
             snapshot.lags = broker.groups.samples(broker);
             snapshot.controller = self.controller(broker);
             snapshot.fetch_sessions = bytes(broker.fetch_session_count());

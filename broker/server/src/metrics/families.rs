@@ -119,6 +119,7 @@ families! {
     WAL_QUEUED: Gauge "tidemark_wal_queued_bytes" ["directory"] "bytes", "Bytes that wait to be written to the write-ahead log.";
     WAL_HELD: Gauge "tidemark_wal_held_bytes" ["directory"] "bytes", "Bytes of the write-ahead log that no checkpoint has let go of: what a start after a crash has to read.";
     DISK_READ_ONLY: Gauge "tidemark_disk_read_only" ["directory"] "0 or 1", "1 while the directory takes no records because its disk is full.";
+    AWAITING_BACKUP: Gauge "tidemark_partitions_awaiting_backup" [] "partitions", "Partitions placed here that came back from a bucket and are not served yet, as their last backup is not here.";
     TIER_LAG: Gauge "tidemark_tier_lag_seconds" [] "seconds", "How long the oldest records of a tiered partition led here have waited to be in the bucket.";
     TIER_UPLOADED: Counter "tidemark_tier_uploaded_bytes_total" [] "bytes", "Bytes of objects with records that were uploaded and read back.";
     TIER_READ: Counter "tidemark_tier_read_bytes_total" [] "bytes", "Bytes of record batches given to consumers from the bucket.";

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) directory_failed: bool,
     /// Partitions still to be recovered.
     pub(crate) recovery_left: u64,
+    /// Partitions that came back from a bucket and wait for their backup.
+    pub(crate) awaiting_backup: u64,
     pub(crate) memory: Vec<MemorySample>,
     /// How many groups are in each state, by Kafka's name of the state.
     pub(crate) groups: Vec<(&'static str, u64)>,
@@ -173,6 +175,7 @@ pub(super) fn write(
     text.single(&f::UPTIME, &snapshot.uptime.as_secs_f64());
     text.single(&f::READY, &u8::from(snapshot.ready));
     text.single(&f::RECOVERY_LEFT, &snapshot.recovery_left);
+    text.single(&f::AWAITING_BACKUP, &snapshot.awaiting_backup);
     let failed = u8::from(snapshot.directory_failed);
     text.single(&f::DIRECTORY_FAILED, &failed);
     text.single(&f::FETCH_SESSIONS, &snapshot.fetch_sessions);

@@ -95,6 +95,7 @@ fn full_snapshot() -> Snapshot {
         ready: true,
         directory_failed: true,
         recovery_left: 9,
+        awaiting_backup: 3,
         memory: vec![memory],
         groups: vec![("Stable", 3), ("Empty", 1)],
         lags: vec![group("a", 7), other],
@@ -261,6 +262,7 @@ fn what_tells_of_trouble_is_there_at_zero() {
         "tidemark_unclean_elections_total",
         "tidemark_truncated_records_total",
         "tidemark_leaderless_partitions",
+        "tidemark_partitions_awaiting_backup",
     ] {
         assert_eq!(page.get(series), Some(&0.0), "{series}");
     }

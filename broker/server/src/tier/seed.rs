@@ -60,6 +60,12 @@ impl Tier {
         }
     }
 
+    /// Why the first records of a partition did not come when they were fetched last.
+    pub(crate) fn seeding_trouble(&self, topic_id: TopicId, index: i32) -> Option<String> {
+        let all = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(topic_id, index))?.trouble.clone()
+    }
+
     fn seeding_done(
         &self,
         broker: &Arc<Broker>,
