@@ -111,6 +111,15 @@ pub enum Event {
         /// What lies below this offset.
         below: i64,
     },
+    /// Everything is well, and stays so until the cluster is lost: what was acknowledged and
+    /// committed until now comes back with it.
+    Settled,
+    /// The cluster was lost a moment ago, with everybody who used it, and came back from its
+    /// bucket. What it had from these offsets on is given up, and others stand there one day.
+    Restored {
+        /// Where each partition ends.
+        ends: BTreeMap<Place, i64>,
+    },
     /// All that is there at the end, after everything was mended.
     Found {
         /// Where.
@@ -188,6 +197,12 @@ struct Checker {
     found: BTreeMap<Place, BTreeMap<i64, u64>>,
     /// Below which offsets records may be gone.
     deleted: BTreeMap<Place, i64>,
+    /// What comes back with the cluster: the highest offsets that were acknowledged, and committed.
+    settled: Option<(BTreeMap<Place, i64>, Highest)>,
+    /// Where partitions began anew, if they did.
+    restored: Option<BTreeMap<Place, i64>>,
+    /// Values that went with the cluster.
+    given_up: BTreeSet<u64>,
     anomalies: Vec<Anomaly>,
 }
 
@@ -281,6 +296,7 @@ impl Checker {
                 at,
                 next,
             } => {
+                self.beyond(group, at, *next);
                 let asked = self.asked.get(by);
                 let known = asked.and_then(|asked| match coordinator {
                     Some(coordinator) => asked.known.get(coordinator),
@@ -302,6 +318,10 @@ impl Checker {
                 let deleted = self.deleted.entry(at.clone()).or_insert(*below);
                 *deleted = (*below).max(*deleted);
             }
+            Event::Settled => {
+                self.settled = Some((self.acked.clone(), self.commits.all.clone()));
+            }
+            Event::Restored { ends } => self.restored(ends),
             Event::Found { at, records } => {
                 let mut found = BTreeMap::new();
                 for (offset, value) in records {
@@ -310,6 +330,71 @@ impl Checker {
                 }
                 self.found.insert(at.clone(), found);
             }
+        }
+    }
+
+    /// From here on it is another cluster, which knows what lies below `ends`.
+    fn restored(&mut self, ends: &BTreeMap<Place, i64>) {
+        let end_of = |at: &Place| ends.get(at).copied().unwrap_or(0);
+        let (acked, mut committed) = self.settled.take().unwrap_or_default();
+        for (at, offset) in &acked {
+            let end = end_of(at);
+            if *offset >= end && !self.may_be_gone(at, *offset) {
+                self.broken(
+                    "not in the bucket in time",
+                    format!(
+                        "{offset} of {at:?} was acknowledged long before, and {end} is the end"
+                    ),
+                );
+            }
+        }
+        for ((_, at), next) in &mut committed {
+            *next = end_of(at).min(*next);
+        }
+        for (at, log) in &mut self.logs {
+            for (offset, value) in log.split_off(&end_of(at)) {
+                if let Some(offsets) = self.offsets.get_mut(&value) {
+                    offsets.remove(&(at.clone(), offset));
+                }
+                self.given_up.insert(value);
+            }
+        }
+        self.offsets.retain(|_, offsets| !offsets.is_empty());
+        for (value, write) in &mut self.writes {
+            // Where what was acknowledged without an offset stood, nobody can tell.
+            write.acked &= self.offsets.contains_key(value);
+        }
+        for (at, highest) in &mut self.acked {
+            *highest = (end_of(at) - 1).min(*highest);
+        }
+        self.positions.clear();
+        self.steps.retain(|(at, _, after)| *after < end_of(at));
+        for read in self.groups.values_mut() {
+            read.retain(|(at, offset)| *offset < end_of(at));
+        }
+        for (at, below) in &mut self.deleted {
+            *below = end_of(at).min(*below);
+        }
+        self.commits = Commits {
+            all: committed,
+            known: BTreeMap::new(),
+        };
+        self.asked.clear();
+        self.late.clear();
+        self.restored = Some(ends.clone());
+    }
+
+    /// No group of a cluster that came back goes on from where nothing is.
+    fn beyond(&mut self, group: &str, at: &Place, next: Option<i64>) {
+        let Some(ends) = &self.restored else { return };
+        let log = self.logs.get(at).and_then(|log| log.last_key_value());
+        let end = log.map_or(0, |(last, _)| last + 1);
+        let end = ends.get(at).copied().unwrap_or(0).max(end);
+        if let Some(next) = next.filter(|next| *next > end) {
+            self.broken(
+                "group beyond the end",
+                format!("group {group} goes on from {next} of {at:?}, which ends at {end}"),
+            );
         }
     }
 
@@ -336,6 +421,12 @@ impl Checker {
     }
 
     fn seen(&mut self, at: &Place, offset: i64, value: u64) {
+        if self.given_up.contains(&value) {
+            self.broken(
+                "back from the lost cluster",
+                format!("value {value}, which the bucket did not have, is at {offset} of {at:?}"),
+            );
+        }
         match self.writes.get(&value) {
             None => self.broken(
                 "read out of nowhere",

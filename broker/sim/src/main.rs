@@ -62,6 +62,9 @@ struct Cluster {
     /// The topic is tiered, and the bucket has faults of its own.
     #[arg(long)]
     tiered: bool,
+    /// The cluster is lost with all its disks, and comes back from the bucket.
+    #[arg(long, requires = "tiered")]
+    restored: bool,
     /// Processes at a time.
     #[arg(long, default_value_t = 2)]
     processes: usize,
@@ -173,6 +176,7 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
         brokers: args.brokers,
         seconds: args.seconds,
         tiered: args.tiered,
+        restored: args.restored,
         lines: args.lines,
     };
     let mut out = std::io::stdout().lock();
@@ -208,6 +212,7 @@ fn many(args: &Cluster) -> ExitCode {
         brokers: args.brokers,
         seconds: args.seconds,
         tiered: args.tiered,
+        restored: args.restored,
         processes: args.processes,
     };
     let (summary, good) = match std::env::current_exe() {

@@ -78,6 +78,13 @@ pub const STATES_OF_TIERED: &[&str] = &[
     "records deleted",
     "warn: records wait for the bucket: producers to tiered topics are slowed",
 ];
+/// And these where the cluster is lost and comes back.
+pub const STATES_OF_RESTORED: &[&str] = &[
+    "broker of the old cluster goes on",
+    "everything was uploaded before the loss",
+    "restore: cut short",
+    "restored",
+];
 /// What each seed has to have at least.
 const LEAST_FAULTS: u64 = 5;
 /// The share of seeds is looked at from so many on.
@@ -96,6 +103,8 @@ pub struct Seeds {
     pub seconds: u64,
     /// With a bucket.
     pub tiered: bool,
+    /// And the cluster is lost and comes back from it.
+    pub restored: bool,
     /// Processes at a time.
     pub processes: usize,
 }
@@ -145,6 +154,7 @@ pub fn in_a_process(program: &Path, seed: u64, all: &Seeds) -> Report {
         .args(["--brokers", &all.brokers.to_string()])
         .args(["--seconds", &all.seconds.to_string()])
         .args(all.tiered.then_some("--tiered"))
+        .args(all.restored.then_some("--restored"))
         .stdin(Stdio::null())
         .output();
     let output = match ran {
@@ -206,7 +216,9 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
     }
     let of_clusters = STATES_OF_CLUSTERS.iter().filter(|_| all.brokers > 2);
     let of_tiered = STATES_OF_TIERED.iter().filter(|_| all.tiered);
-    for what in STATES.iter().chain(of_clusters).chain(of_tiered) {
+    let of_restored = STATES_OF_RESTORED.iter().filter(|_| all.restored);
+    let states = STATES.iter().chain(of_clusters).chain(of_tiered);
+    for what in states.chain(of_restored) {
         let (seeds, _) = seen.get(what).copied().unwrap_or_default();
         if count >= ENOUGH && seeds * 20 < count {
             good = false;
@@ -227,8 +239,9 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
         if !wrong.is_empty() {
             good = false;
             text += &format!(
-                "again: cargo run -p tidemark-sim -- cluster{} --brokers {} --seconds {} --seed {seed}\n",
+                "again: cargo run -p tidemark-sim -- cluster{}{} --brokers {} --seconds {} --seed {seed}\n",
                 if all.tiered { " --tiered" } else { "" },
+                if all.restored { " --restored" } else { "" },
                 all.brokers,
                 all.seconds
             );

@@ -1,5 +1,7 @@
 //! Histories made by hand, good ones and bad ones.
 
+use std::collections::BTreeMap;
+
 use super::{Event, Place, check};
 
 fn at() -> Place {
@@ -233,4 +235,85 @@ fn what_a_group_committed_stays_committed() {
         told_by(Some(1), Some(5)),
     ];
     assert_eq!(rules(&again), ["lost commit"]);
+}
+
+fn restored(end: i64) -> Event {
+    let ends = BTreeMap::from([(at(), end)]);
+    Event::Restored { ends }
+}
+
+fn goes_on(next: i64) -> Event {
+    Event::GoesOn {
+        by: 0,
+        coordinator: Some(1),
+        group: "g".to_owned(),
+        at: at(),
+        next: Some(next),
+    }
+}
+
+#[test]
+fn a_lost_cluster_loses_what_its_bucket_did_not_have() {
+    let before = [send(1, 1), send(1, 2), acked(1, 0), acked(2, 1)];
+    let before = [&before[..], &[read(7, &[(0, 1), (1, 2)])]].concat();
+    let after = |events: &[Event]| [&before[..], &[restored(1)], events].concat();
+    // Another record stands where the lost one stood, and readers go on from it.
+    let good = after(&[
+        send(9, 3),
+        acked(3, 1),
+        read(7, &[(1, 3)]),
+        found(&[(0, 1), (1, 3)]),
+    ]);
+    assert_eq!(rules(&good), [""; 0]);
+    // What the bucket had is there.
+    assert!(rules(&after(&[found(&[])])).contains(&"lost write"));
+    // What it had not is not put there afterwards, by a broker of the old cluster.
+    let late = after(&[found(&[(0, 1), (1, 2)])]);
+    assert!(rules(&late).contains(&"back from the lost cluster"));
+    // Without a loss the same is an anomaly.
+    let none = [&before[..], &[found(&[(0, 1)])]].concat();
+    assert!(rules(&none).contains(&"lost write"));
+}
+
+#[test]
+fn what_was_acknowledged_long_before_the_loss_comes_back() {
+    let before = [send(1, 1), acked(1, 0), send(1, 2), acked(2, 1)];
+    let settled = [&before[..], &[Event::Settled, restored(1)]].concat();
+    assert_eq!(rules(&settled), ["not in the bucket in time"]);
+    let settled = [&before[..], &[Event::Settled, restored(2)]].concat();
+    assert_eq!(rules(&settled), [""; 0]);
+}
+
+#[test]
+fn a_group_does_not_go_on_beyond_what_came_back() {
+    let before = [send(1, 1), acked(1, 0), send(1, 2), acked(2, 1)];
+    let asks = Event::Asks { by: 0 };
+    let with = |next| [&before[..], &[restored(1), asks.clone(), goes_on(next)]].concat();
+    assert_eq!(rules(&with(1)), [""; 0]);
+    assert_eq!(rules(&with(2)), ["group beyond the end"]);
+    // What was committed long before is known at the end.
+    let committed = Event::Committed {
+        by: 0,
+        coordinator: 1,
+        group: "g".to_owned(),
+        at: at(),
+        next: 1,
+    };
+    let last = Event::GoesOn {
+        by: 0,
+        coordinator: None,
+        group: "g".to_owned(),
+        at: at(),
+        next: None,
+    };
+    let kept = [
+        asks.clone(),
+        committed,
+        Event::Settled,
+        restored(1),
+        asks,
+        last,
+    ];
+    let kept = [&before[..], &kept].concat();
+    assert!(rules(&kept).contains(&"lost commit"));
 }

@@ -131,6 +131,11 @@ impl Faults {
         self.world.heal();
     }
 
+    /// The brokers are others from now on.
+    pub(super) fn begin_anew(&mut self) {
+        self.disk_was_lost = false;
+    }
+
     async fn fault(&mut self, machines: &[Machine], clients: &[Arc<Host>]) {
         let index = self.random.index(machines.len());
         let machine = &machines[index];

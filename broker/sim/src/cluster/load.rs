@@ -48,6 +48,14 @@ pub(super) struct Shared {
     grouped: Arc<Mutex<BTreeSet<(i32, i64)>>>,
 }
 
+/// What members of the group had read before their cluster was lost, and came back with it.
+pub(super) struct Before {
+    grouped: BTreeSet<(i32, i64)>,
+}
+
+/// Writers of a cluster that came back are others than those of before.
+const BY_OF_A_LIFE: u32 = 1_000_000;
+
 /// The clients of a history.
 pub(super) struct Load {
     shared: Shared,
@@ -73,8 +81,11 @@ pub(super) fn start(
     machines: &[Machine],
     tiered: Option<&Tiered>,
     record: &Record,
+    before: Option<Before>,
     mut random: Random,
 ) -> Load {
+    let (by_from, grouped) =
+        before.map_or_else(Default::default, |before| (BY_OF_A_LIFE, before.grouped));
     let (stop, stopped) = watch::channel(false);
     let (over, is_over) = watch::channel(false);
     let addresses: Vec<String> = machines.iter().map(Machine::address).collect();
@@ -87,7 +98,7 @@ pub(super) fn start(
         stop: stopped,
         over: is_over,
         waits_for: Arc::default(),
-        grouped: Arc::default(),
+        grouped: Arc::new(Mutex::new(grouped)),
     };
     let mut writers = Vec::new();
     let mut readers = Vec::new();
@@ -106,10 +117,13 @@ pub(super) fn start(
         readers.push(host(0).spawn("reader by time", reading));
     }
     for by in 0..3 {
-        let writing = write(shared.clone(), by, chance());
+        let writing = write(shared.clone(), by_from + by, chance());
         writers.push(host(by as usize).spawn("writer", writing));
     }
-    writers.push(host(1).spawn("raw writer", raw::write(shared.clone(), 50, chance())));
+    writers.push(host(1).spawn(
+        "raw writer",
+        raw::write(shared.clone(), by_from + 50, chance()),
+    ));
     for by in 0..2 {
         let reading = read(shared.clone(), by, chance());
         readers.push(host(1 + by as usize).spawn("reader", reading));
@@ -135,6 +149,15 @@ impl Load {
     /// Whether there is something to write to.
     pub(super) fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Relaxed)
+    }
+
+    /// What is left of its knowledge when each partition begins anew at its end in the bucket.
+    pub(super) fn before(&self, ends: impl Fn(i32) -> i64) -> Before {
+        let grouped = lock(&self.shared.grouped);
+        let left = grouped.iter().filter(|(p, offset)| *offset < ends(*p));
+        Before {
+            grouped: left.copied().collect(),
+        }
     }
 
     /// What the end of the history waits for.
@@ -247,9 +270,8 @@ impl Shared {
         let configs = [
             ("remote.storage.enable", "true".to_owned()),
             ("segment.ms", "2000".to_owned()),
-            // Longer than a producer tries: what a new replica knows of producers, it knows from the
-            // records that are copied to it.
-            ("local.retention.ms", "22000".to_owned()),
+            // Shorter than a producer tries: what a new replica knows of producers, it is told.
+            ("local.retention.ms", "7000".to_owned()),
             ("retention.ms", "-1".to_owned()),
             ("retention.bytes", retention_bytes.to_string()),
             ("file.delete.delay.ms", "500".to_owned()),

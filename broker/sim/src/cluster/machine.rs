@@ -9,6 +9,7 @@ use tidemark_env::clock::{self, Instant};
 use tidemark_env::disk::Disk;
 use tidemark_env::sim::{Death, Host, World};
 use tidemark_env::task::Task;
+use tidemark_model::MetadataRecord;
 use tidemark_server::{FormatError, InitialVoter, ServerConfig, Voters};
 use tidemark_tier::Bucket;
 use tidemark_wire::Uuid;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 
 use super::Record;
 use super::bucket::{self, SimBucket};
+use super::restored::Restored;
 
 /// Where the data is.
 pub(super) const DATA: &str = "/data";
@@ -26,13 +28,31 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// A broker that is asked to stop gets this long.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-fn name_of(index: usize) -> String {
-    format!("broker-{index}")
+/// Which cluster a broker is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The one that a history begins with.
+    First,
+    /// The one that came back from the bucket.
+    Restored,
 }
 
-/// The id of a broker's data directory, on its so manyeth disk.
-fn directory_id(index: usize, disk: u8) -> Uuid {
-    uuid(1 + disk, index)
+impl Kind {
+    pub(super) fn cluster_id(self) -> Uuid {
+        uuid(0, self as usize)
+    }
+
+    fn name_of(self, index: usize) -> String {
+        match self {
+            Kind::First => format!("broker-{index}"),
+            Kind::Restored => format!("restored-{index}"),
+        }
+    }
+
+    /// The id of a broker's data directory, on its so manyeth disk.
+    fn directory_id(self, index: usize, disk: u8) -> Uuid {
+        uuid(1 + disk + 40 * self as u8, index)
+    }
 }
 
 /// An id for something of a broker.
@@ -77,8 +97,11 @@ pub(super) struct LostVoter {
 /// A host with a broker.
 pub(super) struct Machine {
     pub(super) host: Arc<Host>,
+    kind: Kind,
     index: usize,
     of: usize,
+    /// What its metadata begin with.
+    first: Vec<MetadataRecord>,
     settings: ConfigMap,
     bucket: Option<Bucket>,
     record: Record,
@@ -88,12 +111,16 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(
         world: &Arc<World>,
-        index: usize,
-        of: usize,
+        (index, of): (usize, usize),
         tier: Option<&SimBucket>,
+        restored: Option<&Restored>,
         record: &Record,
     ) -> Machine {
-        let host = world.add_host(&name_of(index));
+        let kind = match restored {
+            None => Kind::First,
+            Some(_) => Kind::Restored,
+        };
+        let host = world.add_host(&kind.name_of(index));
         let listeners = format!(
             "PLAINTEXT://{0}:9092,CONTROLLER://{0}:{QUORUM_PORT}",
             host.name()
@@ -124,14 +151,17 @@ impl Machine {
                 set("tier.upload.max.lag.ms", "3000".to_owned()),
                 set("tier.delete.delay.ms", "4000".to_owned()),
                 set("tier.reserve.bytes", "40000".to_owned()),
+                set("tier.cache.disk.bytes", "3000000".to_owned()),
                 set("log.retention.check.interval.ms", "1000".to_owned()),
             ]);
         }
         let machine = Machine {
             bucket: tier.map(|tier| tier.reached_by(&host)),
             host,
+            kind,
             index,
             of,
+            first: restored.map_or_else(Vec::new, |restored| restored.records.clone()),
             settings,
             record: record.clone(),
             state: Mutex::new(State {
@@ -183,8 +213,8 @@ impl Machine {
             0 => {
                 let voters = (0..self.of).map(|index| InitialVoter {
                     node_id: i32::try_from(index).unwrap_or(0),
-                    address: format!("{}:{QUORUM_PORT}", name_of(index)),
-                    directory_id: directory_id(index, 0),
+                    address: format!("{}:{QUORUM_PORT}", self.kind.name_of(index)),
+                    directory_id: self.kind.directory_id(index, 0),
                 });
                 Voters::Initial(voters.collect())
             }
@@ -194,13 +224,18 @@ impl Machine {
         let new_id = || {
             made += 1;
             match made {
-                1 => directory_id(self.index, lost_disks),
+                1 => self.kind.directory_id(self.index, lost_disks),
                 _ => uuid(100 + made, self.index),
             }
         };
         disk.create_dir_all(Path::new(DATA))
             .map_err(|error| error.to_string())?;
-        match tidemark_server::format(&disk, &settings, Some(uuid(0, 0)), &voters, new_id) {
+        let id = Some(self.kind.cluster_id());
+        let first = match lost_disks {
+            0 => &self.first[..],
+            _ => &[],
+        };
+        match tidemark_server::format_with(&disk, &settings, id, &voters, first, new_id) {
             Ok(_) | Err(FormatError::Already { .. }) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -274,8 +309,8 @@ impl Machine {
         LostVoter {
             node: i32::try_from(self.index).unwrap_or(0),
             host: self.host.name().to_owned(),
-            gone: directory_id(self.index, disk - 1),
-            new: directory_id(self.index, disk),
+            gone: self.kind.directory_id(self.index, disk - 1),
+            new: self.kind.directory_id(self.index, disk),
         }
     }
 

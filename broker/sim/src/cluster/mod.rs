@@ -11,6 +11,7 @@ mod in_sync;
 mod load;
 mod machine;
 mod raw;
+mod restored;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,14 +20,16 @@ use std::time::Duration;
 
 use tidemark_env::clock;
 use tidemark_env::random::Random;
-use tidemark_env::sim::{Host, Weather, World};
+use tidemark_env::sim::{Death, Host, Weather, World};
 use tidemark_env::task;
 
 use crate::checker::{self, Event};
 use crate::entropy;
 use bucket::{BucketFaults, SimBucket};
 use faults::Faults;
+use load::{Before, Load};
 use machine::{LostVoter, Machine};
+use restored::{Due, Going, Loss, Restored};
 
 /// Faults are looked after this often.
 const TICK: Duration = Duration::from_millis(20);
@@ -45,6 +48,8 @@ pub struct Options {
     pub seconds: u64,
     /// The topic is tiered, and the bucket has faults of its own.
     pub tiered: bool,
+    /// The cluster is lost meanwhile, and another one comes back from the bucket.
+    pub restored: bool,
     /// Keeps a line of everything that happens.
     pub lines: bool,
 }
@@ -55,6 +60,7 @@ impl Default for Options {
             brokers: 3,
             seconds: 60,
             tiered: false,
+            restored: false,
             lines: false,
         }
     }
@@ -159,6 +165,11 @@ impl Record {
         self.lock().lost_voters.remove(0);
     }
 
+    /// The members were of a cluster that is gone.
+    fn forget_lost_voters(&self) {
+        self.lock().lost_voters.clear();
+    }
+
     /// A value that nobody has written.
     pub(crate) fn value(&self) -> u64 {
         let mut inner = self.lock();
@@ -199,6 +210,69 @@ fn runtime(seed: u64) -> std::io::Result<tokio::runtime::Runtime> {
     builder.build()
 }
 
+/// The brokers and clients of a history, and what goes wrong with them.
+struct Stage {
+    machines: Vec<Machine>,
+    /// Brokers of a cluster that was given up, and go on.
+    left: Vec<Machine>,
+    clients: Vec<Arc<Host>>,
+    load: Arc<Load>,
+    faults: Faults,
+    over_bucket: Option<BucketFaults>,
+    /// Nothing goes wrong any more, or for now.
+    calm: bool,
+}
+
+impl Stage {
+    /// Lets a moment pass.
+    async fn tick(&mut self) {
+        clock::sleep(TICK).await;
+        // Not before there is something to lose.
+        if self.load.is_ready() && !self.calm {
+            self.faults.tick(&self.machines, &self.clients).await;
+            if let Some(over_bucket) = &mut self.over_bucket {
+                over_bucket.tick(&self.machines).await;
+            }
+        }
+        self.look_after().await;
+    }
+
+    /// What goes on also when nothing goes wrong any more.
+    async fn look_after(&mut self) {
+        if let (true, Some(over_bucket)) = (self.calm, &mut self.over_bucket) {
+            over_bucket.drain();
+        }
+        for machine in self.machines.iter().chain(&self.left) {
+            machine.tick().await;
+        }
+    }
+
+    /// Nothing goes wrong from now on.
+    fn mend(&mut self, world: &World) {
+        self.calm = true;
+        self.faults.mend(&self.machines);
+        if let Some(over_bucket) = &mut self.over_bucket {
+            over_bucket.mend(&self.machines);
+        }
+        world.set_weather(Weather::default());
+    }
+
+    /// All brokers and clients are gone at this moment; some brokers may go on by themselves.
+    async fn lose(&mut self, loss: &mut Loss, world: &World, record: &Record) {
+        self.faults.mend(&self.machines);
+        if let Some(over_bucket) = &mut self.over_bucket {
+            over_bucket.resume(&self.machines);
+        }
+        world.set_weather(Weather::default());
+        self.calm = false;
+        for client in &self.clients {
+            client.end(Death::Kill, 0).await;
+            client.start();
+        }
+        self.left = loss.lose(std::mem::take(&mut self.machines), record).await;
+    }
+}
+
 async fn history(seed: u64, options: Options) -> Report {
     let world = World::new(seed);
     if options.lines {
@@ -208,91 +282,109 @@ async fn history(seed: u64, options: Options) -> Report {
     let tier = options
         .tiered
         .then(|| SimBucket::new(&world, &record, Random::new(seed, 5)));
-    let machines: Vec<Machine> = (0..options.brokers)
-        .map(|index| Machine::new(&world, index, options.brokers, tier.as_ref(), &record))
-        .collect();
+    let start = |restored: Option<&Restored>| {
+        let machines: Vec<Machine> = (0..options.brokers)
+            .map(|index| {
+                let place = (index, options.brokers);
+                Machine::new(&world, place, tier.as_ref(), restored, &record)
+            })
+            .collect();
+        machines.iter().for_each(Machine::start);
+        machines
+    };
     let clients: Vec<Arc<Host>> = (0..3)
         .map(|index| world.add_host(&format!("client-{index}")))
         .collect();
-    for machine in &machines {
-        machine.start();
-    }
+    let machines = start(None);
     let mut faults = Faults::new(Random::new(seed, 3), &world, &record);
     if matches!(seed % 8, 0 | 3) {
         faults = faults.with_disks(Random::new(seed, 7));
     }
-    let mut over_bucket = tier
-        .as_ref()
-        .map(|bucket| BucketFaults::new(bucket.clone(), Random::new(seed, 6)));
     // One topic in three is kept in part only.
     let tiered = tier.as_ref().map(|bucket| Tiered {
         bucket: bucket.clone(),
         retention_bytes: seed.is_multiple_of(3).then_some(RETENTION_BYTES),
     });
-    let load = load::start(
-        &clients,
-        &machines,
-        tiered.as_ref(),
-        &record,
-        Random::new(seed, 4),
-    );
-    let end = clock::monotonic() + Duration::from_secs(options.seconds);
-    while clock::monotonic() < end {
-        clock::sleep(TICK).await;
-        // Not before there is something to lose.
-        if load.is_ready() {
-            faults.tick(&machines, &clients).await;
-            if let Some(over_bucket) = &mut over_bucket {
-                over_bucket.tick(&machines).await;
+    let load_on = |machines: &[Machine], before: Option<Before>| {
+        let random = Random::new(seed, if before.is_none() { 4 } else { 8 });
+        Arc::new(load::start(
+            &clients,
+            machines,
+            tiered.as_ref(),
+            &record,
+            before,
+            random,
+        ))
+    };
+    let mut stage = Stage {
+        load: load_on(&machines, None),
+        machines,
+        left: Vec::new(),
+        clients: clients.clone(),
+        faults,
+        over_bucket: tier
+            .as_ref()
+            .map(|bucket| BucketFaults::new(bucket.clone(), Random::new(seed, 6))),
+        calm: false,
+    };
+    let mut loss = match (&tiered, options.restored) {
+        (Some(tiered), true) => Some((Loss::new(Random::new(seed, 9), options.seconds), tiered)),
+        _ => None,
+    };
+    let mut end = clock::monotonic() + Duration::from_secs(options.seconds);
+    // A cluster that is to be lost lives until then.
+    while clock::monotonic() < end || loss.is_some() {
+        stage.tick().await;
+        let Some((about, tiered)) = &mut loss else {
+            continue;
+        };
+        match about.look(tiered, &record) {
+            Due::No => {}
+            Due::Calm => stage.mend(&world),
+            Due::Loss => {
+                stage.lose(about, &world, &record).await;
+                let mut restoring = about.begin(&world, tiered, &record);
+                let restored = loop {
+                    clock::sleep(TICK).await;
+                    if clock::monotonic() > end && !stage.calm {
+                        stage.mend(&world);
+                        restoring.mended();
+                    } else if let (false, Some(over)) = (stage.calm, &mut stage.over_bucket) {
+                        over.tick(&stage.left).await;
+                    }
+                    stage.look_after().await;
+                    match restoring.tick().await {
+                        Going::On => {}
+                        Going::Done(restored) => break Some(restored),
+                        Going::GivenUp => break None,
+                    }
+                };
+                loss = None;
+                let Some(restored) = restored else { break };
+                stage.machines = start(Some(&restored));
+                let before = stage.load.before(|partition| restored.end_of(partition));
+                stage.load = load_on(&stage.machines, Some(before));
+                stage.faults.begin_anew();
+                stage.calm = false;
+                end = clock::monotonic() + Duration::from_secs(options.seconds / 2);
             }
         }
-        for machine in &machines {
-            machine.tick().await;
-        }
     }
-    faults.mend(&machines);
-    if let Some(over_bucket) = &mut over_bucket {
-        over_bucket.mend(&machines);
-    }
-    world.set_weather(Weather::default());
-    load.wait_for("acknowledgements");
-    let ending = async {
-        while record.acknowledged() < LEAST_ACKNOWLEDGED {
-            clock::sleep(TICK).await;
-        }
-        load.end().await;
-    };
-    tokio::pin!(ending);
-    let healed = clock::monotonic() + HEAL;
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut ending => break,
-            () = clock::sleep(TICK) => {}
-        }
-        if let Some(over_bucket) = &mut over_bucket {
-            over_bucket.drain();
-        }
-        for machine in &machines {
-            machine.tick().await;
-        }
-        if clock::monotonic() > healed {
-            record.broken(format!(
-                "{} s after everything was mended, clients are not served: {}",
-                HEAL.as_secs(),
-                load.waits_for()
-            ));
-            break;
-        }
-    }
-    for machine in &machines {
+    stage.mend(&world);
+    stage.load.wait_for("acknowledgements");
+    heal(&mut stage, &record).await;
+    for machine in stage.machines.iter().chain(&stage.left) {
         machine.stop().await;
     }
     let inner = std::mem::take(&mut *record.lock());
     let mut broken = inner.broken;
     let anomalies = checker::check(&inner.history);
     broken.extend(anomalies.iter().map(ToString::to_string));
-    let disks: Vec<_> = machines.iter().map(|machine| machine.host.disk()).collect();
+    let disks: Vec<_> = stage
+        .machines
+        .iter()
+        .map(|machine| machine.host.disk())
+        .collect();
     let cold = match &tiered {
         Some(tiered) => disks::cold(&tiered.bucket.itself()).await,
         None => Ok(disks::Cold::default()),
@@ -307,10 +399,39 @@ async fn history(seed: u64, options: Options) -> Report {
     Report {
         hash: world.hash(),
         seen: inner.seen,
-        faults: faults.count() + over_bucket.map_or(0, |over| over.count),
+        faults: stage.faults.count() + stage.over_bucket.map_or(0, |over| over.count),
         acknowledged: inner.acknowledged,
         lasted_ms: u64::try_from(world.elapsed().as_millis()).unwrap_or(u64::MAX),
         broken,
         lines: world.take_lines(),
+    }
+}
+
+/// Everything was mended: clients are served, read all that there is, and are done.
+async fn heal(stage: &mut Stage, record: &Record) {
+    let load = Arc::clone(&stage.load);
+    let ending = async {
+        while record.acknowledged() < LEAST_ACKNOWLEDGED {
+            clock::sleep(TICK).await;
+        }
+        load.end().await;
+    };
+    tokio::pin!(ending);
+    let healed = clock::monotonic() + HEAL;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut ending => break,
+            () = clock::sleep(TICK) => {}
+        }
+        stage.look_after().await;
+        if clock::monotonic() > healed {
+            record.broken(format!(
+                "{} s after everything was mended, clients are not served: {}",
+                HEAL.as_secs(),
+                load.waits_for()
+            ));
+            break;
+        }
     }
 }

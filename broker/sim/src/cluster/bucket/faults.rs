@@ -131,6 +131,11 @@ impl BucketFaults {
             state.placed = None;
             state.struck.clear();
         }
+        self.resume(machines);
+    }
+
+    /// Nobody is paused.
+    pub(in super::super) fn resume(&mut self, machines: &[Machine]) {
         for (_, name) in std::mem::take(&mut self.resume) {
             machines
                 .iter()
