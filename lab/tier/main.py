@@ -30,7 +30,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 import reader
 from cluster import IDS, Node, end
 from labkit.paths import TIDEMARK, wait_until
-from store import BUCKET, PREFIX, Store
+from store import STORES
 
 TOPIC, PARTITIONS = "orders", 3
 SEGMENT, LOCAL = 1 << 20, 2 << 20
@@ -115,18 +115,18 @@ def read(one, partition, offset, count, seconds=60):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--megabytes", type=int, default=60, help="how much to produce")
+    arguments.add_argument("--store", choices=STORES, default="s3", help="which object store")
     arguments.add_argument("--seed", type=int, default=int(time.time()))
     arguments = arguments.parse_args()
     chance = random.Random(arguments.seed)
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tidemark-tier-", dir=os.environ.get("TMPDIR")) as work:
         work = Path(work)
-        store = Store(work)
+        store = STORES[arguments.store](work)
         nodes = [Node(number, work) for number in IDS]
-        os.environ.update(AWS_ACCESS_KEY_ID="any", AWS_SECRET_ACCESS_KEY="any")
-        url = f"s3://{BUCKET}/{PREFIX}"
-        where = [url, "--endpoint", store.endpoint, "--region", "us-east-1"]
-        settings = [f"tier.url={url}", f"tier.endpoint={store.endpoint}", "tier.region=us-east-1", "tier.upload.max.lag.ms=3000",
+        os.environ.update(store.environment)
+        where = [store.url, "--endpoint", store.endpoint, "--region", "us-east-1"]
+        settings = [f"tier.url={store.url}", f"tier.endpoint={store.endpoint}", "tier.region=us-east-1", "tier.upload.max.lag.ms=3000",
                     "log.retention.check.interval.ms=1000", "tier.delete.delay.ms=0"]
         try:
             store.start()
