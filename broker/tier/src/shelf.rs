@@ -4,7 +4,7 @@
 //! Each block is a file with a checksum. Nothing here is synced or outlives the process: what is
 //! found at a start is removed, and what does not come back as it was written counts as not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,8 @@ struct State {
     known: BTreeMap<Key, (u64, u64)>,
     /// The same by time.
     order: BTreeMap<u64, Key>,
+    /// On their way to the disk; their room is set aside. Who is forgotten meanwhile leaves.
+    writing: BTreeSet<Key>,
     /// Writing failed, and somebody was told.
     failing: bool,
 }
@@ -151,10 +153,14 @@ impl Shelf {
         let len = (bytes.len() + CRC_BYTES) as u64;
         let (has_room, gone) = {
             let mut state = self.state();
-            if state.known.contains_key(&key) {
+            if state.known.contains_key(&key) || state.writing.contains(&key) {
                 return;
             }
-            state.make_room(len, self.0.capacity_bytes)
+            let (has_room, gone) = state.make_room(len, self.0.capacity_bytes);
+            if has_room {
+                state.writing.insert(key);
+            }
+            (has_room, gone)
         };
         self.delete(&gone);
         if !has_room {
@@ -162,20 +168,24 @@ impl Shelf {
         }
         let written = self.write(&key, bytes);
         let mut state = self.state();
+        let is_wanted = state.writing.remove(&key);
         match written {
             Ok(()) => {
                 state.failing = false;
-                state.touch(key, len);
+                if is_wanted {
+                    state.touch(key, len);
+                    return;
+                }
             }
             Err(error) => {
-                state.used_bytes -= len;
                 if !std::mem::replace(&mut state.failing, true) {
                     tracing::warn!(%error, dir = %self.0.dir.display(), "blocks from the bucket are not kept on disk");
                 }
-                drop(state);
-                drop(self.0.disk.remove(&self.path(&key)));
             }
         }
+        state.used_bytes -= len;
+        drop(state);
+        drop(self.0.disk.remove(&self.path(&key)));
     }
 
     fn write(&self, key: &Key, bytes: &Bytes) -> io::Result<()> {
@@ -191,6 +201,7 @@ impl Shelf {
         let all = state.known.range((id, 0)..=(id, u64::MAX));
         let gone: Vec<Key> = all.map(|(key, _)| *key).collect();
         gone.iter().for_each(|key| state.remove(key));
+        state.writing.retain(|(of, _)| *of != id);
         gone
     }
 
@@ -253,6 +264,23 @@ mod tests {
         assert_eq!(files(&disk), 3, "it is larger than the whole");
         shelf.delete(&shelf.forget(id(1)));
         assert_eq!((shelf.size_bytes(), files(&disk)), (1000, 1));
+    }
+
+    #[test]
+    fn a_block_that_comes_twice_at_once_takes_room_once() {
+        let disk = MemDisk::new();
+        let shelf = shelf(&disk, 3500);
+        let wait = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    wait.wait();
+                    (0..3).for_each(|number| shelf.put(id(1), number, &block(1)));
+                });
+            }
+        });
+        assert_eq!((shelf.size_bytes(), files(&disk)), (3000, 3));
+        assert!((0..3).all(|number| shelf.get(id(1), number) == Some(block(1))));
     }
 
     #[test]
