@@ -19,13 +19,19 @@ pub struct Listener {
     pub port: u16,
 }
 
+impl Listener {
+    /// `host:port`, with an IPv6 host in brackets.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "{}://[{}]:{}", self.name, self.host, self.port)
-        } else {
-            write!(f, "{}://{}:{}", self.name, self.host, self.port)
-        }
+        write!(f, "{}://{}", self.name, self.address())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A voter of the metadata quorum, from its directory to its listener. A single broker is a
 //! quorum of one, and takes the same way.
 
+pub(super) mod learners;
 mod membership;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use tidemark_env::disk::Disk;
 use tidemark_env::net::Stream;
+use tidemark_env::clock;
 use tidemark_env::task::{Task, spawn};
 use tidemark_model::{BrokerId, Image, MetadataRecord};
 use tidemark_wire::Uuid;
@@ -47,6 +49,10 @@ pub struct QuorumConfig {
     pub cluster_id: Uuid,
     /// The node.
     pub node_id: BrokerId,
+    /// `host:port` where others reach its quorum listener; `None` where only the log knows.
+    pub advertised: Option<String>,
+    /// `host:port` of nodes to ask who leads, beside those that the log names.
+    pub bootstrap: Vec<String>,
     /// A leader is heard of this often.
     pub heartbeat_ms: u64,
     /// A voter that has not heard of its leader for so long lets others stand for election, and
@@ -65,6 +71,8 @@ impl QuorumConfig {
             dir,
             cluster_id,
             node_id,
+            advertised: None,
+            bootstrap: Vec::new(),
             heartbeat_ms: 500,
             election_ms: 1500,
             snapshot_after_bytes: 20 * 1024 * 1024,
@@ -168,6 +176,7 @@ impl Quorum {
                 activity: activity.clone(),
                 forward,
                 connections: AtomicUsize::new(0),
+                heard: Mutex::new(clock::monotonic()),
             }),
             activity,
             proposals,
@@ -181,6 +190,9 @@ impl Quorum {
         quorum.keep(spawn("raft-propose", proposer.run()));
         let snapshots = snapshots(raft.clone(), store, folds, config.snapshot_after_bytes);
         quorum.keep(spawn("raft-snapshots", snapshots));
+        let (server, caller) = (quorum.server.clone(), quorum.caller.clone());
+        let learners = learners::Learners::new(server, caller, &config);
+        quorum.keep(spawn("raft-learners", learners.run()));
         let quorum = Arc::new(quorum);
         if let Some(voters) = token {
             if !voters.contains_key(&me) {
@@ -416,14 +428,7 @@ impl Quorum {
         address: &str,
         patience: Duration,
     ) -> Result<NodeStatus, CallError> {
-        let mut link = Link::new(self.caller.clone(), address.to_owned(), None);
-        match link.call(&Request::Status, patience).await? {
-            Response::Status(status) => Ok(status),
-            _ => Err(CallError::Refused {
-                address: address.to_owned(),
-                reason: "answers something else than was asked".to_owned(),
-            }),
-        }
+        status_of(&self.caller, address, patience).await
     }
 
     /// Makes a snapshot now.
@@ -458,6 +463,22 @@ impl Quorum {
             drop(task.await);
         }
         self.server.store.close().await;
+    }
+}
+
+/// As [`Quorum::status_of`].
+async fn status_of(
+    caller: &Caller,
+    address: &str,
+    patience: Duration,
+) -> Result<NodeStatus, CallError> {
+    let mut link = Link::new(caller.clone(), address.to_owned(), None);
+    match link.call(&Request::Status, patience).await? {
+        Response::Status(status) => Ok(status),
+        _ => Err(CallError::Refused {
+            address: address.to_owned(),
+            reason: "answers something else than was asked".to_owned(),
+        }),
     }
 }
 

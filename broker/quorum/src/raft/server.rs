@@ -3,19 +3,20 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::Snapshot;
-use tidemark_env::clock;
+use tidemark_env::clock::{self, Instant};
 use tidemark_env::net::Stream;
 use tokio::sync::watch;
 
 use super::active::Activity;
 use super::fold::Fold;
 use super::identity::VoterIdentity;
+use super::quorum::learners;
 use super::snapshot::{self, MOST_SNAPSHOT_BYTES, SnapshotBytes};
 use super::store::LogStore;
 use super::types::{LogId, Raft, TypeConfig, Vote, VoterId};
@@ -61,6 +62,8 @@ pub(super) struct Server {
     pub(super) activity: Activity,
     pub(super) forward: Arc<dyn ForwardHandler>,
     pub(super) connections: AtomicUsize,
+    /// When a leader was heard last, or this node started.
+    pub(super) heard: Mutex<Instant>,
 }
 
 struct Connected<'a>(&'a AtomicUsize);
@@ -138,6 +141,7 @@ impl Server {
     ) -> Response {
         match request {
             Request::Append(request) if request.vote.leader_id.node_id == from => {
+                *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = clock::monotonic();
                 match self.raft.append_entries(request).await {
                     Ok(response) => Response::Append(response),
                     Err(error) => Response::Failed(error.to_string()),
@@ -185,7 +189,20 @@ impl Server {
                 },
             },
             Request::Status => Response::Status(self.status()),
+            Request::Join { address } => match self.activity.epoch() {
+                None => Response::NotLeader(self.leader()),
+                Some(_) => match learners::admit(&self.raft, from, address).await {
+                    Ok(()) => Response::Joined,
+                    Err(error) => Response::Failed(error.to_string()),
+                },
+            },
         }
+    }
+
+    /// How long no leader has been heard.
+    pub(super) fn unheard(&self) -> Duration {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        clock::monotonic().saturating_duration_since(heard)
     }
 
     fn leader(&self) -> Option<VoterId> {

@@ -151,6 +151,11 @@ pub(super) enum Request {
     /// Something for the controller, which only server and controller understand.
     Forward(Bytes),
     Status,
+    /// Of a node that was a member and hears of no leader: it wants to follow again, without a
+    /// vote, and is to be found at `address`.
+    Join {
+        address: String,
+    },
 }
 
 /// Where a node stands.
@@ -193,6 +198,8 @@ pub(super) enum Response {
     Status(NodeStatus),
     /// It did not work, and why.
     Failed(String),
+    /// The leader counts whoever asked among the members.
+    Joined,
 }
 
 impl Request {
@@ -251,6 +258,10 @@ impl Request {
                 writer.bytes(payload);
             }
             Request::Status => writer.u8(6),
+            Request::Join { address } => {
+                writer.u8(7);
+                writer.bytes(address.as_bytes());
+            }
         }
         writer.out
     }
@@ -291,6 +302,9 @@ impl Request {
             },
             5 => Request::Forward(reader.bytes("what is forwarded")?),
             6 => Request::Status,
+            7 => Request::Join {
+                address: reader.text(MOST_TEXT_BYTES, "an address")?,
+            },
             _ => return Err(CodecError::Invalid("the kind of a request")),
         };
         reader.finish("a request")?;
@@ -382,6 +396,7 @@ impl Response {
                 }
                 writer.bytes(&text.as_bytes()[..most]);
             }
+            Response::Joined => writer.u8(10),
         }
         writer.out
     }
@@ -426,6 +441,7 @@ impl Response {
                 applied: reader.option(Reader::log_id)?,
             }),
             9 => Response::Failed(reader.text(MOST_TEXT_BYTES, "the text of an error")?),
+            10 => Response::Joined,
             _ => return Err(CodecError::Invalid("the kind of an answer")),
         };
         reader.finish("an answer")?;

@@ -9,7 +9,7 @@ use crate::net::Acceptor;
 use crate::tls::Tls;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tidemark_config::BrokerSettings;
+use tidemark_config::{BrokerSettings, Listener};
 use tidemark_env::disk::Disk;
 use tidemark_env::task::{self, TaskError};
 use tidemark_quorum::raft::{
@@ -82,6 +82,11 @@ pub(crate) async fn join(
             let mut of = QuorumConfig::new(dir, cluster_id, settings.node_id);
             of.election_ms = settings.quorum.election_timeout_ms;
             of.heartbeat_ms = of.heartbeat_ms.min(of.election_ms / 3);
+            let advertised = settings.quorum.advertised.as_ref();
+            // One for all interfaces, or any port, says nothing.
+            let advertised = advertised.filter(|at| !at.host.is_empty() && at.port != 0);
+            of.advertised = advertised.map(Listener::address);
+            of.bootstrap = settings.quorum.bootstrap_servers.clone();
             let (disk, inbox) = (Arc::clone(&config.disk), Arc::clone(inbox));
             let quorum = Quorum::start(disk, tls.to_controllers(), of, inbox).await?;
             if let Some(acceptor) = acceptor {

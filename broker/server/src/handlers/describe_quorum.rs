@@ -1,7 +1,10 @@
 //! DescribeQuorum (KIP-595): who keeps the metadata, and how far each has it.
 
+use std::collections::BTreeSet;
+
 use super::prelude::*;
 use tidemark_quorum::Metadata;
+use tidemark_quorum::raft::VoterId;
 use tidemark_wire::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
@@ -24,20 +27,23 @@ pub(crate) async fn handle(
         Metadata::Voter(quorum) => Some(quorum),
         _ => None,
     };
-    let voters: Vec<ReplicaState> = membership
-        .voter_ids()
-        .map(|voter| ReplicaState {
-            replica_id: voter.node_id,
-            replica_directory_id: match tell {
-                true => voter.directory_id,
-                false => Uuid::ZERO,
-            },
-            log_end_offset: quorum
-                .and_then(|quorum| quorum.matched(voter))
-                .map_or(-1, |last| end(last.saturating_add(1))),
-            ..Default::default()
-        })
-        .collect();
+    let replica = |member: VoterId| ReplicaState {
+        replica_id: member.node_id,
+        replica_directory_id: match tell {
+            true => member.directory_id,
+            false => Uuid::ZERO,
+        },
+        log_end_offset: quorum
+            .and_then(|quorum| quorum.matched(member))
+            .map_or(-1, |last| end(last.saturating_add(1))),
+        ..Default::default()
+    };
+    let voters: BTreeSet<VoterId> = membership.voter_ids().collect();
+    // Those that were voters; brokers that pull are not counted.
+    let observers = membership.nodes().map(|(member, _)| *member);
+    let observers = observers.filter(|member| !voters.contains(member));
+    let observers: Vec<ReplicaState> = observers.map(replica).collect();
+    let voters: Vec<ReplicaState> = voters.into_iter().map(replica).collect();
     let term = quorum.map(|quorum| quorum.status().term);
     let term = term.or(fold.applied.map(|applied| applied.leader_id.term));
     let topics = request.topics.into_iter().map(|topic| TopicData {
@@ -61,6 +67,7 @@ pub(crate) async fn handle(
                     leader_epoch: i32::try_from(term.unwrap_or(0)).unwrap_or(i32::MAX),
                     high_watermark: end(fold.next_index()),
                     current_voters: voters.clone(),
+                    observers: observers.clone(),
                     ..Default::default()
                 }
             })

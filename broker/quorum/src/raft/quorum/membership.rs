@@ -6,9 +6,10 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use tidemark_env::clock;
 
+use super::super::client::Caller;
 use super::super::propose::{QuorumError, refused};
-use super::super::types::{VoterId, VoterNode};
-use super::Quorum;
+use super::super::types::{Raft, VoterId, VoterNode};
+use super::{ASK_TIMEOUT, Membership, Quorum, status_of};
 
 impl Quorum {
     /// Takes a voter in: as a learner first, and as a voter when it has caught up. On the
@@ -26,15 +27,7 @@ impl Quorum {
     ) -> Result<(), QuorumError> {
         self.must_lead()?;
         let membership = self.membership();
-        if let Some((known, _)) = membership
-            .nodes()
-            .find(|(known, _)| known.node_id == voter.node_id && **known != voter)
-        {
-            return Err(QuorumError::Failed(format!(
-                "node {} is known with directory {}: remove that one first",
-                voter.node_id, known.directory_id
-            )));
-        }
+        check_known(&membership, voter)?;
         if membership.get_node(&voter).is_none() {
             let node = BTreeMap::from([(voter, VoterNode { address })]);
             self.change(ChangeMembers::AddNodes(node), true, patience)
@@ -70,12 +63,7 @@ impl Quorum {
         retain: bool,
         patience: Duration,
     ) -> Result<(), QuorumError> {
-        let raft = &self.server.raft;
-        let changing = raft.change_membership(change, retain);
-        match clock::timeout(patience, changing).await {
-            Ok(changed) => changed.map(drop).map_err(|error| refused(&error, raft)),
-            Err(_) => Err(QuorumError::TimedOut),
-        }
+        change_members(&self.server.raft, change, retain, patience).await
     }
 
     /// Ends when `voter` had all that was logged an election timeout before; `false` when
@@ -105,7 +93,9 @@ impl Quorum {
         }
     }
 
-    /// Takes a voter or learner out. On the leader only.
+    /// Takes a vote away, or a learner out. On the leader only. A voter that is there stays a
+    /// learner: it follows on and forwards, as an observer does. One that is not is taken out, and
+    /// so is this node, as it would go on to lead; they ask to follow when they are back.
     ///
     /// # Errors
     /// [`QuorumError::Failed`] when it is not a member, or the only voter;
@@ -117,10 +107,50 @@ impl Quorum {
     ) -> Result<(), QuorumError> {
         self.must_lead()?;
         let membership = self.membership();
-        let change = match membership.voter_ids().any(|id| id == voter) {
+        let votes = membership.voter_ids().any(|id| id == voter);
+        let change = match votes {
             true => ChangeMembers::RemoveVoters([voter].into()),
             false => ChangeMembers::RemoveNodes([voter].into()),
         };
-        self.change(change, false, patience).await
+        let stays = match membership.get_node(&voter) {
+            Some(node) if votes && voter != self.server.identity.voter => {
+                is_there(&self.caller, voter, &node.address).await
+            }
+            _ => false,
+        };
+        self.change(change, stays, patience).await
+    }
+}
+
+/// Whether a member answers at its address.
+pub(super) async fn is_there(caller: &Caller, member: VoterId, address: &str) -> bool {
+    let status = status_of(caller, address, ASK_TIMEOUT).await;
+    status.is_ok_and(|status| status.voter == member)
+}
+
+/// A node id has one directory at a time.
+pub(super) fn check_known(membership: &Membership, voter: VoterId) -> Result<(), QuorumError> {
+    let other = membership
+        .nodes()
+        .find(|(known, _)| known.node_id == voter.node_id && **known != voter);
+    match other {
+        None => Ok(()),
+        Some((known, _)) => Err(QuorumError::Failed(format!(
+            "node {} is known with directory {}: remove that one first",
+            voter.node_id, known.directory_id
+        ))),
+    }
+}
+
+/// Changes the members, with `retain` so that who loses a vote stays a learner.
+pub(super) async fn change_members(
+    raft: &Raft,
+    change: ChangeMembers<VoterId, VoterNode>,
+    retain: bool,
+    patience: Duration,
+) -> Result<(), QuorumError> {
+    match clock::timeout(patience, raft.change_membership(change, retain)).await {
+        Ok(changed) => changed.map(drop).map_err(|error| refused(&error, raft)),
+        Err(_) => Err(QuorumError::TimedOut),
     }
 }

@@ -196,6 +196,7 @@ impl Cluster {
     pub(super) async fn start(&mut self, id: i32) -> Arc<Quorum> {
         let mut config = QuorumConfig::new(dir(), CLUSTER, id);
         config.inline = true;
+        config.advertised = Some(node(id).address);
         config.snapshot_after_bytes = self.snapshot_after_bytes;
         let disk = Arc::new(self.disks[&id].clone());
         let dial = Arc::new(NetDial {

@@ -255,6 +255,83 @@ fn a_wiped_directory_has_no_vote_until_the_quorum_takes_it_in() {
     });
 }
 
+/// Follows on, and forwards to whoever leads.
+async fn follows(cluster: &Cluster, id: i32, name: &str) {
+    let active = cluster.wait_active().await;
+    put(&cluster.at(active), name).await.unwrap();
+    wait(Duration::from_secs(60), "the image without a vote", || {
+        is_set(&cluster.at(id).image(), name).then_some(())
+    })
+    .await;
+    let leader = cluster.at(id).leader();
+    assert_eq!(leader.map(|(leader, _)| leader.node_id), Some(active));
+}
+
+fn has_a_vote(cluster: &Cluster, active: i32, id: i32) -> bool {
+    let membership = cluster.at(active).membership();
+    membership.voter_ids().any(|voter| voter.node_id == id)
+}
+
+#[test]
+fn who_loses_its_vote_follows_on_and_gets_it_back() {
+    paused(async {
+        let cluster = Cluster::begin(3).await;
+        let active = cluster.wait_active().await;
+        // Of another, then of the one that leads.
+        for gone in [(active + 1) % 3, active] {
+            let leads = cluster.wait_active().await;
+            let quorum = cluster.at(leads);
+            let patience = Duration::from_secs(20);
+            quorum.remove_voter(voter(gone, 1), patience).await.unwrap();
+            // Longer than elections and sessions take.
+            clock::sleep(Duration::from_secs(15)).await;
+            let leads = cluster.wait_active().await;
+            assert!(leads != gone && !has_a_vote(&cluster, leads, gone));
+            let term = cluster.at(leads).status().term;
+            follows(&cluster, gone, &format!("without {gone}")).await;
+            let address = node(gone).address;
+            let quorum = cluster.at(leads);
+            let added = quorum.add_voter(voter(gone, 1), address, patience);
+            added.await.unwrap();
+            assert!(has_a_vote(&cluster, leads, gone));
+            assert_eq!(cluster.at(leads).status().term, term, "no election");
+            cluster.settle().await;
+        }
+        cluster.end().await;
+    });
+}
+
+#[test]
+fn who_was_taken_out_while_away_follows_again_when_it_is_back() {
+    paused(async {
+        let mut cluster = Cluster::begin(3).await;
+        cluster.settle().await;
+        let active = cluster.wait_active().await;
+        let away = (active + 1) % 3;
+        cluster.kill(away, None).await;
+        let patience = Duration::from_secs(20);
+        let quorum = cluster.at(active);
+        quorum.remove_voter(voter(away, 1), patience).await.unwrap();
+        let members = cluster.at(active).membership().nodes().count();
+        assert_eq!(members, 2, "it was not there");
+        cluster.start(away).await;
+        follows(&cluster, away, "back").await;
+        let active = cluster.wait_active().await;
+        assert!(!has_a_vote(&cluster, active, away));
+        // Now it goes for good, as far as the leader can tell.
+        cluster.kill(away, None).await;
+        wait(Duration::from_secs(600), "end of its membership", || {
+            let active = cluster.active()?;
+            let members = cluster.at(active).membership().nodes().count();
+            (members == 2).then_some(())
+        })
+        .await;
+        cluster.start(away).await;
+        follows(&cluster, away, "again").await;
+        cluster.end().await;
+    });
+}
+
 #[test]
 fn observers_follow_from_entries_or_a_snapshot_and_go_on_at_another_voter() {
     paused(async {

@@ -1,0 +1,148 @@
+//! Members without a vote: nodes that have not got one yet, or whose vote was taken away.
+//!
+//! A node that is taken out while it is away does not hear of it: nobody sends to it any more. So
+//! one that hears of no leader asks those whom it knows to let it follow, and the leader lets go
+//! of learners that have not answered for long: they come back by themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use tidemark_env::clock;
+
+use super::super::client::{Caller, Link};
+use super::super::propose::QuorumError;
+use super::super::server::Server;
+use super::super::types::{Raft, VoterId, VoterNode};
+use super::super::wire::{Request, Response};
+use super::membership::{change_members, check_known, is_there};
+use super::{Membership, QuorumConfig};
+
+/// A change takes no longer than this, or is tried again later.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Learners are asked so often whether they are there.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// A learner that has not been there so many times is let go.
+const MOST_ABSENCES: u32 = 4;
+
+/// Counts `from` among the members, without a vote. On the leader.
+pub(in crate::raft) async fn admit(
+    raft: &Raft,
+    from: VoterId,
+    address: String,
+) -> Result<(), QuorumError> {
+    let membership = membership(raft);
+    check_known(&membership, from)?;
+    if membership.get_node(&from).is_some() {
+        return Ok(());
+    }
+    let node = BTreeMap::from([(from, VoterNode { address })]);
+    change_members(raft, ChangeMembers::AddNodes(node), true, PATIENCE).await?;
+    tracing::info!(node = %from, "a node without a vote follows the metadata quorum");
+    Ok(())
+}
+
+fn membership(raft: &Raft) -> Membership {
+    let metrics = raft.metrics();
+    metrics.borrow().membership_config.membership().clone()
+}
+
+/// Has this node follow where it has no vote, and lets go of those that are gone.
+pub(super) struct Learners {
+    server: Arc<Server>,
+    caller: Caller,
+    election: Duration,
+    advertised: Option<String>,
+    bootstrap: Vec<String>,
+}
+
+impl Learners {
+    pub(super) fn new(server: Arc<Server>, caller: Caller, config: &QuorumConfig) -> Learners {
+        Learners {
+            server,
+            caller,
+            election: Duration::from_millis(config.election_ms),
+            advertised: config.advertised.clone(),
+            bootstrap: config.bootstrap.clone(),
+        }
+    }
+
+    pub(super) async fn run(self) {
+        let (mut absences, mut refused) = (BTreeMap::new(), None);
+        let mut asked = clock::monotonic();
+        loop {
+            clock::sleep(self.election).await;
+            if self.server.activity.epoch().is_none() {
+                absences.clear();
+                // An election may take some rounds.
+                if self.server.unheard() > self.election * 4 {
+                    let reason = self.join().await;
+                    if reason.is_some() && reason != refused {
+                        tracing::warn!(
+                            reason,
+                            "the metadata quorum does not let this node follow"
+                        );
+                    }
+                    refused = reason;
+                }
+            } else if asked.elapsed() >= ASK_EVERY {
+                asked = clock::monotonic();
+                self.let_go(&mut absences).await;
+            }
+        }
+    }
+
+    /// Asks those who are known, until the leader is among them. Where nobody leads, nobody does.
+    /// Gives why the leader refused.
+    async fn join(&self) -> Option<String> {
+        let (me, membership) = (self.server.identity.voter, membership(&self.server.raft));
+        let known = membership.get_node(&me).map(|node| node.address.clone());
+        let address = self.advertised.clone().or(known)?;
+        let others = membership.nodes().filter(|(member, _)| **member != me);
+        let others = others.map(|(_, node)| node.address.clone());
+        let mut asked: BTreeSet<String> = others.chain(self.bootstrap.iter().cloned()).collect();
+        asked.remove(&address);
+        let request = Request::Join { address };
+        for address in asked {
+            let mut link = Link::new(self.caller.clone(), address, None);
+            match link.call(&request, PATIENCE).await {
+                Ok(Response::Joined) => return None,
+                Ok(Response::Failed(reason)) => return Some(reason),
+                // It does not lead, or is not there.
+                _ => {}
+            }
+        }
+        None
+    }
+
+    async fn let_go(&self, absences: &mut BTreeMap<VoterId, u32>) {
+        let membership = membership(&self.server.raft);
+        let votes = |member: &VoterId| membership.voter_ids().any(|voter| voter == *member);
+        let learners = membership.nodes().filter(|(member, _)| !votes(member));
+        let learners: BTreeMap<VoterId, &VoterNode> =
+            learners.map(|(member, node)| (*member, node)).collect();
+        absences.retain(|known, _| learners.contains_key(known));
+        for (learner, node) in learners {
+            if is_there(&self.caller, learner, &node.address).await {
+                absences.remove(&learner);
+                continue;
+            }
+            let count = absences.entry(learner).or_default();
+            *count += 1;
+            if *count < MOST_ABSENCES {
+                continue;
+            }
+            let gone = ChangeMembers::RemoveNodes([learner].into());
+            match change_members(&self.server.raft, gone, true, PATIENCE).await {
+                Ok(()) => {
+                    absences.remove(&learner);
+                    tracing::info!(node = %learner, "a node without a vote is not there: the metadata quorum lets go of it");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, node = %learner, "an absent node without a vote is still a member");
+                }
+            }
+        }
+    }
+}
