@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
+use tidemark_env::clock;
 use tidemark_env::disk::Disk;
 use tidemark_env::net::Stream;
-use tidemark_env::clock;
 use tidemark_env::task::{Task, spawn};
 use tidemark_model::{BrokerId, Image, MetadataRecord};
 use tidemark_wire::Uuid;
@@ -349,7 +349,7 @@ impl Quorum {
 
     /// The members, as of the newest entry of the log.
     pub fn membership(&self) -> Membership {
-        self.metrics().membership_config.membership().clone()
+        membership::members(&self.server.raft)
     }
 
     /// Decides on the newest image with all that is on its way, and answers when the change

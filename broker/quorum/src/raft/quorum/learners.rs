@@ -16,8 +16,8 @@ use super::super::propose::QuorumError;
 use super::super::server::Server;
 use super::super::types::{Raft, VoterId, VoterNode};
 use super::super::wire::{Request, Response};
-use super::membership::{change_members, check_known, is_there};
-use super::{Membership, QuorumConfig};
+use super::QuorumConfig;
+use super::membership::{change_members, is_there, make_way, members};
 
 /// A change takes no longer than this, or is tried again later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,8 +32,7 @@ pub(in crate::raft) async fn admit(
     from: VoterId,
     address: String,
 ) -> Result<(), QuorumError> {
-    let membership = membership(raft);
-    check_known(&membership, from)?;
+    let membership = make_way(raft, members(raft), from, PATIENCE).await?;
     if membership.get_node(&from).is_some() {
         return Ok(());
     }
@@ -41,11 +40,6 @@ pub(in crate::raft) async fn admit(
     change_members(raft, ChangeMembers::AddNodes(node), true, PATIENCE).await?;
     tracing::info!(node = %from, "a node without a vote follows the metadata quorum");
     Ok(())
-}
-
-fn membership(raft: &Raft) -> Membership {
-    let metrics = raft.metrics();
-    metrics.borrow().membership_config.membership().clone()
 }
 
 /// Has this node follow where it has no vote, and lets go of those that are gone.
@@ -79,10 +73,7 @@ impl Learners {
                 if self.server.unheard() > self.election * 4 {
                     let reason = self.join().await;
                     if reason.is_some() && reason != refused {
-                        tracing::warn!(
-                            reason,
-                            "the metadata quorum does not let this node follow"
-                        );
+                        tracing::warn!(reason, "the metadata quorum does not let this node follow");
                     }
                     refused = reason;
                 }
@@ -96,7 +87,7 @@ impl Learners {
     /// Asks those who are known, until the leader is among them. Where nobody leads, nobody does.
     /// Gives why the leader refused.
     async fn join(&self) -> Option<String> {
-        let (me, membership) = (self.server.identity.voter, membership(&self.server.raft));
+        let (me, membership) = (self.server.identity.voter, members(&self.server.raft));
         let known = membership.get_node(&me).map(|node| node.address.clone());
         let address = self.advertised.clone().or(known)?;
         let others = membership.nodes().filter(|(member, _)| **member != me);
@@ -117,7 +108,7 @@ impl Learners {
     }
 
     async fn let_go(&self, absences: &mut BTreeMap<VoterId, u32>) {
-        let membership = membership(&self.server.raft);
+        let membership = members(&self.server.raft);
         let votes = |member: &VoterId| membership.voter_ids().any(|voter| voter == *member);
         let learners = membership.nodes().filter(|(member, _)| !votes(member));
         let learners: BTreeMap<VoterId, &VoterNode> =

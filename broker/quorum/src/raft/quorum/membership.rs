@@ -16,8 +16,8 @@ impl Quorum {
     /// leader only. May be called again after a failure: it goes on where it stopped.
     ///
     /// # Errors
-    /// [`QuorumError::Failed`] when its node id is known with another directory (remove that
-    /// one first), or it does not catch up within `patience`; it stays a learner then.
+    /// [`QuorumError::Failed`] when another directory of its node has a vote (remove that one
+    /// first), or it does not catch up within `patience`; it stays a learner then.
     /// [`QuorumError::TimedOut`] when a majority does not agree within `patience`.
     pub async fn add_voter(
         &self,
@@ -26,8 +26,7 @@ impl Quorum {
         patience: Duration,
     ) -> Result<(), QuorumError> {
         self.must_lead()?;
-        let membership = self.membership();
-        check_known(&membership, voter)?;
+        let membership = make_way(&self.server.raft, self.membership(), voter, patience).await?;
         if membership.get_node(&voter).is_none() {
             let node = BTreeMap::from([(voter, VoterNode { address })]);
             self.change(ChangeMembers::AddNodes(node), true, patience)
@@ -128,18 +127,38 @@ pub(super) async fn is_there(caller: &Caller, member: VoterId, address: &str) ->
     status.is_ok_and(|status| status.voter == member)
 }
 
-/// A node id has one directory at a time.
-pub(super) fn check_known(membership: &Membership, voter: VoterId) -> Result<(), QuorumError> {
-    let other = membership
-        .nodes()
-        .find(|(known, _)| known.node_id == voter.node_id && **known != voter);
-    match other {
-        None => Ok(()),
-        Some((known, _)) => Err(QuorumError::Failed(format!(
+/// A node id has one directory at a time: a learner with another one is what the node had before,
+/// and goes. Gives the members after that.
+///
+/// # Errors
+/// [`QuorumError::Failed`] where the other directory has a vote.
+pub(super) async fn make_way(
+    raft: &Raft,
+    membership: Membership,
+    node: VoterId,
+    patience: Duration,
+) -> Result<Membership, QuorumError> {
+    let mut known = membership.nodes().map(|(known, _)| *known);
+    let Some(before) = known.find(|known| known.node_id == node.node_id && *known != node) else {
+        drop(known);
+        return Ok(membership);
+    };
+    drop(known);
+    if membership.voter_ids().any(|voter| voter == before) {
+        return Err(QuorumError::Failed(format!(
             "node {} is known with directory {}: remove that one first",
-            voter.node_id, known.directory_id
-        ))),
+            before.node_id, before.directory_id
+        )));
     }
+    let gone = ChangeMembers::RemoveNodes([before].into());
+    change_members(raft, gone, true, patience).await?;
+    Ok(members(raft))
+}
+
+/// The members, as of the newest entry of the log.
+pub(super) fn members(raft: &Raft) -> Membership {
+    let metrics = raft.metrics();
+    metrics.borrow().membership_config.membership().clone()
 }
 
 /// Changes the members, with `retain` so that who loses a vote stays a learner.

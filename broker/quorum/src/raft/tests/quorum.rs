@@ -333,6 +333,30 @@ fn who_was_taken_out_while_away_follows_again_when_it_is_back() {
 }
 
 #[test]
+fn another_directory_of_a_learner_takes_its_place() {
+    paused(async {
+        let mut cluster = Cluster::begin(3).await;
+        let active = cluster.wait_active().await;
+        let wiped = (active + 1) % 3;
+        let patience = Duration::from_secs(20);
+        let quorum = cluster.at(active);
+        let removed = quorum.remove_voter(voter(wiped, 1), patience);
+        removed.await.unwrap();
+        assert_eq!(quorum.membership().nodes().count(), 3, "it follows on");
+        cluster.kill(wiped, None).await;
+        cluster.format(wiped, 2, None);
+        cluster.start(wiped).await;
+        let address = node(wiped).address;
+        let added = quorum.add_voter(voter(wiped, 2), address, patience);
+        added.await.unwrap();
+        let members: BTreeSet<_> = quorum.membership().nodes().map(|(id, _)| *id).collect();
+        assert!(members.contains(&voter(wiped, 2)) && members.len() == 3);
+        cluster.settle().await;
+        cluster.end().await;
+    });
+}
+
+#[test]
 fn observers_follow_from_entries_or_a_snapshot_and_go_on_at_another_voter() {
     paused(async {
         let mut cluster = Cluster::begin(3).await;
