@@ -541,3 +541,48 @@ async fn settings_without_effect_are_warned_of_once() {
     );
     assert_eq!(of("num.partitions"), 0, "{logged}");
 }
+
+#[tokio::test]
+async fn a_replica_stays_in_its_directory_and_who_asks_is_told() {
+    let (dir, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let paths = [dir.path(), second.path()].map(|path| path.display().to_string());
+    let server = start_in(&dir, &[("log.dirs", &paths.join(","))]).await;
+    let mut c = Connection::open(&server).await;
+    topic(&mut c, "t", 1).await;
+    put(&mut c, "t", 0, b"kept").await;
+    let all = DescribeLogDirsRequest {
+        topics: None,
+        ..Default::default()
+    };
+    let described = c.ask(&all, 4).await;
+    let holds = |dir: &&describe_log_dirs_response::DescribeLogDirsResult| {
+        dir.topics.iter().any(|topic| topic.name == "t")
+    };
+    let at = described.results.iter().find(holds).unwrap();
+    let other = paths.iter().find(|path| **path != at.log_dir).unwrap();
+    let mut asked = async |path: &str, partition: i32| {
+        let topics = vec![alter_replica_log_dirs_request::AlterReplicaLogDirTopic {
+            name: "t".into(),
+            partitions: vec![partition],
+            ..Default::default()
+        }];
+        let request = AlterReplicaLogDirsRequest {
+            dirs: vec![alter_replica_log_dirs_request::AlterReplicaLogDir {
+                path: path.into(),
+                topics,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let response = c.ask(&request, 2).await;
+        ErrorCode::from_code(response.results[0].partitions[0].error_code)
+    };
+    assert_eq!(asked(&at.log_dir, 0).await, ErrorCode::None);
+    assert_eq!(asked(other, 0).await, ErrorCode::UnsupportedVersion);
+    assert_eq!(asked(other, 1).await, ErrorCode::ReplicaNotAvailable);
+    assert_eq!(asked("/elsewhere", 0).await, ErrorCode::LogDirNotFound);
+    assert_eq!(
+        values(&read(&mut c, "t", 0, 0).await),
+        [(0, b"kept".to_vec())]
+    );
+}
