@@ -179,7 +179,8 @@ fn one(seed: u64, args: &Cluster) -> ExitCode {
         restored: args.restored,
         lines: args.lines,
     };
-    let mut out = std::io::stdout().lock();
+    // Not locked while it runs: whoever panics, or waits too long, has to be able to say so.
+    let mut out = std::io::stdout();
     let report = match watching.map_err(|error| error.to_string()) {
         Ok(()) => cluster::run(seed, &options),
         Err(error) => Err(error),

@@ -78,8 +78,9 @@ fn what_was_mended_stays_mended() {
     }
     let all = tiered(1, 60);
     // 262: as 51126. 234: a leader that had copied only what was local took a late retry for a new
-    // batch.
-    for seed in [234, 262] {
+    // batch. 110166: a start whose checkpoint's segment was deleted, and whose log had been cut below
+    // that checkpoint's end, began a segment below its first one.
+    for seed in [234, 262, 110166] {
         let report = in_a_process(Path::new(PROGRAM), seed, &all);
         assert_eq!(report.broken, [""; 0], "seed {seed}");
     }

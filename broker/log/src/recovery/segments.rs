@@ -189,19 +189,18 @@ impl Opening {
         Ok(())
     }
 
-    /// Where `end` lies: the base of its segment, and the position in it.
+    /// Where `end` lies: the base of its segment, and the position in it. Where the segment is not
+    /// there, as retention may have taken it since, none is of that base, and something was in it.
     pub(super) fn locate(
         &self,
         shared: &Arc<LogShared>,
         end: i64,
     ) -> Result<(i64, u64), OpenError> {
         let holding = self.bases.iter().rev().find(|base| **base < end);
-        let Some(base) = holding.or(self.bases.first()).copied() else {
-            return Ok((end, 0));
+        let Some(base) = holding.copied() else {
+            let is_begun = self.bases.contains(&end);
+            return Ok((end, u64::from(!is_begun)));
         };
-        if base >= end {
-            return Ok((base, 0));
-        }
         let len = self.file_len(base, names::LOG).unwrap_or(0);
         let file = Segment::new(base, 0).files.log(shared)?;
         let mut scanner = BatchScanner::headers(file, 0, len);

@@ -4,6 +4,8 @@ use tidemark_env::disk::{Fault, FaultError, FaultOp, OpenMode};
 
 use super::basics::records;
 use super::*;
+use crate::names;
+use crate::segment::Segment;
 
 fn fail_sync(disk: &MemDisk, path_contains: &str, after: u32) {
     disk.inject(Fault {
@@ -81,6 +83,68 @@ fn a_checkpoint_in_the_middle_of_a_cut_does_not_claim_it() {
         let (log, _) = open(&disk, &LogConfig::default()).unwrap();
         assert_eq!((log.end_offset(), log.epochs().latest()), (2, Some(0)));
     }
+}
+
+/// Of a checkpoint's segments nothing is left, and the log had been cut below its end before: what
+/// is applied begins below the first file.
+#[test]
+fn what_retention_took_after_a_cut_is_not_missed() {
+    let disk = memory_disk();
+    let config = LogConfig {
+        segment_bytes: 200,
+        file_delete_delay_ms: 0,
+        ..LogConfig::default()
+    };
+    let (mut log, _) = open(&disk, &config).unwrap();
+    for _ in 0..2 {
+        log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    }
+    log.flush();
+    log.checkpoint();
+    assert_eq!(log.segment_count(), 1, "the checkpoint names the first");
+    assert_eq!(log.truncate_to(2, NOW_MS).unwrap(), 2);
+    for _ in 0..6 {
+        log.append_as_leader(&records(2), 1, NOW_MS).unwrap();
+    }
+    log.flush();
+    log.settle().unwrap();
+    log.delete_records(10).unwrap();
+    log.flush();
+    assert!(log.apply_retention(NOW_MS, 14).unwrap().deleted_segments > 0);
+    log.flush();
+    log.take_due_deletions(NOW_MS).unwrap().run();
+    let files = disk.list(&dir()).unwrap();
+    let mut bases = files.iter().filter_map(|file| names::parse(&file.name));
+    assert!(
+        bases.all(|(base, extension)| extension != names::LOG || base > 4),
+        "{files:?}"
+    );
+    drop(log);
+    let (log, recovery) = open(&disk, &config).unwrap();
+    assert_eq!(recovery.cut_reason, None);
+    assert_eq!((log.log_start_offset(), log.end_offset()), (10, 14));
+    let bases: Vec<i64> = log.segments.iter().map(Segment::base_offset).collect();
+    assert!(bases.is_sorted(), "{bases:?}");
+    let offsets = read_all(&log, 10);
+    let offsets = offsets.iter().map(|batch| batch.header.base_offset);
+    assert_eq!(offsets.collect::<Vec<_>>(), [10, 12]);
+}
+
+/// As above, but nobody deleted them.
+#[test]
+fn a_segment_that_is_missing_after_a_cut_is_damage() {
+    let disk = memory_disk();
+    let (mut log, _) = open(&disk, &LogConfig::default()).unwrap();
+    for _ in 0..2 {
+        log.append_as_leader(&records(2), 0, NOW_MS).unwrap();
+    }
+    log.flush();
+    log.checkpoint();
+    assert_eq!(log.truncate_to(2, NOW_MS).unwrap(), 2);
+    drop(log);
+    disk.remove(&dir().join(format!("{:020}.log", 0))).unwrap();
+    let error = open(&disk, &LogConfig::default()).unwrap_err();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
 }
 
 #[test]
