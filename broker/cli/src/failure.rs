@@ -127,7 +127,8 @@ impl From<ClientError> for Failure {
                 Self::finding(message).next(format!("tidemark topic describe {topic}"))
             }
             ClientError::OffsetOutOfRange { topic, .. }
-            | ClientError::LogTruncated { topic, .. } => {
+            | ClientError::LogTruncated { topic, .. }
+            | ClientError::OnlyEarlierLeaders { topic, .. } => {
                 Self::finding(message).next(format!("tidemark topic describe {topic}"))
             }
             ClientError::Server { code, .. } => {

@@ -1,6 +1,7 @@
 //! A cluster as a client sees it: where its brokers are, who leads what, and a connection to each.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -126,19 +127,23 @@ pub struct ClusterInfo {
 impl TopicInfo {
     /// Takes leaders of a later epoch from an earlier answer (KIP-320): a deposed leader that was
     /// not told yet names itself, and would say of what was written since that it is out of range.
-    fn keep_newer(&mut self, known: &TopicInfo) {
+    /// Gives the partitions that were told of an earlier epoch, and which.
+    fn keep_newer(&mut self, known: &TopicInfo) -> BTreeMap<i32, i32> {
+        let mut earlier = BTreeMap::new();
         // Without ids, an earlier epoch may be that of a new topic of the same name.
         if self.id != known.id || self.id == Uuid::ZERO {
-            return;
+            return earlier;
         }
         for (index, partition) in &mut self.partitions {
             match known.partitions.get(index) {
                 Some(known) if known.leader_epoch > partition.leader_epoch => {
+                    earlier.insert(*index, partition.leader_epoch);
                     partition.clone_from(known);
                 }
                 _ => {}
             }
         }
+        earlier
     }
 }
 
@@ -248,6 +253,24 @@ struct Inner {
     info: Mutex<Arc<ClusterInfo>>,
     slots: Mutex<HashMap<(Node, Lane), Slot>>,
     coordinators: Mutex<HashMap<String, i32>>,
+    /// Partitions of which brokers tell an earlier leader than is known: since when, and the epoch.
+    earlier: Mutex<BTreeMap<(String, i32), (clock::Instant, i32)>>,
+    /// How many addresses are passed over when somebody is to be asked.
+    passed_over: AtomicUsize,
+}
+
+impl Inner {
+    fn new(bootstrap: Vec<String>, options: ClusterOptions) -> Self {
+        Self {
+            bootstrap,
+            options,
+            info: Mutex::default(),
+            slots: Mutex::default(),
+            coordinators: Mutex::default(),
+            earlier: Mutex::default(),
+            passed_over: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// A handle on a cluster; clones share connections and what is known.
@@ -306,13 +329,7 @@ impl Cluster {
     /// # Errors
     /// `Unreachable` naming all addresses when none answers; `Invalid` for a list that is none.
     pub async fn connect(bootstrap: &str, options: ClusterOptions) -> Result<Self, ClientError> {
-        let cluster = Self(Arc::new(Inner {
-            bootstrap: parse_bootstrap(bootstrap)?,
-            options,
-            info: Mutex::default(),
-            slots: Mutex::default(),
-            coordinators: Mutex::default(),
-        }));
+        let cluster = Self(Arc::new(Inner::new(parse_bootstrap(bootstrap)?, options)));
         cluster.metadata(Topics::None).await?;
         Ok(cluster)
     }
@@ -372,10 +389,22 @@ impl Cluster {
     fn remember(&self, fresh: &mut ClusterInfo) {
         let mut info = lock(&self.0.info);
         let known = Arc::make_mut(&mut info);
+        let mut earlier = lock(&self.0.earlier);
+        let mut is_behind = false;
         for (name, topic) in &mut fresh.topics {
-            if let Some(known) = known.topics.get(name) {
-                topic.keep_newer(known);
+            let told = known.topics.get(name).map(|known| topic.keep_newer(known));
+            let told = told.unwrap_or_default();
+            earlier.retain(|(topic, partition), _| topic != name || told.contains_key(partition));
+            is_behind |= !told.is_empty();
+            for (partition, leader_epoch) in told {
+                let since = earlier.entry((name.clone(), partition));
+                since.or_insert((clock::monotonic(), leader_epoch)).1 = leader_epoch;
             }
+        }
+        if is_behind {
+            // Others may know better.
+            self.0.passed_over.fetch_add(1, Ordering::Relaxed);
+            lock(&self.0.slots).remove(&(Node::Any, Lane::Admin));
         }
         known.cluster_id.clone_from(&fresh.cluster_id);
         known.controller = fresh.controller;
@@ -403,6 +432,31 @@ impl Cluster {
             known.leader = None;
             known.leader_epoch = leader_epoch;
         }
+    }
+
+    /// The leader epoch that brokers tell of a partition, if for longer than retries last that is
+    /// an earlier one than is known, and nobody is known to lead since. Who goes on is told again
+    /// after that time.
+    pub(crate) fn only_earlier(&self, topic: &str, partition: i32) -> Option<i32> {
+        if lock(&self.0.earlier).is_empty() {
+            return None;
+        }
+        let mut info = lock(&self.0.info);
+        let mut earlier = lock(&self.0.earlier);
+        let key = (topic.to_owned(), partition);
+        let (since, leader_epoch) = *earlier.get(&key)?;
+        if since.elapsed() < self.0.options.retry_for {
+            return None;
+        }
+        let topic = Arc::make_mut(&mut info).topics.get_mut(topic)?;
+        let known = topic.partitions.get_mut(&partition)?;
+        if known.leader.is_some() {
+            return None;
+        }
+        // It may be what was thought known that is wrong: others go by what brokers say.
+        known.leader_epoch = -1;
+        earlier.remove(&key);
+        Some(leader_epoch)
     }
 
     /// One topic, from memory if it is known there.
@@ -499,6 +553,8 @@ impl Cluster {
                 addresses.push(address);
             }
         }
+        let passed_over = self.0.passed_over.load(Ordering::Relaxed) % addresses.len().max(1);
+        addresses.rotate_left(passed_over);
         let mut last = None;
         for address in &addresses {
             match Connection::connect(address, &self.0.options.connection).await {
@@ -677,13 +733,8 @@ mod tests {
 
     #[test]
     fn what_was_committed_in_an_epoch_is_not_asked_of_an_earlier_leader() {
-        let cluster = Cluster(Arc::new(Inner {
-            bootstrap: Vec::new(),
-            options: ClusterOptions::default(),
-            info: Mutex::default(),
-            slots: Mutex::default(),
-            coordinators: Mutex::default(),
-        }));
+        let inner = Inner::new(Vec::new(), ClusterOptions::default());
+        let cluster = Cluster(Arc::new(inner));
         let told = |topic: TopicInfo| {
             let mut fresh = ClusterInfo::default();
             fresh.topics.insert("t".to_owned(), topic);
@@ -701,9 +752,34 @@ mod tests {
     }
 
     #[test]
+    fn that_brokers_know_only_earlier_leaders_is_told_in_the_end() {
+        let mut inner = Inner::new(Vec::new(), ClusterOptions::default());
+        inner.options.retry_for = Duration::ZERO;
+        let cluster = Cluster(Arc::new(inner));
+        let told = |topic: TopicInfo| {
+            let mut fresh = ClusterInfo::default();
+            fresh.topics.insert("t".to_owned(), topic);
+            cluster.remember(&mut fresh);
+            cluster.info().topics["t"].partitions[&0].leader
+        };
+        assert_eq!(told(topic(1, 1, 0)), Some(1));
+        // Committed in an epoch that only the topic of before had.
+        cluster.saw_leader_epoch("t", 0, 7);
+        assert_eq!(cluster.only_earlier("t", 0), None, "nobody was asked");
+        assert_eq!(told(topic(1, 1, 0)), None);
+        assert_eq!(cluster.only_earlier("t", 0), Some(0));
+        assert_eq!(cluster.only_earlier("t", 0), None, "it is told once");
+        assert_eq!(told(topic(1, 1, 0)), Some(1), "who writes goes on");
+        cluster.saw_leader_epoch("t", 0, 7);
+        assert_eq!(told(topic(1, 1, 0)), None);
+        assert_eq!(told(topic(1, 2, 7)), Some(2));
+        assert_eq!(cluster.only_earlier("t", 0), None, "there was one, later");
+    }
+
+    #[test]
     fn a_deposed_leader_that_was_not_told_does_not_lead_again() {
         let after = |known: TopicInfo, mut fresh: TopicInfo| {
-            fresh.keep_newer(&known);
+            drop(fresh.keep_newer(&known));
             fresh.partitions[&0].leader
         };
         assert_eq!(after(topic(1, 2, 5), topic(1, 1, 4)), Some(2));

@@ -154,6 +154,24 @@ pub enum ClientError {
         /// The first offset that is not what was read, if known.
         diverges_at: Option<i64>,
     },
+    /// What was read, or committed, is of a later leader epoch than any that brokers know of.
+    #[error(
+        "{topic}-{partition} was read up to offset {offset} in leader epoch {read_in}, and all that \
+         brokers know is leader epoch {leader_epoch}: either who is asked is cut off from its \
+         cluster, or the topic was deleted and made again; then begin at another offset"
+    )]
+    OnlyEarlierLeaders {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where the reader was.
+        offset: i64,
+        /// The leader epoch of what is before that.
+        read_in: i32,
+        /// The latest that brokers told.
+        leader_epoch: i32,
+    },
     /// A record was not acknowledged in time; whether it was written is unknown.
     #[error("a record for {topic}-{partition} was not acknowledged within {after_ms} ms{}", .last.as_deref().map(|l| format!(", last: {l}")).unwrap_or_default())]
     DeliveryTimeout {

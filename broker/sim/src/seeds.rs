@@ -2,6 +2,7 @@
 //! that never ends can be ended.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -89,6 +90,8 @@ pub const STATES_OF_RESTORED: &[&str] = &[
 const LEAST_FAULTS: u64 = 5;
 /// The share of seeds is looked at from so many on.
 const ENOUGH: u64 = 40;
+/// Who waits is told after each so many seeds.
+const TOLD_EVERY: usize = 100;
 
 /// Which seeds are run, and how.
 #[derive(Debug, Clone)]
@@ -175,7 +178,8 @@ pub fn in_a_process(program: &Path, seed: u64, all: &Seeds) -> Report {
     report
 }
 
-/// Runs all seeds; gives what is to be said, and whether all was well.
+/// Runs all seeds; gives what is to be said, and whether all was well. How far it is, and what
+/// went wrong, is told on the standard error meanwhile.
 pub fn run(program: &Path, all: &Seeds) -> (String, bool) {
     let started = clock::monotonic();
     let reports = Mutex::new(BTreeMap::new());
@@ -183,7 +187,14 @@ pub fn run(program: &Path, all: &Seeds) -> (String, bool) {
     let ran: Result<(), ()> = task::in_parallel("seed", all.processes.max(1), seeds, |seed| {
         let report = in_a_process(program, seed, all);
         let mut reports = reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut err = std::io::stderr();
+        for what in wrong(&report, all) {
+            drop(writeln!(err, "seed {seed}: {what}"));
+        }
         reports.insert(seed, report);
+        if reports.len().is_multiple_of(TOLD_EVERY) {
+            drop(writeln!(err, "{} of {} seeds", reports.len(), all.count));
+        }
         Ok(())
     });
     let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -196,6 +207,18 @@ pub fn run(program: &Path, all: &Seeds) -> (String, bool) {
         reports.len() as f64 / took * 60.0
     );
     (text, good && ran.is_ok())
+}
+
+/// What is wrong with a history, or with what it is worth.
+fn wrong(report: &Report, all: &Seeds) -> Vec<String> {
+    let mut wrong = report.broken.clone();
+    if report.faults < LEAST_FAULTS && all.seconds >= 60 {
+        wrong.push(format!("only {} faults", report.faults));
+    }
+    if report.acknowledged < LEAST_ACKNOWLEDGED && all.seconds >= 60 {
+        wrong.push(format!("only {} acknowledged records", report.acknowledged));
+    }
+    wrong
 }
 
 /// Faults, states and failures of all seeds, and whether all was well.
@@ -226,20 +249,14 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
         }
     }
     for (seed, report) in reports {
-        let mut wrong = report.broken.clone();
-        if report.faults < LEAST_FAULTS && all.seconds >= 60 {
-            wrong.push(format!("only {} faults", report.faults));
-        }
-        if report.acknowledged < LEAST_ACKNOWLEDGED && all.seconds >= 60 {
-            wrong.push(format!("only {} acknowledged records", report.acknowledged));
-        }
+        let wrong = wrong(report, all);
         for what in wrong.iter().take(10) {
             text += &format!("seed {seed}: {what}\n");
         }
         if !wrong.is_empty() {
             good = false;
             text += &format!(
-                "again: cargo run -p tidemark-sim -- cluster{}{} --brokers {} --seconds {} --seed {seed}\n",
+                "again: cargo run --profile sim -p tidemark-sim -- cluster{}{} --brokers {} --seconds {} --seed {seed}\n",
                 if all.tiered { " --tiered" } else { "" },
                 if all.restored { " --restored" } else { "" },
                 all.brokers,

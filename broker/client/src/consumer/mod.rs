@@ -223,6 +223,7 @@ impl Consumer {
                 return Ok(records);
             }
             self.refresh_if_wanted().await?;
+            self.check_leaders()?;
             self.resolve_starts().await?;
             self.launch_fetches();
             let pulse = self.membership.as_ref().map(|m| m.pulse.clone());

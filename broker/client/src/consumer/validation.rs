@@ -47,6 +47,26 @@ fn standing(offset: i64, end: &EpochEndOffset) -> Standing {
 }
 
 impl Consumer {
+    /// An error where, for longer than retries last, brokers know only leaders of before what was
+    /// read. Nobody can tell then whether it is there.
+    pub(super) fn check_leaders(&self) -> Result<(), ClientError> {
+        for (tp, position) in &self.positions.partitions {
+            let Start::Offset(offset) = position.fetch else {
+                continue;
+            };
+            if let Some(leader_epoch) = self.cluster.only_earlier(&tp.topic, tp.partition) {
+                return Err(ClientError::OnlyEarlierLeaders {
+                    topic: tp.topic.clone(),
+                    partition: tp.partition,
+                    offset,
+                    read_in: position.leader_epoch,
+                    leader_epoch,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Asks each leader where the epochs of what was read end in its log.
     pub(super) fn launch_validations(&self, by_leader: BTreeMap<i32, Vec<Asked>>) {
         for (leader, asked) in by_leader {

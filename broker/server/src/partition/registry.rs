@@ -204,9 +204,9 @@ impl Registry {
         unseeded.iter().copied().collect()
     }
 
-    /// A partition's first records are in the directory `from`: it goes to its place, and the
-    /// partition is served. Says whether there is still such a partition here; `then` acts on it
-    /// before the metadata go on. Blocks.
+    /// A partition's first records are in the directory `from`, if so it says: it goes to its
+    /// place, or away, and the partition is served. Says whether there is still such a partition
+    /// here; `then` acts on it before the metadata go on. Blocks.
     ///
     /// # Errors
     /// Those of the disk.
@@ -214,7 +214,7 @@ impl Registry {
         &self,
         topic_id: TopicId,
         index: i32,
-        from: &Path,
+        (from, fetched): (&Path, bool),
         settings: &BrokerSettings,
         then: impl FnOnce(&Image),
     ) -> std::io::Result<bool> {
@@ -230,7 +230,9 @@ impl Registry {
             self.args.disk.remove_dir_all(from)?;
             return Ok(false);
         };
-        if let Some(parent) = from.parent() {
+        if !fetched {
+            self.args.disk.remove_dir_all(from)?;
+        } else if let Some(parent) = from.parent() {
             let path = parent.join(format!("{}-{index}", topic.name));
             self.args.disk.rename(from, &path)?;
             self.args.disk.sync_dir(parent)?;

@@ -38,7 +38,7 @@ const PRODUCER_ID_BITS: u32 = 40;
 /// How often a partition is taken over from somebody who still writes.
 const MOST_TRIES: usize = 5;
 /// Nobody leads in this epoch: a restore writes manifests in it.
-const RESTORE_EPOCH: i32 = 0;
+pub(crate) const RESTORE_EPOCH: i32 = 0;
 
 /// What is to come back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,17 +2,20 @@
 //! last backup becomes its first segments, on every replica, before it is opened.
 //!
 //! **Invariant:** only replicas in ISR or ELR begin so, all with the same records. A replica that
-//! lost its disk later is out of both, and copies its leader's log.
+//! lost its disk later is out of both, and copies its leader's log. So does one that comes to it
+//! when the partition has gone on without it: a later backup is of a log that others hold as it
+//! was written, and has it reduced.
 
 use super::{PAUSE_MS, Tier, longer};
 use crate::broker::Broker;
 use crate::partition::segment_file;
+use crate::restore::RESTORE_EPOCH;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use tidemark_env::disk::OpenMode;
 use tidemark_env::{clock, task};
-use tidemark_model::TopicId;
+use tidemark_model::{BrokerId, LeaderEpoch, Partition, TopicId};
 use tidemark_tier::restore::{self, Pieces};
 use tidemark_tier::{PartitionId, TierError, layout};
 
@@ -34,6 +37,32 @@ enum SeedError {
     Disk(#[from] std::io::Error),
     #[error("its first records cannot be written: {0}")]
     Task(String),
+    #[error(
+        "leader epoch {0} has made another backup since, and this replica still counts as one that \
+         has all records"
+    )]
+    WentOn(LeaderEpoch),
+}
+
+/// What a replica that holds nothing does about a backup that a leader has made since the restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Later {
+    /// It was taken out meanwhile: it copies its leader's log, as any replica does.
+    Copy,
+    /// It was made the leader since by somebody who gave up what others have: this is what is left.
+    Take,
+    /// What it knows of the partition is from before that.
+    Wait,
+}
+
+fn about_later(state: &Partition, me: BrokerId, written_in: LeaderEpoch) -> Later {
+    if !state.isr.contains(&me) && !state.elr.contains(&me) {
+        Later::Copy
+    } else if state.leader == me && state.leader_epoch > written_in {
+        Later::Take
+    } else {
+        Later::Wait
+    }
 }
 
 impl Tier {
@@ -113,34 +142,44 @@ impl Tier {
             disk.create_dir_all(&emptied)
         })
         .await?;
-        if name.is_some() {
-            self.fetch_backup(broker, topic_id, index, &dir).await?;
-        }
+        let fetched = match &name {
+            Some(_) => self.fetch_backup(broker, topic_id, index, &dir).await?,
+            None => false,
+        };
         let settings = broker.settings();
         let of_groups = Arc::clone(broker);
         let there = blocking(move || {
-            registry.seeded(topic_id, index, &dir, &settings, |image| {
+            let from = (dir.as_path(), fetched);
+            registry.seeded(topic_id, index, from, &settings, |image| {
                 of_groups.groups.apply(&of_groups, image, image);
             })
         })
         .await?;
-        if there {
-            tracing::info!(
-                topic = %name.unwrap_or_default(), partition = index,
-                "the partition came back from the bucket"
-            );
+        let topic = name.unwrap_or_default();
+        match (there, fetched) {
+            (true, true) => {
+                tracing::info!(%topic, partition = index, "the partition came back from the bucket");
+            }
+            (true, false) => {
+                tracing::info!(
+                    %topic, partition = index,
+                    "the partition has gone on without this replica, which copies it from its leader"
+                );
+            }
+            (false, _) => {}
         }
         Ok(())
     }
 
-    /// Writes the records of the last backup into segments in `dir`.
+    /// Writes the records of the backup that all replicas begin with into segments in `dir`; false
+    /// where this one copies its leader's log instead.
     async fn fetch_backup(
         &self,
         broker: &Arc<Broker>,
         topic_id: TopicId,
         partition: i32,
         dir: &Path,
-    ) -> Result<(), SeedError> {
+    ) -> Result<bool, SeedError> {
         let generation = self.generation.load(Ordering::Acquire);
         let id = PartitionId {
             topic_id,
@@ -148,10 +187,10 @@ impl Tier {
         };
         let part = restore::part(&self.bucket, id, None).await?;
         let manifest = part.manifest.as_ref().map(|(manifest, _)| manifest);
-        let good = manifest.is_some_and(|manifest| {
+        let good = manifest.filter(|manifest| {
             manifest.backup_at_ms.is_some() && manifest.writer.generation == generation
         });
-        if !good {
+        let Some(manifest) = good else {
             return Err(TierError::Damaged {
                 key: id.manifests(),
                 reason: format!(
@@ -160,6 +199,18 @@ impl Tier {
                 ),
             }
             .into());
+        };
+        let written_in = manifest.writer.leader_epoch;
+        if written_in != RESTORE_EPOCH {
+            // As it is now: the manifest is at most as old.
+            let image = broker.image();
+            let topic = image.topic_by_id(topic_id);
+            let state = topic.and_then(|topic| topic.partition(partition));
+            match state.map(|state| about_later(state, broker.id, written_in)) {
+                Some(Later::Take) => {}
+                Some(Later::Wait) => return Err(SeedError::WentOn(written_in)),
+                Some(Later::Copy) | None => return Ok(false),
+            }
         }
         for entry in &part.entries {
             let disk = Arc::clone(broker.partitions.disk());
@@ -181,7 +232,8 @@ impl Tier {
             blocking(move || file.sync_all()).await?;
         }
         let (disk, dir) = (Arc::clone(broker.partitions.disk()), dir.to_path_buf());
-        blocking(move || disk.sync_dir(&dir)).await
+        blocking(move || disk.sync_dir(&dir)).await?;
+        Ok(true)
     }
 }
 
@@ -191,5 +243,27 @@ async fn blocking<T: Send + 'static>(
     match task::blocking(work).await {
         Ok(done) => Ok(done?),
         Err(error) => Err(SeedError::Task(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_nobody_to_copy_from_begins_with_a_later_backup() {
+        let state = |leader, leader_epoch, isr: &[BrokerId], elr: &[BrokerId]| Partition {
+            leader,
+            leader_epoch,
+            isr: isr.to_vec(),
+            elr: elr.to_vec(),
+            ..Partition::default()
+        };
+        assert_eq!(about_later(&state(0, 8, &[0, 2], &[]), 1, 8), Later::Copy);
+        // It has not heard of the leader that made it.
+        assert_eq!(about_later(&state(1, 7, &[0, 1], &[]), 1, 8), Later::Wait);
+        assert_eq!(about_later(&state(0, 8, &[0], &[1]), 1, 8), Later::Wait);
+        // An election at the risk of losing records.
+        assert_eq!(about_later(&state(1, 9, &[1], &[]), 1, 8), Later::Take);
     }
 }

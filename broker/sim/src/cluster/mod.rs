@@ -10,6 +10,8 @@ mod faults;
 mod in_sync;
 mod load;
 mod machine;
+#[cfg(test)]
+mod made_again;
 mod raw;
 mod restored;
 
