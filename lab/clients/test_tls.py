@@ -1,16 +1,21 @@
 """TLS: clients of each language, client certificates, refusals that say why, renewal, and a cluster
 whose every connection is private."""
 
+import asyncio
+import logging
 import re
+import ssl
 import subprocess
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka import KafkaConsumer, KafkaProducer
 
 from labkit.broker import tidemark, tool
-from labkit.paths import LAB, TIDEMARK, free_port, unique, wait_until
+from labkit.paths import CACHE, TIDEMARK, free_port, unique, wait_until
 
 pytestmark = pytest.mark.ours
 
@@ -90,6 +95,151 @@ def round_trip(config, topic, value=b"private"):
         assert got.error() is None and got.value() == value
     finally:
         consumer.close()
+
+
+# A client of each language: writes a record and reads it over TLS, and raises what it says where it does not come to that.
+
+def with_librdkafka(broker, topic, trusted, user, folder):
+    said = []
+    config = librdkafka(broker, trusted, user)
+    # What is wrong it tells whoever polls.
+    asking = Producer({**config, "error_cb": lambda error: said.append(error.str())})
+    try:
+        asking.list_topics(timeout=4)
+    except KafkaException:
+        wait_until(lambda: asking.poll(0.1) or said, 5, "the reason")
+        raise Refused(" ".join(said)) from None
+    round_trip(config, topic)
+
+
+def with_aiokafka(broker, topic, trusted, user, folder):
+    context = ssl.create_default_context(cafile=str(trusted.pem))
+    if user:
+        context.load_cert_chain(user)
+    of_both = {"bootstrap_servers": broker.bootstrap, "security_protocol": "SSL", "ssl_context": context}
+
+    async def work():
+        async with AIOKafkaProducer(**of_both) as producer:
+            await producer.send_and_wait(topic, b"private")
+        async with AIOKafkaConsumer(topic, auto_offset_reset="earliest", **of_both) as consumer:
+            assert (await asyncio.wait_for(consumer.getone(), 20)).value == b"private"
+
+    # What is wrong it says in its log alone.
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("aiokafka").addHandler(handler)
+    try:
+        asyncio.run(work())
+    except KafkaConnectionError as error:
+        raise Refused(f"{error} {said}") from None
+    finally:
+        logging.getLogger("aiokafka").removeHandler(handler)
+
+
+def with_kafkajs(broker, topic, trusted, user, folder):
+    own = f"const own = require('fs').readFileSync('{user}');" if user else ""
+    script = f"""
+      const {{ Kafka, logLevel }} = require('kafkajs'); {own}
+      const kafka = new Kafka({{ brokers: ['{broker.bootstrap}'], logLevel: logLevel.NOTHING, retry: {{ retries: {0 if folder else 5} }},
+        ssl: {{ ca: [require('fs').readFileSync('{trusted.pem}')]{", cert: own, key: own" if user else ""} }} }});
+      (async () => {{
+        const producer = kafka.producer();
+        await producer.connect();
+        await producer.send({{ topic: '{topic}', messages: [{{ value: 'private' }}] }});
+        await producer.disconnect();
+        const consumer = kafka.consumer({{ groupId: '{unique()}' }});
+        await consumer.connect();
+        await consumer.subscribe({{ topic: '{topic}', fromBeginning: true }});
+        await consumer.run({{ eachMessage: async ({{ message }}) => {{
+          console.log(message.value.toString());
+          setImmediate(() => consumer.disconnect().then(() => process.exit(0)));
+        }} }});
+      }})().catch((error) => {{ console.error(error.message); process.exit(1); }});
+    """
+    run_client(["node", "-e", script], "private")
+
+
+def with_java(broker, topic, trusted, user, folder):
+    settings = java(folder, trusted, user)
+    with open(settings, "a") as file:
+        file.write("request.timeout.ms=5000\ndefault.api.timeout.ms=6000\nmax.block.ms=6000\nretries=5\n")
+    done = tool("TopicCommand", "--bootstrap-server", broker.bootstrap, "--command-config", settings, "--list", check=False)
+    if done.returncode != 0:
+        raise Refused(done.stdout + done.stderr)
+    tool("ConsoleProducer", "--bootstrap-server", broker.bootstrap, "--topic", topic, "--command-config", settings, stdin="private\n")
+    out = tool("ConsoleConsumer", "--bootstrap-server", broker.bootstrap, "--topic", topic, "--command-config", settings,
+               "--from-beginning", "--max-messages", 1)
+    assert "private" in out
+
+
+def with_franz_go(broker, topic, trusted, user, folder):
+    run_client([CACHE / "go" / "lab-go", broker.bootstrap, topic, trusted.pem, *([user] if user else [])], "from go")
+
+
+def run_client(command, says):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise Refused(done.stdout + done.stderr)
+    assert says in done.stdout
+
+
+class Refused(Exception):
+    """What a client says that did not get a connection."""
+
+
+LANGUAGES = {"java": with_java, "librdkafka": with_librdkafka, "kafkajs": with_kafkajs, "aiokafka": with_aiokafka,
+             "franz-go": with_franz_go}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_by_certificate(tls_broker, authority, tmp_path, language):
+    """Both ends prove who they are; a client without a certificate, or with one that has expired or that nobody
+    knows, is turned away, and the log says which."""
+    broker = tls_broker(auth="required")
+    speak = LANGUAGES[language]
+    speak(broker, unique(), authority, authority.issue(f"{language}-user"), tmp_path)
+    # Some keep a certificate back that the broker will not trust.
+    none, unknown = "shows no certificate", "signed by an authority that is not in the trust store"
+    for user, logged in ((None, none), (authority.issue(f"{language}-late", days=-1), "the client's certificate has expired"),
+                         (Authority(tmp_path, "stranger").issue("mallory"), f"{none}|{unknown}")):
+        before = len(broker.log())
+        with pytest.raises(Refused):
+            speak(broker, unique(), authority, user, tmp_path)
+        wait_until(lambda: re.search(logged, broker.log()[before:]), 10, f"'{logged}' in the log")
+
+
+# What each says of a broker's certificate that has expired, is for another host, or of an unknown authority.
+EXPIRED, HOST, AUTHORITY = "expired", "wrong host", "unknown authority"
+SAID = {
+    "java": {EXPIRED: "SSL handshake failed|expired|validity", HOST: "SSL handshake failed|No subject alternative|No name matching",
+             AUTHORITY: "SSL handshake failed|unable to find valid certification path"},
+    "librdkafka": {EXPIRED: "certificate verify failed", HOST: "certificate verify failed", AUTHORITY: "certificate verify failed"},
+    "kafkajs": {EXPIRED: "expired", HOST: "IP: 127.0.0.1 is not in the cert's list", AUTHORITY: "unable to verify|local issuer"},
+    "aiokafka": {EXPIRED: "expired", HOST: "IP address mismatch", AUTHORITY: "unable to get local issuer"},
+    "franz-go": {EXPIRED: "expired", HOST: "cannot validate certificate for 127.0.0.1|doesn't contain any IP SANs", AUTHORITY: "unknown authority"},
+}
+# What the broker can tell of it: what it knows of itself, and what a client says. aiokafka and kafkajs only go away.
+GOES = "ended the connection during the handshake: it may not speak TLS here, or not trust this certificate"
+TOLD = {EXPIRED: "the certificate that this broker shows has expired",
+        HOST: f"does not accept this end's certificate|{GOES}",
+        AUTHORITY: f"does not trust the authority|does not accept this end's certificate|{GOES}"}
+
+
+@pytest.mark.parametrize("broken", TOLD)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_refuses_a_broker(tls_broker, authority, tmp_path, language, broken):
+    shown = {
+        EXPIRED: lambda: authority.issue("expired", days=-1),
+        HOST: lambda: authority.issue("elsewhere", san="DNS:elsewhere.example"),
+        AUTHORITY: lambda: Authority(tmp_path, "other").issue("other-broker"),
+    }[broken]()
+    broker = tls_broker(shown=shown)
+    with pytest.raises(Refused, match=f"(?is){SAID[language][broken]}"):
+        LANGUAGES[language](broker, unique(), authority, None, tmp_path)
+    # kafkajs looks at the name when the handshake is over, and says nothing to the broker.
+    if (language, broken) != ("kafkajs", HOST):
+        wait_until(lambda: re.search(TOLD[broken], broker.log()), 10, f"'{TOLD[broken]}' in the log")
 
 
 def test_clients_of_each_language(tls_broker, authority, tmp_path):

@@ -16,11 +16,11 @@ SMALL = 3
 CLUSTER_ID = "tidemark-lab-dashbrd0A"
 
 
-def spawn(command, log):
+def spawn(command, log, env=None):
     """A process that goes when this one does, however that comes about."""
     with open(log, "ab") as out:
         return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *map(str, command)], stdin=subprocess.DEVNULL,
-                                stdout=out, stderr=out, start_new_session=True)
+                                stdout=out, stderr=out, env=env, start_new_session=True)
 
 
 def certificate(path, days):
@@ -84,10 +84,10 @@ class Node:
         subprocess.run([TIDEMARK, "format", "--cluster-id", CLUSTER_ID, "--config", self.config,
                         "--initial-voters", voters], check=True, capture_output=True)
 
-    def start(self, *settings, words=()):
+    def start(self, *settings, words=(), env=None):
         self.began_at = self.log.stat().st_size if self.log.exists() else 0
         more = [word for setting in settings for word in ("--set", setting)]
-        self.process = spawn([TIDEMARK, "broker", "--config", self.config, *more, *words], self.log)
+        self.process = spawn([TIDEMARK, "broker", "--config", self.config, *more, *words], self.log, env)
 
     def wait_ready(self, seconds=60):
         def is_ready():

@@ -25,17 +25,18 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 import rules
 from cluster import IDS, SMALL, Node, Prometheus, certificate, end, jobs_of
+from labkit import clock
 from labkit.paths import CACHE, REPO, TIDEMARK, wait_until
 
 DASHBOARDS = REPO / "dashboards"
 WINDOWS = {"5m": "6s", "10m": "8s", "15m": "15s", "1h": "15s"}
 # What would take hours, or more load than a test should make.
 THRESHOLDS = {"GroupLagTime": ("300", "4"), "FollowerLagging": ("10000", "50"), "GroupRebalancing": ("10", "3"),
-              "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5"), "TierLag": ("900", "5"),
+              "ProduceErrors": ("> 1", "> 0.1"), "PartitionHot": ("1e6", "1e5"), "TierLag": ("900", "5"), "SnapshotStale": ("900", "2"),
               # Each broker's partition tries again after some seconds, and the window is one of seconds as well.
               "TierFailing": ("> 2", "> 0"), "RollBlocked": ("900", "5")}
-# Fire only when a device fails or a restore hangs, or with a load that is more than a lab's; promtool's cases stand for them.
-NOT_HERE = {"DiskFailed", "RestoreWaits", "TierReserveLow"}
+# Fire only when a device or a store fails in its own way, or a restore hangs, or with a load that is more than a lab's; promtool's cases stand for them.
+NOT_HERE = {"DiskFailed", "RestoreWaits", "TierDenied", "TierReserveLow", "TierVerifyFailed"}
 # Of the operator: lab/kubernetes/watched.py has them fire.
 OF_OPERATOR = {"RollBlocked", "OperatorDown", "ReconcileFailing"}
 
@@ -252,9 +253,11 @@ class Lab:
         def lose_bucket():
             bucket.rename(away)
             bucket.touch()
+            # Something that only the metadata know.
+            self.create("meanwhile", [[1, 2, 3]])
         self.fault("a bucket that is down", lose_bucket,
                    ["3am: Oldest record not in the bucket > 5", "3am: Bucket failures > 0", "tier: Failures > 0",
-                    "tier: Lag > 5"], ["TierLag", "TierFailing"], seconds=90)
+                    "tier: Lag > 5"], ["TierLag", "TierFailing", "SnapshotStale"], seconds=90)
         bucket.unlink()
         away.rename(bucket)
         wait_until(lambda: max(self.prometheus.query("tidemark_tier_lag_seconds").values()) < 5, 90, "the bucket catching up", every=0.5)
@@ -265,6 +268,12 @@ class Lab:
             small.wait_ready()
         self.fault("a slow disk", slow, ["3am: Durable write, 99 of 100 > 0.3", "3am: Acknowledgement, 99 of 100 > 0.3"],
                    ["FsyncSlow", "AckLatency"])
+
+        def skew():
+            small.stop()
+            small.start(env=clock.off(60, self.work))
+            small.wait_ready()
+        self.fault("a clock that is off", skew, [], ["ClockSkew"])
         small.stop()
         damage(small.dir / "logs" / "load-1")
         self.fault("a damaged log", lambda: (small.start(), small.wait_ready()), ["topic: Replicas offline > 0"], ["LogFailed"])

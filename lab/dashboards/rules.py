@@ -89,6 +89,13 @@ CASES = {
     "TierFailing": (one("tidemark_tier_failures_total", "0x5 1+1x55", TIER.format("away")),
                     [one("tidemark_tier_failures_total", "0+1x60", TIER.format("superseded")),
                      one("tidemark_tier_failures_total", "0x9 1x20 2x30", TIER.format("away"))]),
+    "TierDenied": (one("tidemark_tier_failures_total", "0x5 1+1x55", TIER.format("denied")),
+                   [one("tidemark_tier_failures_total", "0+1x60", TIER.format("away"))]),
+    "TierVerifyFailed": (one("tidemark_tier_failures_total", "0x25 1x35", TIER.format("damaged")),
+                         [one("tidemark_tier_failures_total", "1x60", TIER.format("damaged")),
+                          one("tidemark_tier_failures_total", "0+1x60", TIER.format("away"))]),
+    "SnapshotStale": (one("tidemark_tier_snapshot_stale_seconds", "0+60x60"),
+                      [one("tidemark_tier_snapshot_stale_seconds", "0+60x14 0x46")]),
     # Then: it takes some minutes.
     "RestoreWaits": (one("tidemark_partitions_awaiting_backup", "0x5 3x55"),
                      [one("tidemark_partitions_awaiting_backup", "0x5 3x8 0x47")]),
@@ -115,6 +122,10 @@ CASES = {
     "CertificateExpiring": (one("tidemark_certificate_expiry_timestamp_seconds", "1123200x60", TLS),
                             [one("tidemark_certificate_expiry_timestamp_seconds", "2592000x60", TLS),
                              one("tidemark_certificate_expiry_timestamp_seconds", "1123200x9 31536000x50", TLS)]),
+    # A minute ahead. Then: in step; set right within minutes.
+    "ClockSkew": (one("tidemark_clock_timestamp_seconds", "60+60x60"),
+                  [one("tidemark_clock_timestamp_seconds", "1+60x60"),
+                   one("tidemark_clock_timestamp_seconds", "60+60x4 300+60x55")]),
     # Then: it gets on in time; it waits for nothing.
     "RollBlocked": (one("tidemark_cluster_roll_waiting_seconds", "0x3 0+60x56", ROLL.format("MinIsr")),
                     [one("tidemark_cluster_roll_waiting_seconds", "0+60x14 0+60x14 0x30", ROLL.format("MinIsr")),
@@ -136,6 +147,75 @@ CASES = {
     "PartitionHot": (hot(600_000_000, 6_000_000, 6_000_000),
                      [hot(600_000_000, 600_000_000, 600_000_000), hot(600_000, 6_000, 6_000), hot(600_000_000)]),
 }
+
+
+# A roll as it should be: one broker after the other is down for two minutes, catches up for two, and is well for four.
+BROKERS, DOWN, BEHIND, EACH, FIRST, MINUTES = "abc", 2, 2, 8, 10, 60
+
+
+def roll(halts=False):
+    """What is scraped of three brokers and their operator during a safe roll; with `halts` the second one never comes back."""
+
+    def phase(broker, minute):
+        since = minute - FIRST - EACH * BROKERS.index(broker)
+        if halts and broker == "c":
+            return "well"  # The roll went no further.
+        if since < 0 or (since >= DOWN + BEHIND and not (halts and broker == "b")):
+            return "well"
+        return "down" if since < DOWN or halts and broker == "b" else "behind"
+
+    def of(broker, name, value, labels=""):
+        """A series of a broker: a value for each minute; none while it is down."""
+        told = [value(minute) if phase(broker, minute) != "down" else "_" for minute in range(MINUTES)]
+        return {f'{name}{{job="tidemark",instance="{broker}"{labels}}}': " ".join(map(str, told))}
+
+    def away(broker, minute):
+        """Whether another one is not in sync, which a leader sees."""
+        return any(phase(other, minute) != "well" for other in BROKERS if other != broker)
+
+    def begun(minute):
+        """Restarts that have begun."""
+        return sum(minute >= FIRST + EACH * at for at in range(2 if halts else 3))
+
+    series = {}
+    for broker in BROKERS:
+        series[f'up{{job="tidemark",instance="{broker}"}}'] = " ".join(
+            "0" if phase(broker, minute) == "down" else "1" for minute in range(MINUTES))
+        series |= of(broker, "tidemark_ready", lambda m: int(phase(broker, m) == "well"))
+        for name, amiss in (("under_replicated_partitions", 8), ("at_min_isr_partitions", 8), ("fenced_brokers", 1),
+                            ("follower_lag_max_records", 50_000)):
+            series |= of(broker, f"tidemark_{name}", lambda m: amiss * away(broker, m))
+        for name in ("leaderless_partitions", "under_min_isr_partitions", "partitions_offline", "unclean_elections_total",
+                     "partitions_awaiting_backup", "data_directory_failed"):
+            series |= of(broker, f"tidemark_{name}", lambda m: 0)
+        # The last one to be restarted is the controller until then.
+        series |= of(broker, "tidemark_active_controller",
+                     lambda m: int(broker == ("c" if m < FIRST + 2 * EACH or halts else "a")))
+        # Producers hear of another leader, acknowledgements are slow for a minute, and groups move once.
+        series |= of(broker, "tidemark_request_errors_total", lambda m: 40 * begun(m), ',api="Produce",error="NOT_LEADER_OR_FOLLOWER"')
+        for le, share in (("0.05", 1000), ("0.2", 1005), ("1", 1010), ("+Inf", 1010)):
+            for name, more in (("produce_ack_duration_seconds", ',acks="all"'), ("wal_fsync_duration_seconds", "")):
+                series |= of(broker, f"tidemark_{name}_bucket", lambda m: share * m, f'{more},le="{le}"')
+        series |= of(broker, "tidemark_group_rebalances_total", lambda m: 2 * begun(m), ',group="g"')
+        series |= of(broker, "tidemark_group_lag_seconds", lambda m: 40 * away(broker, m), ',group="g"')
+        series |= of(broker, "tidemark_group_lag_records", lambda m: 4000 * away(broker, m), ',group="g"')
+        series |= of(broker, "tidemark_group_members", lambda m: 2, ',group="g"')
+        series |= of(broker, "tidemark_group_committed_offset_sum", lambda m: 1000 * (m // 3), ',group="g"')
+        series |= of(broker, "tidemark_tier_lag_seconds", lambda m: 60 + 60 * away(broker, m))
+        series |= of(broker, "tidemark_tier_snapshot_stale_seconds", lambda m: 0)
+        series |= of(broker, "tidemark_tier_failures_total", begun, ',outcome="superseded"')
+        series |= of(broker, "tidemark_disk_online", lambda m: 1, ',directory="/data"')
+        series |= of(broker, "tidemark_disk_read_only", lambda m: 0, ',directory="/data"')
+        series |= of(broker, "tidemark_disk_free_bytes", lambda m: 90_000_000_000 - 10_000_000 * m, ',directory="/data"')
+        series |= of(broker, "tidemark_disk_capacity_bytes", lambda m: 100_000_000_000, ',directory="/data"')
+        series |= of(broker, "tidemark_clock_timestamp_seconds", lambda m: 60 * m)
+        series |= of(broker, "tidemark_certificate_expiry_timestamp_seconds", lambda m: 20_000_000, ',listener="TLS"')
+    by_minute = lambda value: " ".join(str(value(minute)) for minute in range(MINUTES))
+    series[f"up{{{OPERATOR}}}"] = series[f"tidemark_operator_leader{{{OPERATOR}}}"] = by_minute(lambda m: 1)
+    series[f"tidemark_operator_reconciles_total{{{FAILING.format('error')}}}"] = by_minute(begun)
+    series[f"tidemark_cluster_roll_waiting_seconds{{{ROLL.format('IsrCatchUp')}}}"] = by_minute(
+        lambda m: 60 * ((m - FIRST) % EACH) if FIRST <= m < FIRST + 3 * EACH and not halts else 60 * max(0, m - FIRST - EACH) * halts)
+    return series
 
 
 def rules():
@@ -167,6 +247,20 @@ def check(promtool):
 
         tests.append(case(fires, ["35m"], [{"labels": "{}", "value": 1}]))
         tests += [case(quiet, [f"{at}m" for at in range(1, 60)], []) for quiet in quiets]
+    def whole(name, series, asked):
+        listed = [{"series": s, "values": v} for s, v in series.items()]
+        return {"interval": "1m", "name": name, "input_series": listed, "promql_expr_test": asked}
+
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    named = {rule for name in alerts() for rule in re.findall(r"\btidemark_[a-z_]+", alerts()[name]["expr"])}
+    rolled = {re.match(r"\w+", one)[0] for one in roll()}
+    # What only has a part in a roll that goes wrong in its own way.
+    left = named - rolled - {"tidemark_tier_held_back_bytes", "tidemark_tier_reserve_bytes"}
+    assert not left, f"the roll tells nothing of {left}"
+    tests.append(whole("a safe roll", roll(), [{"expr": firing, "eval_time": f"{at}m", "exp_samples": []} for at in range(1, MINUTES)]))
+    halted = ["AtMinIsr", "BrokerDown", "BrokerFenced", "FollowerLagging", "RollBlocked", "UnderReplicated"]
+    tests.append(whole("a roll that halts", roll(halts=True), [{"expr": firing, "eval_time": "55m", "exp_samples": [
+        {"labels": f'{{alertname="{name}"}}', "value": 2 if name == "FollowerLagging" else 1} for name in halted]}]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tests.yaml"
         path.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))

@@ -1,5 +1,8 @@
 //! The command line: what all commands share, and which commands there are.
 
+#[cfg(test)]
+mod pages;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

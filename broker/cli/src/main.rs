@@ -9,6 +9,7 @@ mod context;
 mod failure;
 mod input;
 mod output;
+mod picture;
 mod position;
 mod progress;
 mod record_format;

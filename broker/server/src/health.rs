@@ -292,6 +292,7 @@ impl Health for BrokerHealth {
     fn scrape(&self) -> String {
         let broker = self.broker.get();
         let mut snapshot = Snapshot {
+            now_ms: clock::now_ms(),
             uptime: self.began.elapsed(),
             ready: self.ready().is_ok(),
             directory_failed: self.failed.get().is_some(),

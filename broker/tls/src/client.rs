@@ -14,8 +14,9 @@ use tidemark_config::TlsSettings;
 use tidemark_env::clock;
 use tidemark_env::net::{self, Stream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::material::{CHAIN, InUse, TRUST, Texts, provider, versions, wrong};
+use crate::material::{CHAIN, InUse, TRUST, Texts, expires_at_s, provider, versions, wrong};
 use crate::{TlsError, explain};
 
 /// Whom connections trust, and what they show.
@@ -70,6 +71,31 @@ impl Client {
         address: &str,
         patience: Duration,
     ) -> Result<Stream, TlsError> {
+        let private = self.handshake(stream, address, patience).await?;
+        Ok(Stream::new(private))
+    }
+
+    /// When the certificate ends that whom `address` names shows, in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn shown_until(
+        &self,
+        stream: Stream,
+        address: &str,
+        patience: Duration,
+    ) -> Result<Option<i64>, TlsError> {
+        let private = self.handshake(stream, address, patience).await?;
+        let shown = private.get_ref().1.peer_certificates();
+        Ok(shown.and_then(|chain| chain.first()).and_then(expires_at_s))
+    }
+
+    async fn handshake(
+        &self,
+        stream: Stream,
+        address: &str,
+        patience: Duration,
+    ) -> Result<TlsStream<Stream>, TlsError> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned())
@@ -80,7 +106,7 @@ impl Client {
         };
         let connecting = TlsConnector::from(config).connect(name, stream);
         match clock::timeout(patience, connecting).await {
-            Ok(Ok(stream)) => Ok(Stream::new(stream)),
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(explain::as_client(&error, host)),
             Err(_) => Err(TlsError::TimedOut(patience.as_millis())),
         }

@@ -6,9 +6,10 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::TlsError;
 
-/// Why a client was not let in.
-pub(crate) fn as_server(error: &io::Error) -> TlsError {
-    let words = match tls(error) {
+/// Why a client was not let in. Many end the connection without a word when they do not like a
+/// certificate: that one has `expired` this end knows by itself.
+pub(crate) fn as_server(error: &io::Error, expired: bool) -> TlsError {
+    let mut words = match tls(error) {
         Some(Error::NoCertificatesPresented) => {
             "the client shows no certificate, and ssl.client.auth=required".to_owned()
         }
@@ -20,6 +21,9 @@ pub(crate) fn as_server(error: &io::Error) -> TlsError {
         }
         _ => by_either("client", error),
     };
+    if expired {
+        words.push_str("; the certificate that this broker shows has expired");
+    }
     TlsError::Handshake(words)
 }
 

@@ -73,10 +73,14 @@ pub(crate) struct Identity {
 impl Identity {
     /// When the first certificate of the chain ends, in seconds since 1970.
     pub(crate) fn expires_at_s(&self) -> Option<i64> {
-        let first = self.chain.first()?;
-        let (_, certificate) = X509Certificate::from_der(first).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        self.chain.first().and_then(expires_at_s)
     }
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub(crate) fn expires_at_s(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// What one end of connections uses now, by serial numbers in hexadecimal digits.

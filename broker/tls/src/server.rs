@@ -71,9 +71,15 @@ impl Server {
         stream: Stream,
         patience: Duration,
     ) -> Result<(Stream, Principal), TlsError> {
-        let accepting = TlsAcceptor::from(self.current().config).accept(stream);
+        let current = self.current();
+        let accepting = TlsAcceptor::from(current.config).accept(stream);
         let stream = match clock::timeout(patience, accepting).await {
-            Ok(accepted) => accepted.map_err(|error| explain::as_server(&error))?,
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let now_s = clock::now_ms() / 1_000;
+                let expired = current.expires_at_s.is_some_and(|ends_s| ends_s < now_s);
+                return Err(explain::as_server(&error, expired));
+            }
             Err(_) => return Err(TlsError::TimedOut(patience.as_millis())),
         };
         let shown = stream.get_ref().1.peer_certificates();

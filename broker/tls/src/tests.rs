@@ -152,7 +152,11 @@ async fn each_refusal_says_which_end_has_to_change_what() {
     let elsewhere = authority.issue("broker-2", |_| {});
     let foreign = Authority::new("other").issue("broker-1", |_| {});
     for (shown, at_client, at_server) in [
-        (&expired, "the broker's certificate has expired", "expired"),
+        (
+            &expired,
+            "the broker's certificate has expired",
+            "says that this end's certificate has expired; the certificate that this broker shows has expired",
+        ),
         (&elsewhere, "is not for broker-1", "does not accept"),
         (&foreign, "not in the trust store", "does not trust"),
     ] {
@@ -163,6 +167,47 @@ async fn each_refusal_says_which_end_has_to_change_what() {
         assert!(connected.contains(at_client), "{connected}");
         assert!(accepted.contains(at_server), "{accepted}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_without_a_word_leaves_what_is_known_here() {
+    let authority = Authority::new("ca");
+    let expired = authority.issue("broker-1", |params| {
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    });
+    let good = authority.issue("broker-1", |_| {});
+    for (shown, known) in [(&expired, true), (&good, false)] {
+        let server = Server::load(settings(Some(shown), None)).unwrap();
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        drop(near);
+        let text = words(server.accept(Stream::new(far), PATIENCE).await);
+        assert!(
+            text.contains("may not speak TLS here, or not trust"),
+            "{text}"
+        );
+        assert_eq!(
+            text.ends_with("this broker shows has expired"),
+            known,
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_told_until_when_it_lasts() {
+    let authority = Authority::new("ca");
+    let broker = authority.issue("broker-1", |params| {
+        params.not_after = rcgen::date_time_ymd(2101, 1, 1);
+    });
+    let server = Server::load(settings(Some(&broker), None)).unwrap();
+    let client = Client::load(settings(None, Some(&authority))).unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (shown, _) = tokio::join!(
+        client.shown_until(Stream::new(near), "broker-1:9093", PATIENCE),
+        server.accept(Stream::new(far), PATIENCE)
+    );
+    assert_eq!(shown.unwrap(), Some(4_133_980_800));
 }
 
 #[tokio::test]

@@ -1,13 +1,12 @@
-//! What the pages tell people to type works: the commands of every `console` block are run in order,
-//! each page with brokers of its own. Blocks without `console` need a Kubernetes, a registry or root.
+//! The pages hang together, and say of APIs what a broker says. What they tell people to type is
+//! typed by `lab/clients/test_docs.py`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tidemark_client::{Connection, ConnectionOptions};
 use tidemark_wire::ApiKey;
 
-use crate::harness::{BINARY, Broker};
+use crate::harness::Broker;
 
 /// Keys from here on are not Kafka's.
 const OWN_APIS: i16 = 10_000;
@@ -17,86 +16,6 @@ fn root() -> PathBuf {
         .join("../..")
         .canonicalize()
         .unwrap()
-}
-
-/// What is typed in a text, in order.
-fn commands(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match (line.strip_prefix("```"), inside) {
-            (Some(kind), false) => inside = kind == "console",
-            (Some(_), true) => inside = false,
-            (None, true) => found.extend(line.strip_prefix("$ ").map(str::to_owned)),
-            (None, false) => {}
-        }
-    }
-    found
-}
-
-/// Runs what is typed; `tidemark dev` goes on beside the rest, at an address of its own.
-fn run(page: &str, commands: &[String]) {
-    let root = root();
-    let bin = Path::new(BINARY).parent().unwrap().display().to_string();
-    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
-    let mut broker = None;
-    for command in commands {
-        if let Some(arguments) = command.strip_prefix("tidemark dev") {
-            let absolute = |word: &str| match root.join(word).is_file() {
-                true => root.join(word).display().to_string(),
-                false => word.to_owned(),
-            };
-            let arguments: Vec<String> = arguments.split_whitespace().map(absolute).collect();
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            broker = Some(Broker::start_with(&arguments));
-            continue;
-        }
-        let address = broker
-            .as_ref()
-            .map_or("127.0.0.1:1", |broker| &broker.address);
-        let done = Command::new("sh")
-            .args(["-c", command])
-            .current_dir(&root)
-            .env("PATH", &path)
-            .env("TIDEMARK_BOOTSTRAP", address)
-            .output()
-            .unwrap();
-        assert!(
-            done.status.success(),
-            "{page}: `{command}` failed: {done:?}"
-        );
-    }
-}
-
-#[test]
-fn what_the_pages_say_can_be_typed() {
-    for page in ["docs/install.md", "docs/operations.md"] {
-        let text = std::fs::read_to_string(root().join(page)).unwrap();
-        let commands = commands(&text);
-        assert!(commands.len() >= 4, "{page} has lost its commands");
-        run(page, &commands);
-    }
-}
-
-#[test]
-fn the_first_commands_of_the_readme_can_be_typed() {
-    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let first = text
-        .split("\n## ")
-        .find(|section| section.starts_with("One file"))
-        .unwrap();
-    let commands = commands(first);
-    assert!(
-        commands
-            .iter()
-            .any(|command| command.starts_with("tidemark dev -f "))
-    );
-    // What builds it and puts it on the path was done for this test.
-    let commands: Vec<String> = commands
-        .into_iter()
-        .filter(|command| !command.starts_with("cargo ") && !command.starts_with("export PATH"))
-        .collect();
-    run("README.md", &commands);
 }
 
 #[test]

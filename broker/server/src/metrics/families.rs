@@ -59,6 +59,7 @@ macro_rules! families {
 families! {
     broker {
     BUILD_INFO: Gauge "tidemark_build_info" ["version"] "1", "Always 1; the label says which version runs.";
+    CLOCK: Gauge "tidemark_clock_timestamp_seconds" [] "seconds", "What this broker's clock says, in seconds since 1970: as much as two brokers differ, their clocks do.";
     UPTIME: Gauge "tidemark_uptime_seconds" [] "seconds", "Time since the process started.";
     READY: Gauge "tidemark_ready" [] "0 or 1", "Whether /readyz answers 200.";
     RECOVERY_LEFT: Gauge "tidemark_recovery_remaining_partitions" [] "partitions", "Partitions whose logs are still to be recovered after the start.";
@@ -121,6 +122,7 @@ families! {
     DISK_READ_ONLY: Gauge "tidemark_disk_read_only" ["directory"] "0 or 1", "1 while the directory takes no records because its disk is full.";
     AWAITING_BACKUP: Gauge "tidemark_partitions_awaiting_backup" [] "partitions", "Partitions placed here that came back from a bucket and are not served yet, as their last backup is not here.";
     TIER_LAG: Gauge "tidemark_tier_lag_seconds" [] "seconds", "How long the oldest records of a tiered partition led here have waited to be in the bucket.";
+    TIER_SNAPSHOT_LATE: Gauge "tidemark_tier_snapshot_stale_seconds" [] "seconds", "On the active controller, how long the bucket has failed to take the newest metadata: what a restore would not know; 0 while it takes them.";
     TIER_UPLOADED: Counter "tidemark_tier_uploaded_bytes_total" [] "bytes", "Bytes of objects with records that were uploaded and read back.";
     TIER_READ: Counter "tidemark_tier_read_bytes_total" [] "bytes", "Bytes of record batches given to consumers from the bucket.";
     TIER_FAILURES: Counter "tidemark_tier_failures_total" ["outcome"] "attempts", "Uploads and reads that failed, by what the bucket did; each is tried again.";

@@ -89,6 +89,7 @@ pub(crate) struct Metrics {
     /// Appends refused for want of room on the disk.
     pub(crate) disk_full: IntCounter,
     tier_lag: Gauge,
+    tier_snapshot_late: Gauge,
     tier_uploaded: IntCounter,
     tier_read: IntCounter,
     tier_failures: IntCounterVec,
@@ -158,6 +159,7 @@ impl Metrics {
             bad_requests: counter(&registry, &families::BAD_REQUESTS),
             disk_full: counter(&registry, &families::DISK_FULL),
             tier_lag: valid(&families::TIER_LAG, &registry, Gauge::with_opts),
+            tier_snapshot_late: valid(&families::TIER_SNAPSHOT_LATE, &registry, Gauge::with_opts),
             tier_uploaded: counter(&registry, &families::TIER_UPLOADED),
             tier_read: counter(&registry, &families::TIER_READ),
             tier_failures,
@@ -239,6 +241,11 @@ impl Metrics {
     /// How long the oldest records have waited for the bucket.
     pub(crate) fn tier_lag(&self, lag_ms: i64) {
         self.tier_lag.set(lag_ms as f64 / 1000.0);
+    }
+
+    /// How long the bucket has not taken the newest metadata.
+    pub(crate) fn tier_snapshot_late(&self, late: Duration) {
+        self.tier_snapshot_late.set(late.as_secs_f64());
     }
 
     /// An object was uploaded.

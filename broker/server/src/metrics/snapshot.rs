@@ -15,6 +15,8 @@ pub(crate) const SHOWN_PARTITIONS: usize = 20_000;
 /// The broker's state at one moment, for `/metrics`.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
+    /// What this broker's clock says, in milliseconds since 1970.
+    pub(crate) now_ms: i64,
     /// Since the process started.
     pub(crate) uptime: Duration,
     /// Whether `/readyz` answers 200.
@@ -172,6 +174,7 @@ pub(super) fn write(
     let mut text = Text::after(page);
     text.begin(&f::BUILD_INFO);
     text.sample(&f::BUILD_INFO, &[&env!("CARGO_PKG_VERSION")], &1);
+    text.single(&f::CLOCK, &(snapshot.now_ms as f64 / 1_000.0));
     text.single(&f::UPTIME, &snapshot.uptime.as_secs_f64());
     text.single(&f::READY, &u8::from(snapshot.ready));
     text.single(&f::RECOVERY_LEFT, &snapshot.recovery_left);

@@ -91,6 +91,7 @@ fn full_snapshot() -> Snapshot {
     other.add(&group("b", 3));
     other.add(&group("c", 2));
     Snapshot {
+        now_ms: 1_700_000_000_500,
         uptime: Duration::from_millis(1500),
         ready: true,
         directory_failed: true,
@@ -369,6 +370,7 @@ fn acks_flushes_and_connections_are_counted() {
 fn a_snapshot_is_written_in_base_units() {
     let page = samples(&full_page());
     for (series, value) in [
+        ("tidemark_clock_timestamp_seconds", 1_700_000_000.5),
         ("tidemark_uptime_seconds", 1.5),
         ("tidemark_ready", 1.0),
         ("tidemark_recovery_remaining_partitions", 9.0),

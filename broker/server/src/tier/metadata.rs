@@ -27,7 +27,7 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
         let lag_ms = u64::try_from(tier.settings.upload_max_lag_ms / 2).unwrap_or(0);
         let every = Duration::from_millis(lag_ms).clamp(ROUND / 10, LONGEST);
         let mut written: Option<Snapshot> = None;
-        let mut troubled = false;
+        let mut troubled_since: Option<clock::Instant> = None;
         let mut trash = Trash::default();
         loop {
             tokio::select! {
@@ -36,6 +36,9 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
             }
             let generation = tier.generation.load(Ordering::Acquire);
             if generation == 0 || !broker.controller.is_active() {
+                // Whoever is active now tells it.
+                troubled_since = None;
+                broker.metrics.tier_snapshot_late(Duration::ZERO);
                 continue;
             }
             let newest = snapshot(&broker.image(), generation);
@@ -50,14 +53,17 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
                 tier.empty_trash(&broker, &mut trash).await
             };
             match done.await {
-                Ok(()) => troubled = false,
+                Ok(()) => troubled_since = None,
                 Err(error) => {
                     broker.metrics.tier_failed(error.outcome());
-                    if !std::mem::replace(&mut troubled, true) {
+                    if troubled_since.is_none() {
+                        troubled_since = Some(clock::monotonic());
                         tracing::warn!(%error, "the bucket does not have the newest metadata");
                     }
                 }
             }
+            let late = troubled_since.map(|since| since.elapsed());
+            broker.metrics.tier_snapshot_late(late.unwrap_or_default());
         }
     }));
 }

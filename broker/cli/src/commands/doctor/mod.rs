@@ -1,6 +1,7 @@
 //! `tidemark doctor`: looks for what is wrong; each finding says what, why it matters, and what to type next.
 
 mod brokers;
+pub mod certificates;
 mod clocks;
 mod disks;
 mod files;
@@ -138,6 +139,8 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
         brokers::advertised(&patient, &context.cluster_options().connection).await;
     checks.push(advertised);
     patient.reachable = reachable;
+    let tls = context.tls.as_ref();
+    checks.extend(certificates::check(&patient, tls, context.timeout).await);
     checks.push(replicas::check(&patient).await);
     checks.push(leaders::check(&patient));
     progress.update(|| "quorum".to_owned());

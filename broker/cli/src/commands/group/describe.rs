@@ -131,7 +131,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
 }
 
 /// The ends of those partitions that still exist and have a leader.
-async fn ends(
+pub async fn ends(
     cluster: &Cluster,
     partitions: &BTreeSet<TopicPartition>,
 ) -> Result<BTreeMap<TopicPartition, ListedOffset>, Failure> {
@@ -153,6 +153,18 @@ async fn ends(
         .map(|tp| (tp.clone(), OffsetSpec::Latest))
         .collect();
     Ok(cluster.list_offsets(&wanted, false).await?)
+}
+
+/// Records that are not committed, of partitions whose end is known.
+pub fn lag(
+    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+    ends: &BTreeMap<TopicPartition, ListedOffset>,
+) -> i64 {
+    let of = |(tp, at): (&TopicPartition, &CommittedOffset)| {
+        let end = ends.get(tp)?;
+        Some(end.offset.saturating_sub(at.offset).max(0))
+    };
+    committed.iter().filter_map(of).sum()
 }
 
 fn report(

@@ -2,6 +2,7 @@
 
 mod delete;
 mod describe;
+mod lag;
 mod list;
 mod reset;
 
@@ -18,6 +19,8 @@ pub enum Command {
     List(list::Args),
     /// Show a group's members, offsets and lag
     Describe(describe::Args),
+    /// Draw how far a group is behind while time goes by
+    Lag(lag::Args),
     /// Move a group's offsets (shows the plan; --execute does it)
     Reset(reset::Args),
     /// Delete groups and their offsets (shows what would go; --execute does it)
@@ -29,6 +32,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failur
     match command {
         Command::List(args) => list::run(args, context).await,
         Command::Describe(args) => describe::run(args, context).await,
+        Command::Lag(args) => lag::run(args, context).await,
         Command::Reset(args) => reset::run(args, context).await,
         Command::Delete(args) => delete::run(args, context).await,
     }

@@ -1,6 +1,8 @@
 //! `tidemark doctor --cluster`: what the resources of a Cluster say, what its brokers' metrics say,
 //! and what the doctor finds that is run beside one of them.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use tidemark_crds::{Cluster, ConsumerGroup, Topic};
 use tidemark_env::clock;
@@ -9,15 +11,15 @@ use super::metrics::Metrics;
 use super::plan::topics_of;
 use super::status::unwell;
 use super::{Kubectl, Place, cluster, pod_name, typed};
-use crate::commands::doctor::{Check, Finding};
+use crate::commands::doctor::{Check, Finding, certificates};
 use crate::failure::Failure;
 use crate::output::{bytes, plural};
-use crate::when::{format_duration, format_moment};
+use crate::when::format_duration;
 
 /// A disk with less than this free is worth a word.
 const LOW_SHARE: f64 = 0.15;
-/// A certificate that ends within this is worth a word: it should have been renewed.
-const SOON_SECONDS: f64 = 14.0 * 86_400.0;
+/// Clocks that are kept in step differ by far less.
+const SKEW_MS: i64 = 5_000;
 /// Records that wait for longer than this to be in the bucket are late: more than twice the default
 /// of tier.upload.max.lag.ms.
 const LATE_SECONDS: f64 = 900.0;
@@ -29,6 +31,8 @@ struct Seen {
     groups: Vec<ConsumerGroup>,
     /// Each broker's metrics, or why there are none.
     metrics: Vec<(i32, Result<Metrics, String>)>,
+    /// When they were asked for and when they were there, by this machine's clock in milliseconds.
+    asked_ms: BTreeMap<i32, (i64, i64)>,
 }
 
 #[derive(Deserialize)]
@@ -46,11 +50,13 @@ pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
     let groups: Vec<ConsumerGroup> = kubectl.list(&["consumergroups.tidemark.dev"]).await?;
     let status = found.status.clone().unwrap_or_default();
     let namespace = found.metadata.namespace.clone().unwrap_or_default();
-    let mut metrics = Vec::new();
+    let (mut metrics, mut asked_ms) = (Vec::new(), BTreeMap::new());
     for broker in &status.brokers {
         let pod = pod_name(name, broker.id);
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy/metrics");
+        let from_ms = clock::now_ms();
         let page = kubectl.text(&["get", "--raw", &path]).await;
+        asked_ms.insert(broker.id, (from_ms, clock::now_ms()));
         let page = page
             .map(|page| Metrics::read(&page))
             .map_err(|failure| failure.message);
@@ -64,6 +70,7 @@ pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
             .collect(),
         cluster: found,
         metrics,
+        asked_ms,
     };
     let mut checks = judge(&seen, name, place, clock::now_ms());
     match status.brokers.iter().find(|broker| broker.state == "Ready") {
@@ -107,7 +114,8 @@ fn judge(seen: &Seen, name: &str, place: &Place, now_ms: i64) -> Vec<Check> {
         of_resources(seen, place),
         of_metrics(seen, name, place),
         of_disks(seen, name),
-        of_certificates(seen, now_ms),
+        of_certificates(seen, name, now_ms),
+        of_clocks(seen),
         of_tier(seen, name, place),
     ]
 }
@@ -323,40 +331,56 @@ fn doubled(size: &str) -> String {
     }
 }
 
-fn of_certificates(seen: &Seen, now_ms: i64) -> Check {
+fn of_certificates(seen: &Seen, name: &str, now_ms: i64) -> Check {
     let mut findings = Vec::new();
     let mut looked_at = 0;
     for (id, page) in told(seen) {
         for one in page.all("tidemark_certificate_expiry_timestamp_seconds") {
             looked_at += 1;
-            let end_ms = (one.value * 1_000.0) as i64;
-            let left_ms = end_ms.saturating_sub(now_ms);
-            if left_ms as f64 / 1_000.0 > SOON_SECONDS {
-                continue;
-            }
-            let listener = one
-                .labels
-                .get("listener")
-                .map_or("its listener", String::as_str);
-            findings.push(Finding::new(
-                match left_ms > 0 {
-                    true => format!(
-                        "the certificate of broker {id} for {listener} ends in {}",
-                        format_duration(left_ms)
-                    ),
-                    false => format!(
-                        "the certificate of broker {id} for {listener} ended at {}",
-                        format_moment(end_ms)
-                    ),
-                },
-                "clients and brokers refuse one that has ended",
-                "put a new one in its files: it is in use within seconds, without a restart",
-            ));
+            let listener = one.labels.get("listener");
+            let listener = listener.map_or("its listener", String::as_str);
+            let whose = format!("of broker {id} for {listener}");
+            let next = "kubectl get cluster.tidemark.dev NAME -o jsonpath='{.status.certificates}'";
+            let next = next.replace("NAME", name);
+            let ends_ms = (one.value * 1_000.0) as i64;
+            findings.extend(certificates::judge(&whose, ends_ms, now_ms, &next));
         }
     }
     Check::new(
         "certificates",
         format!("{} last", plural(looked_at, "certificate")),
+        findings,
+    )
+}
+
+fn of_clocks(seen: &Seen) -> Check {
+    let mut findings = Vec::new();
+    for (id, page) in told(seen) {
+        let Some(clock) = page.all("tidemark_clock_timestamp_seconds").first() else {
+            continue;
+        };
+        let clock_ms = (clock.value * 1_000.0) as i64;
+        let Some((from_ms, to_ms)) = seen.asked_ms.get(&id) else {
+            continue;
+        };
+        let off = match (from_ms - clock_ms, clock_ms - to_ms) {
+            (behind_ms, _) if behind_ms > SKEW_MS => {
+                format!("{} behind", format_duration(behind_ms))
+            }
+            (_, ahead_ms) if ahead_ms > SKEW_MS => {
+                format!("{} ahead of", format_duration(ahead_ms))
+            }
+            _ => continue,
+        };
+        findings.push(Finding::new(
+            format!("the clock of broker {id} is {off} this machine's"),
+            "retention, and records that are stamped on arrival, go by the broker's clock; certificates look expired or not valid yet",
+            format!("compare the clocks: date -u here, and chronyc tracking or timedatectl on the node of broker {id}"),
+        ));
+    }
+    Check::new(
+        "brokers' clocks",
+        "they agree with this machine's",
         findings,
     )
 }
@@ -395,6 +419,7 @@ mod tests {
             topics: vec![],
             groups: vec![],
             metrics: vec![(0, Ok(Metrics::read(page)))],
+            asked_ms: [(0, (999_999_999_000, 1_000_000_000_000))].into(),
         }
     }
 
@@ -429,6 +454,14 @@ mod tests {
             ("tidemark_active_controller 1", "2 brokers say"),
             ("tidemark_tier_lag_seconds 4000", "wait since 1h"),
             (
+                "tidemark_clock_timestamp_seconds 999999900",
+                "the clock of broker 0 is 1m39s behind this machine's",
+            ),
+            (
+                "tidemark_clock_timestamp_seconds 1000003600",
+                "1h ahead of this machine's",
+            ),
+            (
                 "tidemark_certificate_expiry_timestamp_seconds{listener=\"SSL\"} 1000086400",
                 "for SSL ends in 1d",
             ),
@@ -445,7 +478,7 @@ mod tests {
         }
         assert_eq!(
             found(
-                "tidemark_certificate_expiry_timestamp_seconds 2000000000\ntidemark_tier_lag_seconds 12"
+                "tidemark_certificate_expiry_timestamp_seconds 2000000000\ntidemark_tier_lag_seconds 12\ntidemark_clock_timestamp_seconds 999999996"
             ),
             []
         );

@@ -1,5 +1,7 @@
 //! `tidemark tier`: looks into a bucket, with no broker running.
 
+mod growth;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ use crate::when::format_moment;
 pub enum Command {
     /// List what each partition has in the bucket
     Ls(Args),
+    /// Draw how much it has held, by the time of its records
+    Growth(Args),
     /// Hold everything in the bucket against its manifests
     ///
     /// Exit code 1 when something is missing, damaged, or does not belong there.
@@ -105,6 +109,7 @@ pub struct RestoreArgs {
 pub async fn run(command: Command, context: &mut Context) -> Result<Exit, Failure> {
     match command {
         Command::Ls(args) => ls(&args, context).await,
+        Command::Growth(args) => growth::run(&args, context).await,
         Command::Verify(args) => check(&args, context).await,
         Command::Restore(args) => restore(args, context).await,
     }
