@@ -229,6 +229,7 @@ mod tests {
     use std::path::Path;
 
     use tidemark_env::disk::{Fault, FaultError, FaultOp, MemDisk};
+    use tidemark_env::task;
 
     use super::*;
 
@@ -271,14 +272,12 @@ mod tests {
         let disk = MemDisk::new();
         let shelf = shelf(&disk, 3500);
         let wait = std::sync::Barrier::new(8);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    wait.wait();
-                    (0..3).for_each(|number| shelf.put(id(1), number, &block(1)));
-                });
-            }
+        let put: Result<(), ()> = task::in_parallel("put", 8, 0..8, |_| {
+            wait.wait();
+            (0..3).for_each(|number| shelf.put(id(1), number, &block(1)));
+            Ok(())
         });
+        put.unwrap();
         assert_eq!((shelf.size_bytes(), files(&disk)), (3000, 3));
         assert!((0..3).all(|number| shelf.get(id(1), number) == Some(block(1))));
     }
