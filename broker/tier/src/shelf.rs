@@ -272,7 +272,7 @@ mod tests {
         let disk = MemDisk::new();
         let shelf = shelf(&disk, 3500);
         let wait = std::sync::Barrier::new(8);
-        let put: Result<(), ()> = task::in_parallel("put", 8, 0..8, |_| {
+        let put: Result<(), ()> = task::in_parallel("put", 8, vec![(); 8], |()| {
             wait.wait();
             (0..3).for_each(|number| shelf.put(id(1), number, &block(1)));
             Ok(())
