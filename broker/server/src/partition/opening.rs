@@ -177,11 +177,14 @@ impl Registry {
             && known.is_none()
         {
             let me = self.args.broker_id;
+            let mut unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
             if state.from_backup && (state.isr.contains(&me) || state.elr.contains(&me)) {
-                let mut unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
                 unseeded.insert((topic.id, index));
                 return Ok(None);
             }
+            // If it waited, it was taken out meanwhile, and copies its leader's log.
+            unseeded.remove(&(topic.id, index));
+            drop(unseeded);
             if state.first_offset > 0 && !state.from_backup {
                 self.begin_at(&path, state.first_offset).map_err(|source| {
                     RegistryError::Directory {

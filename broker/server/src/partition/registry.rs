@@ -204,9 +204,9 @@ impl Registry {
         unseeded.iter().copied().collect()
     }
 
-    /// A partition's first records are in the directory `from`, if so it says: it goes to its
-    /// place, or away, and the partition is served. Says whether there is still such a partition
-    /// here; `then` acts on it before the metadata go on. Blocks.
+    /// A partition's first records are in the directory `from`: it goes to its place, and the
+    /// partition is served. Says whether there is still such a partition here that waits for them;
+    /// `then` acts on it before the metadata go on. Blocks.
     ///
     /// # Errors
     /// Those of the disk.
@@ -214,25 +214,24 @@ impl Registry {
         &self,
         topic_id: TopicId,
         index: i32,
-        (from, fetched): (&Path, bool),
+        from: &Path,
         settings: &BrokerSettings,
         then: impl FnOnce(&Image),
     ) -> std::io::Result<bool> {
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let image = Arc::clone(&applied);
-        let forget = || {
-            let mut unseeded = self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
-            unseeded.remove(&(topic_id, index));
-        };
+        let waiting = || self.unseeded.lock().unwrap_or_else(PoisonError::into_inner);
+        let forget = || waiting().remove(&(topic_id, index));
+        let waits = waiting().contains(&(topic_id, index));
         let topic = image.topic_by_id(topic_id);
-        let Some(topic) = topic.filter(|topic| self.placed_here(topic).contains(&index)) else {
+        let topic = topic.filter(|topic| waits && self.placed_here(topic).contains(&index));
+        let Some(topic) = topic else {
+            // It went, or was opened without them.
             forget();
             self.args.disk.remove_dir_all(from)?;
             return Ok(false);
         };
-        if !fetched {
-            self.args.disk.remove_dir_all(from)?;
-        } else if let Some(parent) = from.parent() {
+        if let Some(parent) = from.parent() {
             let path = parent.join(format!("{}-{index}", topic.name));
             self.args.disk.rename(from, &path)?;
             self.args.disk.sync_dir(parent)?;

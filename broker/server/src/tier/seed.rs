@@ -1,10 +1,9 @@
 //! What a partition begins with that came back from a bucket and keeps all of its records here: the
 //! last backup becomes its first segments, on every replica, before it is opened.
 //!
-//! **Invariant:** only replicas in ISR or ELR begin so, all with the same records. A replica that
-//! lost its disk later is out of both, and copies its leader's log. So does one that comes to it
-//! when the partition has gone on without it: a later backup is of a log that others hold as it
-//! was written, and has it reduced.
+//! **Invariant:** only replicas in ISR or ELR begin so, all with the same records: those of the
+//! backup that the restore found. A later one is of a log that others have as it was written. A
+//! replica that lost its disk later, or that waits when it is taken out, copies its leader's log.
 
 use super::{PAUSE_MS, Tier, longer};
 use crate::broker::Broker;
@@ -44,25 +43,10 @@ enum SeedError {
     WentOn(LeaderEpoch),
 }
 
-/// What a replica that holds nothing does about a backup that a leader has made since the restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Later {
-    /// It was taken out meanwhile: it copies its leader's log, as any replica does.
-    Copy,
-    /// It was made the leader since by somebody who gave up what others have: this is what is left.
-    Take,
-    /// What it knows of the partition is from before that.
-    Wait,
-}
-
-fn about_later(state: &Partition, me: BrokerId, written_in: LeaderEpoch) -> Later {
-    if !state.isr.contains(&me) && !state.elr.contains(&me) {
-        Later::Copy
-    } else if state.leader == me && state.leader_epoch > written_in {
-        Later::Take
-    } else {
-        Later::Wait
-    }
+/// Whether a replica that holds nothing begins with what was backed up in `written_in`.
+fn may_begin_with(state: &Partition, me: BrokerId, written_in: LeaderEpoch) -> bool {
+    // Who was made the leader since, at the risk of losing records, has nobody to copy from.
+    written_in == RESTORE_EPOCH || state.leader == me && state.leader_epoch > written_in
 }
 
 impl Tier {
@@ -142,44 +126,34 @@ impl Tier {
             disk.create_dir_all(&emptied)
         })
         .await?;
-        let fetched = match &name {
-            Some(_) => self.fetch_backup(broker, topic_id, index, &dir).await?,
-            None => false,
-        };
+        if name.is_some() {
+            self.fetch_backup(broker, topic_id, index, &dir).await?;
+        }
         let settings = broker.settings();
         let of_groups = Arc::clone(broker);
         let there = blocking(move || {
-            let from = (dir.as_path(), fetched);
-            registry.seeded(topic_id, index, from, &settings, |image| {
+            registry.seeded(topic_id, index, &dir, &settings, |image| {
                 of_groups.groups.apply(&of_groups, image, image);
             })
         })
         .await?;
-        let topic = name.unwrap_or_default();
-        match (there, fetched) {
-            (true, true) => {
-                tracing::info!(%topic, partition = index, "the partition came back from the bucket");
-            }
-            (true, false) => {
-                tracing::info!(
-                    %topic, partition = index,
-                    "the partition has gone on without this replica, which copies it from its leader"
-                );
-            }
-            (false, _) => {}
+        if there {
+            tracing::info!(
+                topic = %name.unwrap_or_default(), partition = index,
+                "the partition came back from the bucket"
+            );
         }
         Ok(())
     }
 
-    /// Writes the records of the backup that all replicas begin with into segments in `dir`; false
-    /// where this one copies its leader's log instead.
+    /// Writes the records of the last backup into segments in `dir`.
     async fn fetch_backup(
         &self,
         broker: &Arc<Broker>,
         topic_id: TopicId,
         partition: i32,
         dir: &Path,
-    ) -> Result<bool, SeedError> {
+    ) -> Result<(), SeedError> {
         let generation = self.generation.load(Ordering::Acquire);
         let id = PartitionId {
             topic_id,
@@ -200,17 +174,11 @@ impl Tier {
             }
             .into());
         };
-        let written_in = manifest.writer.leader_epoch;
-        if written_in != RESTORE_EPOCH {
-            // As it is now: the manifest is at most as old.
-            let image = broker.image();
-            let topic = image.topic_by_id(topic_id);
-            let state = topic.and_then(|topic| topic.partition(partition));
-            match state.map(|state| about_later(state, broker.id, written_in)) {
-                Some(Later::Take) => {}
-                Some(Later::Wait) => return Err(SeedError::WentOn(written_in)),
-                Some(Later::Copy) | None => return Ok(false),
-            }
+        let image = broker.image();
+        if let Some(state) = image.partition(topic_id, partition)
+            && !may_begin_with(state, broker.id, manifest.writer.leader_epoch)
+        {
+            return Err(SeedError::WentOn(manifest.writer.leader_epoch));
         }
         for entry in &part.entries {
             let disk = Arc::clone(broker.partitions.disk());
@@ -232,8 +200,7 @@ impl Tier {
             blocking(move || file.sync_all()).await?;
         }
         let (disk, dir) = (Arc::clone(broker.partitions.disk()), dir.to_path_buf());
-        blocking(move || disk.sync_dir(&dir)).await?;
-        Ok(true)
+        blocking(move || disk.sync_dir(&dir)).await
     }
 }
 
@@ -252,18 +219,15 @@ mod tests {
 
     #[test]
     fn only_who_has_nobody_to_copy_from_begins_with_a_later_backup() {
-        let state = |leader, leader_epoch, isr: &[BrokerId], elr: &[BrokerId]| Partition {
+        let led_by = |leader, leader_epoch| Partition {
             leader,
             leader_epoch,
-            isr: isr.to_vec(),
-            elr: elr.to_vec(),
             ..Partition::default()
         };
-        assert_eq!(about_later(&state(0, 8, &[0, 2], &[]), 1, 8), Later::Copy);
+        assert!(may_begin_with(&led_by(0, 8), 1, RESTORE_EPOCH));
+        assert!(!may_begin_with(&led_by(0, 8), 1, 8));
         // It has not heard of the leader that made it.
-        assert_eq!(about_later(&state(1, 7, &[0, 1], &[]), 1, 8), Later::Wait);
-        assert_eq!(about_later(&state(0, 8, &[0], &[1]), 1, 8), Later::Wait);
-        // An election at the risk of losing records.
-        assert_eq!(about_later(&state(1, 9, &[1], &[]), 1, 8), Later::Take);
+        assert!(!may_begin_with(&led_by(1, 7), 1, 8));
+        assert!(may_begin_with(&led_by(1, 9), 1, 8));
     }
 }
