@@ -190,7 +190,10 @@ class Traffic:
         for partition, *row in self.rows(self.space.tidemark(self.cluster, "consume", self.topic, *template).stdout.splitlines()):
             log.setdefault((self.topic, partition), []).append(tuple(row))
         seen = lambda: len({tuple(event[4:6]) for event in list(self.events) if event[0] == "seen"})
-        until("the reader has read everything", 60, lambda: seen() >= sum(map(len, log.values())))
+        # One that has ended will read no more.
+        until("the reader has read everything", 60, lambda: self.reader.poll() is not None or seen() >= sum(map(len, log.values())))
+        if self.reader.poll() is not None:
+            raise Failed(f"the reader has ended: {self.reader.stderr.read().strip()}")
         wrong = judge(self.events + acked, log, [self.topic])
         if wrong:
             raise Failed("; ".join(wrong))
