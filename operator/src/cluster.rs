@@ -129,7 +129,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         remember_formed(&context, &build, &children, &observed).await?;
         restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
-        live = match live::apply(&context, &build, &children, &observed).await {
+        live = match live::apply(&context, &build, &observed).await {
             // It stops nothing else, and is told with the others that could not be asked.
             Err(Error::Brokers(error)) => {
                 tracing::warn!(cluster = cluster.name_any(), %error, "settings");

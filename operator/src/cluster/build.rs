@@ -22,7 +22,7 @@ use super::outside::Addresses;
 
 pub use config::{Disk, read_property};
 pub use formation::{
-    Formation, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
+    Formation, LIVE, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
     read_formation,
 };
 pub use network::network_policy;
@@ -56,8 +56,6 @@ pub const LEAVING: &str = "tidemark.dev/leaving";
 pub const REMOVED: &str = "tidemark.dev/removed";
 /// The annotation of a StatefulSet whose broker there is leave to stop.
 pub const LEASE: &str = "tidemark.dev/lease";
-/// The annotation of the formation that names the settings of all brokers that are the spec's.
-pub const LIVE: &str = "tidemark.dev/live-settings";
 
 /// A broker that there should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
