@@ -164,6 +164,8 @@ class Traffic:
     def __enter__(self):
         for thread in self.threads:
             thread.start()
+        # What happens from here on happens under load.
+        until("records are read", 60, lambda: self.reader.poll() is not None or any(event[0] == "seen" for event in list(self.events)))
         return self
 
     def __exit__(self, kind, *_):
