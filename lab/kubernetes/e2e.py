@@ -17,7 +17,7 @@ from formed import foreign_bucket, formation_killed, namespace_gone
 from groups import active_group, groups, stuck_group
 from kube import IMAGE, Failed, Space, Watch, expect, run, until
 from objects import REPO, cluster, group, holder, install, operator, operators, setting_of, topic, traffic, well
-from rolling import behind, node_loss, roll_killed, unreplicated, unschedulable
+from rolling import behind, levels, node_loss, roll_killed, unreplicated, unschedulable, windows
 from scaling import racks, scale_down, scale_down_blocked, scale_down_reversed, scale_down_voter, scale_up
 
 EXAMPLE = (REPO / "examples/orders.yaml").read_text()
@@ -64,6 +64,9 @@ def rules(space):
         with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone", "source": "s3://bucket/prefix", "replicationFactor": 1}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "out", "port": 9094, "type": "LoadBalancer", "tls": {}}]),
         with_("Cluster", certificates={"validity": "30d", "renewBefore": "10d"}),
+        with_("Cluster", disruption={"windows": [{"name": "night", "start": "22:30", "duration": "4h"},
+                                                 {"name": "weekend", "days": ["Saturday", "Sunday"], "start": "00:00", "duration": "1d"}]}),
+        with_("Cluster", features={"policy": "Manual", "level": 1, "soak": "unlimited"}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager", "issuerRef": {"name": "a"}},
                                      "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}]),
         with_("Topic", tier={"enabled": True, "localRetention": "1h", "localRetentionBytes": "1Gi"}),
@@ -79,6 +82,11 @@ def rules(space):
         ("as many brokers as voters", with_("Cluster", pools=pool(replicas=2))),
         ("a disk cannot shrink", with_("Cluster", pools=bigger("512Mi"))),
         ("should match", with_("Cluster", "new", tier={"url": "ftp://bucket"})),
+        ("should match", with_("Cluster", disruption={"windows": [{"name": "night", "start": "24:00", "duration": "4h"}]})),
+        ("should match", with_("Cluster", disruption={"windows": [{"name": "night", "start": "22:00", "duration": "unlimited"}]})),
+        ("Unsupported value", with_("Cluster", disruption={"windows": [{"name": "a", "days": ["Caturday"], "start": "22:00", "duration": "1h"}]})),
+        ("Duplicate value", with_("Cluster", disruption={"windows": [{"name": "a", "start": "22:00", "duration": "1h"}] * 2})),
+        ("greater than or equal to 1", with_("Cluster", features={"level": 0})),
         ("give tier", with_("Cluster", "new", restore={"mode": "Takeover"})),
         ("take out restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "source": "s3://bucket/other"})),
         ("give it as restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone"})),
@@ -239,7 +247,8 @@ def operator_killed(space):
         space.patch("tmc", "orders", {"spec": {"image": f"{IMAGE}:2"}})
         until("a roll", 60, lambda: space.pods() != before)
         run("kubectl", "-n", "tidemark-system", "delete", "pod", "-l", "app.kubernetes.io/name=tidemark-operator", "--grace-period=0", "--force")
-        well(space)
+        # The first broker on another image has to prove itself.
+        well(space, 360)
     images = {pod["spec"]["containers"][0]["image"] for pod in space.get("pods") if pod["metadata"]["name"] in before}
     expect("images", images, {f"{IMAGE}:2"})
 
@@ -417,7 +426,7 @@ def operator_dashboard(space):
 
 
 CASES = [rules, examples, formation, formation_killed, blank_status, topics, topic_names, groups, stuck_group, active_group, roll,
-         operator_killed, roll_killed, bad_image, unschedulable, approval, unreplicated, behind, drain, node_loss,
+         operator_killed, roll_killed, bad_image, unschedulable, approval, windows, unreplicated, behind, levels, drain, node_loss,
          disks, full_disk, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed,
          scale_down_blocked, racks, two_operators, live_settings, unreadable, made_again, tier, foreign_bucket, restore, listeners, tls,
          operator_dashboard, namespace_gone, chart]

@@ -1,11 +1,12 @@
 """Cases about when brokers are restarted, and what a restart waits for."""
 
 import contextlib
+import datetime
 import pathlib
 import time
 
-from kube import Failed, Watch, expect, run, until
-from objects import REPO, holder, traffic, well
+from kube import IMAGE, Failed, Watch, expect, run, until
+from objects import REPO, cluster, holder, traffic, well
 
 
 def restart(space, name="orders"):
@@ -31,6 +32,29 @@ def stopped(space, pod):
     finally:
         # The kubelet may have ended it: it is not alive as far as its probe tells.
         run("kill", "-CONT", *mine, check=False)
+
+
+def windows(space):
+    """Outside of its windows nothing restarts, and which one is next is told; an evicted broker returns as it was; it opens, and the roll begins."""
+    at = lambda **more: (datetime.datetime.now(datetime.UTC) + datetime.timedelta(**more)).strftime("%H:%M")
+    later = {"name": "later", "start": at(hours=3), "duration": "30m"}
+    space.patch("tmc", "orders", {"spec": {"disruption": {"windows": [later]}}})
+    before = space.pods()
+    restart(space)
+    space.is_("tmc", "orders", "Reconciled", "OutOfWindow")
+    message = space.get("tmc", "orders")["status"]["message"]
+    if "later opens on " not in message or f"at {later['start']} UTC" not in message:
+        raise Failed(f"the next window is not told: {message}")
+    space.kubectl("delete", "pod", "orders-0-0")
+    until("the pod is back", 90, lambda: space.pods()["orders-0-0"][2] and space.pods()["orders-0-0"][0] != before["orders-0-0"][0])
+    expect("templates", templates(space), {name: pod[1] for name, pod in before.items()})
+    with Watch(space) as watch, traffic(space, "traffic-of-window"):
+        now = {"name": "now", "start": at(minutes=-1), "duration": "2h"}
+        space.patch("tmc", "orders", {"spec": {"disruption": {"windows": [later, now]}}})
+        well(space)
+    expect("brokers down at once", watch.most_down, 1)
+    expect("brokers on the old template", [name for name, pod in before.items() if space.pods()[name][1] == pod[1]], [])
+    space.patch("tmc", "orders", {"spec": {"disruption": {"windows": None}}})
 
 
 def unreplicated(space):
@@ -102,6 +126,51 @@ def roll_killed(space):
         well(space, 300)
     expect("brokers down at once", watch.most_down, 1)
     expect("brokers on the old template", [name for name, old in first.items() if written()[name] == old], [])
+
+
+def levels(space):
+    """The first broker on another version proves itself; a level is taken when all know it; before that one can go back, after that the version before stops one broker."""
+    def status():
+        return space.get("tmc", "levels")["status"]
+
+    def image(tag):
+        space.patch("tmc", "levels", {"spec": {"image": f"{IMAGE}:{tag}"}})
+
+    def touched(before):
+        return [name for name, pod in space.pods("levels").items() if pod[0] != before[name][0]]
+
+    space.apply(cluster("levels", replicas=3, voters=3, deletionPolicy="Delete", image=f"{IMAGE}:1", features={"soak": "20s"}))
+    space.is_("tmc", "levels", "Reconciled", "True", 180)
+    until("the first level", 90, lambda: status()["features"] == {"level": 1, "newest": 1})
+    space.tidemark("levels", "produce", "kept", "--create", text="before\n")
+    space.patch("tmc", "levels", {"spec": {"features": {"soak": "unlimited"}}})
+    before = space.pods("levels")
+    image("next")
+    space.is_("tmc", "levels", "Reconciled", "Canary", 120)
+    expect("brokers on the next version", len(touched(before)), 1)
+    # It was not good: back, without a wait.
+    image(1)
+    space.is_("tmc", "levels", "Reconciled", "True", 90)
+    expect("brokers that were touched", len(touched(before)), 1)
+    image("next")
+    space.is_("tmc", "levels", "Reconciled", "True", 300)
+    until("a level that is not taken by itself", 60, lambda: status()["features"]["newest"] == 2 and status()["features"]["message"])
+    expect("the level", status()["features"]["level"], 1)
+    space.patch("tmc", "levels", {"spec": {"features": {"policy": "Manual", "level": 2}}})
+    until("the level", 60, lambda: status()["features"] == {"level": 2, "newest": 2})
+    space.tidemark("levels", "produce", "kept", text="after\n")
+    before = space.pods("levels")
+    image(1)
+    space.is_("tmc", "levels", "Reconciled", "BrokerFailing", 180)
+    expect("brokers on the version before", len(touched(before)), 1)
+    message = status()["message"]
+    if "newer than" not in message and "does not have level 2" not in message:
+        raise Failed(f"it does not say why: {message}")
+    expect("Ready", space.condition("tmc", "levels", "Ready")[0], "True")
+    image("next")
+    space.is_("tmc", "levels", "Reconciled", "True", 180)
+    expect("records", space.tidemark("levels", "consume", "kept").stdout.split(), ["before", "after"])
+    space.kubectl("delete", "tmc", "levels")
 
 
 def node_loss(space):

@@ -28,7 +28,7 @@ pub use formation::{
 pub use network::network_policy;
 pub use restore::{OF, preview, preview_name, restore_arguments};
 pub use services::bootstrap_service;
-pub use stateful_set::{OPERATOR_UPGRADE, disruption_budget, service_account};
+pub use stateful_set::{IMAGE_CHANGE, OPERATOR_UPGRADE, disruption_budget, service_account};
 
 /// The port among brokers.
 pub const REPLICATION_PORT: u16 = 9091;

@@ -30,10 +30,11 @@ use super::build::{
     REPLICATION_PORT, TEMPLATE,
 };
 use super::certificates;
+use super::features::{self, Levels};
 use super::roller::{Broker, Image, Life, Partition, Pod};
 use crate::contact;
 use crate::context::{Context, Error};
-use pods::pod;
+use pods::{pod, ready_since_ms};
 
 /// The setting that says how many have to be in sync for acks=all.
 const MIN_ISR: &str = "min.insync.replicas";
@@ -298,6 +299,8 @@ pub struct Observed {
     pub tier: Vec<Bucket>,
     /// What certificates each broker that answers uses towards others.
     pub used: BTreeMap<i32, Used>,
+    /// What levels each broker that answers knows and uses.
+    pub levels: BTreeMap<i32, Levels>,
     /// The way to the brokers, and who votes, where they answer.
     pub contact: Option<(Brokers, Quorum)>,
 }
@@ -323,20 +326,28 @@ pub async fn brokers(
         let directory = state.as_ref().and_then(|(state, _)| directory(state));
         let tier = state.as_ref().and_then(|(state, _)| bucket(state));
         let used = state.as_ref().and_then(|(state, _)| used(state));
+        let made = children.pod(node.id);
+        let made = made.and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+        let levels = state.as_ref();
+        let levels = levels.and_then(|(state, _)| features::levels(state, made));
         let broker = Broker {
             id: node.id,
             voter: build.votes(node.id),
             life: state.map(|(state, why)| life(&state, why)),
             pod,
+            ready_since_ms: children.pod(node.id).and_then(ready_since_ms),
             template: template.unwrap_or_default(),
             leased: children.lease(node.id).is_some(),
             cut_off: false,
         };
-        (broker, (directory, (tier, used)))
+        (broker, (directory, (tier, (used, levels))))
     });
     let (brokers, said): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
     let (directories, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-    let (tier, used): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (tier, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (used, levels): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let levels = brokers.iter().zip(levels);
+    let levels = levels.filter_map(|(broker, levels)| Some((broker.id, levels?)));
     let used = brokers.iter().zip(used);
     let used = used.filter_map(|(broker, used)| Some((broker.id, used?)));
     let up = brokers.iter().filter(|broker| broker.life.is_some());
@@ -352,6 +363,7 @@ pub async fn brokers(
     let named = brokers.iter().zip(directories);
     let mut observed = Observed {
         used: used.collect(),
+        levels: levels.collect(),
         reasons: brokers.iter().filter_map(stale).collect(),
         directories: named.filter_map(|(b, d)| Some((b.id, d?))).collect(),
         brokers,

@@ -6,6 +6,13 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod as KubePod};
 
 use super::super::roller::{Cause, Pod};
 
+/// Since when a pod is ready.
+pub(super) fn ready_since_ms(pod: &KubePod) -> Option<i64> {
+    let mut all = pod.status.as_ref()?.conditions.iter().flatten();
+    let ready = all.find(|one| one.type_ == "Ready" && one.status == "True")?;
+    Some(ready.last_transition_time.as_ref()?.0.as_millisecond())
+}
+
 /// What a pod comes to.
 pub(super) fn pod(pod: Option<&KubePod>) -> Pod {
     let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
