@@ -1,5 +1,7 @@
 //! `Cluster`: brokers that keep one set of topics together.
 
+mod disruption;
+mod features;
 mod listeners;
 mod racks;
 mod recovery;
@@ -14,6 +16,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use disruption::{Day, Disruption, DisruptionMode, Opens, Unreplicated, Window};
+pub use features::{FeaturePolicy, Features, FeaturesStatus};
 pub use listeners::{
     Authentication, AuthenticationType, Bootstrap, Certificates, CertificatesStatus, IssuerRef,
     Listener, ListenerStatus, ListenerTls, ListenerType, PerBroker, Times, TlsSource,
@@ -94,6 +98,9 @@ pub struct ClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
+    /// When the cluster begins to use what only newer versions know.
+    #[serde(default)]
+    pub features: Features,
     /// While true the operator changes nothing of this cluster but its status.
     #[serde(default)]
     pub paused: bool,
@@ -139,44 +146,6 @@ pub struct ClusterSpec {
     /// Whether claims go with the cluster.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-}
-
-/// When brokers may be restarted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Disruption {
-    /// Automatic: as soon as it is safe. Approval: after the annotation tidemark.dev/approve names
-    /// the plan that status.disruption shows. Never: not at all. Brokers that are down already are
-    /// repaired in any case.
-    #[serde(default)]
-    pub mode: DisruptionMode,
-    /// What to do about partitions that cannot keep their minimum in sync without the broker,
-    /// however long one waits: those with a single replica, for example. Proceed: they are offline
-    /// while it restarts. Block: it is not restarted.
-    #[serde(default)]
-    pub unreplicated: Unreplicated,
-}
-
-/// Who decides on a restart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DisruptionMode {
-    /// The operator, when it is safe.
-    #[default]
-    Automatic,
-    /// A person, for each plan.
-    Approval,
-    /// Nobody.
-    Never,
-}
-
-/// What happens to partitions that no order of restarts keeps available.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Unreplicated {
-    /// They are offline while their broker restarts.
-    #[default]
-    Proceed,
-    /// Their broker is not restarted.
-    Block,
 }
 
 /// Who keeps the metadata.
@@ -282,6 +251,9 @@ pub struct ClusterStatus {
     /// The active controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<i32>,
+    /// The level of what the cluster uses of newer versions; as long as all brokers tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeaturesStatus>,
     /// Each broker.
     #[serde(default)]
     pub brokers: Vec<BrokerStatus>,

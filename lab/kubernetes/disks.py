@@ -1,6 +1,7 @@
 """Cases about disks: larger ones, lost ones, replaced ones."""
 
 import json
+import os
 
 from kube import Failed, expect, run, until
 from objects import cluster, traffic, voters, well
@@ -12,7 +13,9 @@ def disks(space):
     pools[0]["storage"]["size"] = "11Gi"
     before = space.pods()
     space.patch("tmc", "orders", {"spec": {"pools": pools}})
-    grown = lambda: {c["status"]["capacity"]["storage"] for c in space.get("pvc") if c["metadata"]["name"].startswith("orders-")}
+    # Not those that are kept of brokers that were taken out.
+    ours = {pod.removesuffix("-0") + "-data" for pod in before}
+    grown = lambda: {c["status"]["capacity"]["storage"] for c in space.get("pvc") if c["metadata"]["name"] in ours}
     until("claims of 11Gi", 90, lambda: grown() == {"11Gi"})
     expect("pods", space.pods(), before)
     space.apply(cluster("fixed", storage={"storageClassName": "lab-fixed"}, deletionPolicy="Delete"))
@@ -74,3 +77,39 @@ def replaced_disk(space):
     after = space.pods()
     expect("other brokers", {n: p for n, p in after.items() if n != "orders-1-0"}, {n: p for n, p in before.items() if n != "orders-1-0"})
     space.kubectl("annotate", "tmc", "orders", "tidemark.dev/replace-disk-")
+
+
+def folder_of(space, claim):
+    """Where a claim's file system is, on the machine."""
+    volume = space.get("pvc", claim)["spec"]["volumeName"]
+    return json.loads(run("kubectl", "get", "pv", volume, "-o", "json").stdout)["spec"]["local"]["path"]
+
+
+def full_disk(space):
+    """A disk is full: records are refused and reads go on; with a larger size it grows before anything else, and the same process takes records again."""
+    storage = lambda size, **more: cluster("full", size=size, deletionPolicy="Delete", **more)
+    space.apply(storage("1Gi"))
+    space.is_("tmc", "full", "Reconciled", "True", 180)
+    space.tidemark("full", "produce", "kept", "--create", text="before\n")
+    before = space.get("pod", "full-0-0")["metadata"]["uid"]
+    filler = folder_of(space, "full-0-data") + "/filler"
+    free = os.statvfs(os.path.dirname(filler))
+    # All of it but a few blocks, which the next records take.
+    run("fallocate", "-l", str((free.f_bavail - 16) * free.f_frsize), filler)
+    record = "x" * 100_000 + "\n"
+    produce = lambda: space.tidemark("full", "produce", "kept", text=record * 20, check=False, timeout=180).returncode
+    until("records are refused", 180, lambda: produce() != 0)
+    expect("what can be read", space.tidemark("full", "consume", "kept", "-n", "1").stdout, "before\n")
+    space.apply(storage("2Gi"))
+    until("a disk of 2Gi", 90, lambda: space.get("pvc", "full-0-data")["status"]["capacity"]["storage"] == "2Gi")
+    until("records are taken again", 180, lambda: produce() == 0)
+    expect("the pod", space.get("pod", "full-0-0")["metadata"]["uid"], before)
+    # Size and resources at once: the disk grows, the broker restarts, and neither waits for the other.
+    both = storage("3Gi")
+    both["spec"]["pools"][0]["resources"] = {"requests": {"cpu": "20m"}}
+    space.apply(both)
+    until("a disk of 3Gi", 90, lambda: space.get("pvc", "full-0-data")["status"]["capacity"]["storage"] == "3Gi")
+    until("a broker with its resources", 180, lambda: space.get("pod", "full-0-0")["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "20m")
+    space.is_("tmc", "full", "Reconciled", "True", 180)
+    expect("what can be read", space.tidemark("full", "consume", "kept", "-n", "1").stdout, "before\n")
+    space.kubectl("delete", "tmc", "full")

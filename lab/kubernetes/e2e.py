@@ -5,7 +5,6 @@ A case that needs a cluster takes the one that `formation` made; each leaves it 
 
 import json
 import pathlib
-import subprocess
 import sys
 import time
 import traceback
@@ -13,9 +12,12 @@ import traceback
 import chart as charts
 import secure
 from buckets import restore, tier
-from disks import disks, lost_disk, replaced_disk
+from disks import disks, full_disk, lost_disk, replaced_disk
+from formed import foreign_bucket, formation_killed, namespace_gone
+from groups import active_group, groups, stuck_group
 from kube import IMAGE, Failed, Space, Watch, expect, run, until
 from objects import REPO, cluster, group, holder, install, operator, operators, setting_of, topic, traffic, well
+from rolling import behind, levels, node_loss, roll_killed, unreplicated, unschedulable, windows
 from scaling import racks, scale_down, scale_down_blocked, scale_down_reversed, scale_down_voter, scale_up
 
 EXAMPLE = (REPO / "examples/orders.yaml").read_text()
@@ -62,6 +64,9 @@ def rules(space):
         with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone", "source": "s3://bucket/prefix", "replicationFactor": 1}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092}, {"name": "out", "port": 9094, "type": "LoadBalancer", "tls": {}}]),
         with_("Cluster", certificates={"validity": "30d", "renewBefore": "10d"}),
+        with_("Cluster", disruption={"windows": [{"name": "night", "start": "22:30", "duration": "4h"},
+                                                 {"name": "weekend", "days": ["Saturday", "Sunday"], "start": "00:00", "duration": "1d"}]}),
+        with_("Cluster", features={"policy": "Manual", "level": 1, "soak": "unlimited"}),
         with_("Cluster", listeners=[{"name": "client", "port": 9092, "tls": {"source": "CertManager", "issuerRef": {"name": "a"}},
                                      "authentication": [{"type": "MutualTLS", "caSecretRef": {"name": "a"}}]}]),
         with_("Topic", tier={"enabled": True, "localRetention": "1h", "localRetentionBytes": "1Gi"}),
@@ -77,6 +82,11 @@ def rules(space):
         ("as many brokers as voters", with_("Cluster", pools=pool(replicas=2))),
         ("a disk cannot shrink", with_("Cluster", pools=bigger("512Mi"))),
         ("should match", with_("Cluster", "new", tier={"url": "ftp://bucket"})),
+        ("should match", with_("Cluster", disruption={"windows": [{"name": "night", "start": "24:00", "duration": "4h"}]})),
+        ("should match", with_("Cluster", disruption={"windows": [{"name": "night", "start": "22:00", "duration": "unlimited"}]})),
+        ("Unsupported value", with_("Cluster", disruption={"windows": [{"name": "a", "days": ["Caturday"], "start": "22:00", "duration": "1h"}]})),
+        ("Duplicate value", with_("Cluster", disruption={"windows": [{"name": "a", "start": "22:00", "duration": "1h"}] * 2})),
+        ("greater than or equal to 1", with_("Cluster", features={"level": 0})),
         ("give tier", with_("Cluster", "new", restore={"mode": "Takeover"})),
         ("take out restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Takeover", "source": "s3://bucket/other"})),
         ("give it as restore.source", with_("Cluster", "new", tier={"url": "s3://bucket/new"}, restore={"mode": "Clone"})),
@@ -212,75 +222,6 @@ def topic_names(space):
     expect("exit code of describe", gone.returncode, 1)
 
 
-def groups(space):
-    """Lag is told; a reset is shown, done once, and not again by a resource that is made anew."""
-    space.tidemark("orders", "topic", "create", "invoices", "--partitions", "1")
-    space.tidemark("orders", "produce", "invoices", text="".join(f"{i}\n" for i in range(10)))
-    space.tidemark("orders", "consume", "invoices", "--group", "billing", "-n", "4")
-    resource = group("billing", lag={"records": 5}, minMembers=0)
-    space.apply(resource)
-    space.is_("tmg", "billing", "LagWithinBounds", "TooFarBehind")
-    expect("lag", space.get("tmg", "billing")["status"]["lag"]["records"], 6)
-
-    def offset():
-        rows = json.loads(space.tidemark("orders", "-o", "json", "group", "describe", "billing").stdout)
-        return next(p["committed"] for p in rows["partitions"])
-
-    reset = {"token": "one", "to": {"earliest": True}}
-    resource["spec"]["reset"] = reset
-    space.apply(resource)
-    space.is_("tmg", "billing", "ResetApplied", "DryRun")
-    expect("the plan", space.get("tmg", "billing")["status"]["reset"]["plan"], ["invoices-0: 4 to 0"])
-    expect("offset after a dry run", offset(), 4)
-    reset["dryRun"] = False
-    space.apply(resource)
-    space.is_("tmg", "billing", "ResetApplied", "True")
-    expect("offset after the reset", offset(), 0)
-    space.tidemark("orders", "consume", "invoices", "--group", "billing", "-n", "3")
-    space.kubectl("delete", "tmg", "billing")
-    space.apply(resource)
-    space.is_("tmg", "billing", "ResetApplied", "True")
-    expect("offset after the resource was made again", offset(), 3)
-    # Nor when all is lost that stands beside the cluster: the cluster itself knows.
-    space.kubectl("delete", "tmg", "billing")
-    kept = [c["metadata"]["name"] for c in space.get("configmap") if c["metadata"]["name"].startswith("orders-reset-")]
-    expect("ConfigMaps of resets", len(kept), 1)
-    space.kubectl("delete", "configmap", *kept)
-    space.apply(resource)
-    space.is_("tmg", "billing", "ResetApplied", "True")
-    expect("offset after its ConfigMap was lost", offset(), 3)
-    lag = space.get("tmg", "billing")["status"]["lag"]
-    if lag["records"] != 7 or not lag.get("time"):
-        raise Failed(f"the lag is told by records and by time: {lag}")
-
-
-def stuck_group(space):
-    """A member that stands still: the group is stuck, and the partition and the member are named."""
-    space.tidemark("orders", "topic", "create", "parcels", "--partitions", "1")
-    space.tidemark("orders", "produce", "parcels", text="first\n")
-    bootstrap = f"orders-bootstrap.{space.name}.svc:9092"
-    member = subprocess.Popen(["kubectl", "-n", space.name, "exec", "client", "--", "tidemark", "-b", bootstrap,
-                               "consume", "parcels", "--group", "packing", "--follow"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pids = lambda: [pid for pid in run("pgrep", "-f", "consume parcels --group packing", check=False).stdout.split()
-                    if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "tidemark"]
-    try:
-        space.apply(group("packing", lag={"stuckAfter": "10s"}))
-        until("the member has read", 60, lambda: (lambda s: s["members"] == 1 and s["lag"]["records"] == 0)(space.get("tmg", "packing")["status"]))
-        space.is_("tmg", "packing", "LagWithinBounds", "True")
-        run("kill", "-STOP", *pids())
-        space.tidemark("orders", "produce", "parcels", text="second\n")
-        space.is_("tmg", "packing", "LagWithinBounds", "Stuck", 60)
-        message = space.get("tmg", "packing")["status"]["message"]
-        if "parcels-0 stands at offset 1" not in message or " has it" not in message:
-            raise Failed(f"what it is stuck in is not named: {message}")
-        run("kill", "-CONT", *pids())
-        space.is_("tmg", "packing", "LagWithinBounds", "True", 60)
-    finally:
-        run("kill", "-KILL", *pids(), check=False)
-        member.kill()
-        member.wait()
-
-
 def roll(space):
     """New resources: one broker at a time, the controller last, no record lost, and Ready stays True."""
     controller = space.get("tmc", "orders")["status"]["controller"]
@@ -306,7 +247,8 @@ def operator_killed(space):
         space.patch("tmc", "orders", {"spec": {"image": f"{IMAGE}:2"}})
         until("a roll", 60, lambda: space.pods() != before)
         run("kubectl", "-n", "tidemark-system", "delete", "pod", "-l", "app.kubernetes.io/name=tidemark-operator", "--grace-period=0", "--force")
-        well(space)
+        # The first broker on another image has to prove itself.
+        well(space, 360)
     images = {pod["spec"]["containers"][0]["image"] for pod in space.get("pods") if pod["metadata"]["name"] in before}
     expect("images", images, {f"{IMAGE}:2"})
 
@@ -483,10 +425,11 @@ def operator_dashboard(space):
     watched.operator_dashboard(space, cluster, operator)
 
 
-CASES = [rules, examples, formation, blank_status, topics, topic_names, groups, stuck_group, roll, operator_killed, bad_image, approval, drain,
-         disks, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed, scale_down_blocked,
-         racks, two_operators, live_settings, unreadable, made_again, tier, restore, listeners, tls, operator_dashboard,
-         chart]
+CASES = [rules, examples, formation, formation_killed, blank_status, topics, topic_names, groups, stuck_group, active_group, roll,
+         operator_killed, roll_killed, bad_image, unschedulable, approval, windows, unreplicated, behind, levels, drain, node_loss,
+         disks, full_disk, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed,
+         scale_down_blocked, racks, two_operators, live_settings, unreadable, made_again, tier, foreign_bucket, restore, listeners, tls,
+         operator_dashboard, namespace_gone, chart]
 
 
 def main(names):

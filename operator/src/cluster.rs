@@ -7,6 +7,7 @@ mod act;
 pub mod authority;
 pub mod build;
 pub mod certificates;
+mod features;
 mod leave;
 mod live;
 mod lost;
@@ -129,7 +130,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         remember_formed(&context, &build, &children, &observed).await?;
         restore::note(&context, &build, &children).await?;
         joining = leave::join_quorum(&build, &observed).await;
-        live = match live::apply(&context, &build, &children, &observed).await {
+        live = match live::apply(&context, &build, &observed).await {
             // It stops nothing else, and is told with the others that could not be asked.
             Err(Error::Brokers(error)) => {
                 tracing::warn!(cluster = cluster.name_any(), %error, "settings");
@@ -144,7 +145,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         .union(&leave::marked_ones(&children))
         .copied()
         .collect();
-    let plan = status::plan(&cluster, &build, &nodes, &observed, going);
+    let plan = status::plan(&cluster, &build, &nodes, &observed, going, now_ms);
     let image = observed.image.as_ref();
     let mut decision = roller::decide(&observed.brokers, image, &plan.plan, now_ms);
     if let Decision::Do(step) = &decision {
@@ -171,6 +172,12 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         }
         _ => shrink::Decision::Idle,
     };
+    let idle = matches!(
+        (&decision, &shrinking),
+        (Decision::Idle, shrink::Decision::Idle)
+    );
+    let may = idle && !cluster.spec.paused;
+    let features = features::step(&context, &cluster, &observed, may, now_ms).await;
     let listeners = outside::status(&cluster, &children, &nodes, &addresses);
     let pending = listeners.iter().any(|listener| listener.pending.is_some());
     let under_way = pending || certified.status.rotation.is_some();
@@ -185,6 +192,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         leaving: &leaving,
         joining: joining.as_deref(),
         live: live.as_ref(),
+        features: features.as_ref(),
         storage: &storage,
         listeners: &listeners,
         certified: &certified,

@@ -29,8 +29,9 @@ const BUCKETS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Reasons of a change that is not there yet which are no news: it is under way, or somebody wants it
 /// to wait.
-const MEANT: [&str; 5] = [
+const MEANT: [&str; 6] = [
     "AwaitingApproval",
+    "OutOfWindow",
     "Paused",
     "DisruptionsOff",
     "Rolling",

@@ -71,7 +71,7 @@ impl Encoder {
         self.body.clear();
         let record_type = put_record(&mut self.body, record);
         put_unsigned(&mut self.records, record_type);
-        put_unsigned(&mut self.records, newest_version(record_type));
+        put_unsigned(&mut self.records, written_version(record, record_type));
         put_bytes(&mut self.records, &self.body);
         self.count += 1;
     }
@@ -156,7 +156,15 @@ impl<'a> BatchReader<'a> {
     }
 }
 
-/// The version in which a record type is written; older ones are read.
+/// The version in which a record is written: levels that older versions have are theirs to read.
+fn written_version(record: &MetadataRecord, record_type: u64) -> u64 {
+    match record {
+        MetadataRecord::FeatureLevel { level: ..2, .. } => 1,
+        _ => newest_version(record_type),
+    }
+}
+
+/// The newest version of a record type; older ones are read.
 ///
 /// Version 2 brought what a cluster of more than one broker needs: features, ELR kept
 /// beyond lost disks, reassignments, unclean elections. Version 3 of a partition brought where
@@ -165,6 +173,8 @@ fn newest_version(record_type: u64) -> u64 {
     match record_type {
         BROKER_REGISTERED | PARTITION_CHANGED => 2,
         PARTITION_CREATED => 3,
+        // Where an upgrade is tested: what the version before cannot read.
+        FEATURE_LEVEL if cfg!(feature = "next-version") => 2,
         _ => 1,
     }
 }

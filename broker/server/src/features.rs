@@ -6,11 +6,14 @@ use tidemark_model::FeatureRange;
 /// between them, by a level that goes up once all of them know it.
 const TIDEMARK_VERSION: &str = "tidemark.version";
 
+/// The newest level. Two builds of the same tree stand for two versions where an upgrade is tested.
+const NEWEST: i16 = if cfg!(feature = "next-version") { 2 } else { 1 };
+
 /// What a broker of this version can do, as it registers and tells it.
 pub(crate) fn supported() -> Vec<FeatureRange> {
     vec![FeatureRange {
         name: TIDEMARK_VERSION.to_owned(),
         min: 1,
-        max: 1,
+        max: NEWEST,
     }]
 }

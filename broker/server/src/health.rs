@@ -258,6 +258,12 @@ impl Health for BrokerHealth {
             "isActive": broker.controller.is_active(),
             "lastContactMs": heard.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         });
+        let features = crate::features::supported().into_iter().map(|range| {
+            let level = image.feature(&range.name);
+            let told = json!({"min": range.min, "max": range.max, "level": level});
+            (range.name, told)
+        });
+        state["features"] = features.collect();
         state["fenced"] = json!(self.fenced());
         state["fencedBrokers"] = json!(fenced.collect::<Vec<_>>());
         state["topics"] = json!(image.topic_count());

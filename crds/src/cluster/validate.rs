@@ -81,6 +81,8 @@ pub fn validate(spec: &ClusterSpec) -> Result<(), Invalid> {
         ));
     }
     restore::validate(spec)?;
+    spec.disruption.closed(0)?;
+    spec.features.soak_ms()?;
     spec.recovery.disk_lost.after_ms()?;
     validate_listeners(&spec.listeners)?;
     spec.certificates.times()?;
@@ -190,6 +192,7 @@ mod tests {
     fn spec() -> ClusterSpec {
         ClusterSpec {
             image: None,
+            features: Default::default(),
             paused: false,
             disruption: Default::default(),
             quorum: Default::default(),

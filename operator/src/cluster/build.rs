@@ -22,13 +22,13 @@ use super::outside::Addresses;
 
 pub use config::{Disk, read_property};
 pub use formation::{
-    Formation, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
+    Formation, LIVE, RACKS, REPLACED, REPLACING, REPORT, Replacing, USED, VOTERS, formation,
     read_formation,
 };
 pub use network::network_policy;
 pub use restore::{OF, preview, preview_name, restore_arguments};
 pub use services::bootstrap_service;
-pub use stateful_set::{OPERATOR_UPGRADE, disruption_budget, service_account};
+pub use stateful_set::{IMAGE_CHANGE, OPERATOR_UPGRADE, disruption_budget, service_account};
 
 /// The port among brokers.
 pub const REPLICATION_PORT: u16 = 9091;
@@ -56,8 +56,6 @@ pub const LEAVING: &str = "tidemark.dev/leaving";
 pub const REMOVED: &str = "tidemark.dev/removed";
 /// The annotation of a StatefulSet whose broker there is leave to stop.
 pub const LEASE: &str = "tidemark.dev/lease";
-/// The annotation of the formation that names the settings of all brokers that are the spec's.
-pub const LIVE: &str = "tidemark.dev/live-settings";
 
 /// A broker that there should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, ResourceExt};
+use kube::Api;
 use serde_json::json;
 use tidemark_client::admin::{ConfigChange, ConfigOp, ConfigResource};
 use tidemark_client::{ClientError, Cluster as Brokers};
@@ -11,8 +11,8 @@ use tidemark_crds::cluster::{Changes, ConfigStatus, Settings, changes};
 use tidemark_wire::ErrorCode;
 
 use super::build::{self, Build, LIVE};
-use super::observe::{Children, Observed};
-use crate::apply::merge;
+use super::leave;
+use super::observe::Observed;
 use crate::context::{Context, Error};
 
 /// Sets what differs; answers with what is told of it, or nothing while nobody can be asked.
@@ -22,7 +22,6 @@ use crate::context::{Context, Error};
 pub async fn apply(
     context: &Context,
     build: &Build<'_>,
-    children: &Children,
     observed: &Observed,
 ) -> Result<Option<ConfigStatus>, Error> {
     let Some((brokers, _)) = &observed.contact else {
@@ -34,25 +33,17 @@ pub async fn apply(
     let now = now
         .into_iter()
         .filter_map(|entry| Some((entry.name, entry.value?)));
-    let map = children.formation_map.as_ref();
-    let noted = map.and_then(|map| map.annotations().get(LIVE));
-    let ours = noted.and_then(|names| serde_json::from_str(names).ok());
-    let ours: BTreeSet<String> = ours.unwrap_or_default();
-    let plan = changes(build.settings, &now.collect(), &ours);
-    // Written down before it is done: by this the spec takes back what it gives up.
+    let ours = &build.formation.live;
+    let plan = changes(build.settings, &now.collect(), ours);
+    // Written down before it is done.
     let until_then: BTreeSet<String> = plan.ours.union(&plan.delete).cloned().collect();
-    if ours != until_then {
-        note(context, build, &until_then).await?;
+    if *ours != until_then {
+        let maps: Api<ConfigMap> = context.beside(build.cluster);
+        let noted = json!({LIVE: json!(until_then).to_string()});
+        leave::annotate(&maps, &build::formation_name(build.cluster), &noted).await?;
     }
     let refused = carry_out(brokers, &plan).await?;
     Ok(Some(status(build.settings, &refused, &plan)))
-}
-
-async fn note(context: &Context, build: &Build<'_>, ours: &BTreeSet<String>) -> Result<(), Error> {
-    let maps: Api<ConfigMap> = context.beside(build.cluster);
-    let patch = json!({"metadata": {"annotations": {LIVE: json!(ours).to_string()}}});
-    let name = build::formation_name(build.cluster);
-    merge(&maps, &name, &patch, "noting the settings").await
 }
 
 /// What was refused by the brokers, and why.

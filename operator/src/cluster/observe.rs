@@ -1,5 +1,6 @@
 //! What is there: the cluster's objects, its pods, and what brokers say.
 
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -9,8 +10,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod as KubePod, Secret, Service,
-    ServiceAccount,
+    ConfigMap, PersistentVolumeClaim, Pod as KubePod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -30,9 +30,11 @@ use super::build::{
     REPLICATION_PORT, TEMPLATE,
 };
 use super::certificates;
-use super::roller::{Broker, Cause, Image, Life, Partition, Pod};
+use super::features::{self, Levels};
+use super::roller::{Broker, Image, Life, Partition, Pod};
 use crate::contact;
 use crate::context::{Context, Error};
+use pods::{pod, ready_since_ms};
 
 /// The setting that says how many have to be in sync for acks=all.
 const MIN_ISR: &str = "min.insync.replicas";
@@ -297,6 +299,8 @@ pub struct Observed {
     pub tier: Vec<Bucket>,
     /// What certificates each broker that answers uses towards others.
     pub used: BTreeMap<i32, Used>,
+    /// What levels each broker that answers knows and uses.
+    pub levels: BTreeMap<i32, Levels>,
     /// The way to the brokers, and who votes, where they answer.
     pub contact: Option<(Brokers, Quorum)>,
 }
@@ -322,20 +326,28 @@ pub async fn brokers(
         let directory = state.as_ref().and_then(|(state, _)| directory(state));
         let tier = state.as_ref().and_then(|(state, _)| bucket(state));
         let used = state.as_ref().and_then(|(state, _)| used(state));
+        let made = children.pod(node.id);
+        let made = made.and_then(|pod| pod.metadata.creation_timestamp.as_ref());
+        let levels = state.as_ref();
+        let levels = levels.and_then(|(state, _)| features::levels(state, made));
         let broker = Broker {
             id: node.id,
             voter: build.votes(node.id),
             life: state.map(|(state, why)| life(&state, why)),
             pod,
+            ready_since_ms: children.pod(node.id).and_then(ready_since_ms),
             template: template.unwrap_or_default(),
             leased: children.lease(node.id).is_some(),
             cut_off: false,
         };
-        (broker, (directory, (tier, used)))
+        (broker, (directory, (tier, (used, levels))))
     });
     let (brokers, said): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
     let (directories, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
-    let (tier, used): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (tier, said): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let (used, levels): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    let levels = brokers.iter().zip(levels);
+    let levels = levels.filter_map(|(broker, levels)| Some((broker.id, levels?)));
     let used = brokers.iter().zip(used);
     let used = used.filter_map(|(broker, used)| Some((broker.id, used?)));
     let up = brokers.iter().filter(|broker| broker.life.is_some());
@@ -351,6 +363,7 @@ pub async fn brokers(
     let named = brokers.iter().zip(directories);
     let mut observed = Observed {
         used: used.collect(),
+        levels: levels.collect(),
         reasons: brokers.iter().filter_map(stale).collect(),
         directories: named.filter_map(|(b, d)| Some((b.id, d?))).collect(),
         brokers,
@@ -488,96 +501,5 @@ fn life(state: &Value, not_ready: Option<String>) -> Life {
             Some(why) if why.starts_with("catching up") => Life::Behind(why),
             _ => Life::Running,
         },
-    }
-}
-
-/// What a pod comes to.
-fn pod(pod: Option<&KubePod>) -> Pod {
-    let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
-        return Pod::Absent;
-    };
-    let status = pod.status.clone().unwrap_or_default();
-    let condition = |type_: &str| {
-        let mut all = status.conditions.iter().flatten();
-        all.find(|condition| condition.type_ == type_)
-    };
-    let made = pod.metadata.creation_timestamp.as_ref();
-    let made_ms = made.map_or(0, |time| time.0.as_millisecond());
-    let ready = condition("Ready");
-    if ready.is_some_and(|ready| ready.status == "True") {
-        return Pod::Ready;
-    }
-    let since_ms = ready
-        .and_then(|ready| ready.last_transition_time.as_ref())
-        .map_or(made_ms, |time| time.0.as_millisecond());
-    let containers: Vec<&ContainerStatus> = status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses)
-        .flatten()
-        .collect();
-    if let Some(found) = containers.iter().find_map(|one| stuck(one, since_ms)) {
-        return found;
-    }
-    if status.phase.as_deref() == Some("Failed") {
-        let text = status.message.or(status.reason);
-        return Pod::Crashing {
-            text: text.unwrap_or_else(|| "its pod failed".to_owned()),
-            since_ms,
-        };
-    }
-    let runs = |one: &&ContainerStatus| one.state.as_ref().is_some_and(|s| s.running.is_some());
-    if status
-        .container_statuses
-        .iter()
-        .flatten()
-        .any(|one| runs(&one))
-    {
-        return Pod::Unready { since_ms };
-    }
-    let unscheduled = condition("PodScheduled").filter(|c| c.status == "False");
-    let text = unscheduled.and_then(|condition| condition.message.clone());
-    let cause = match (&unscheduled, &text) {
-        // Where its volume is, no node is left to take it.
-        (Some(_), Some(text)) if text.contains("volume node affinity") => Cause::Volume,
-        (Some(_), _) => Cause::Unschedulable,
-        (None, _) => Cause::Starting,
-    };
-    Pod::Pending {
-        cause,
-        text: text.unwrap_or_else(|| "its pod starts".to_owned()),
-        since_ms,
-    }
-}
-
-/// A container that does not get to run.
-fn stuck(container: &ContainerStatus, since_ms: i64) -> Option<Pod> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let pulls = BTreeSet::from([
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "CreateContainerConfigError",
-    ]);
-    let last = container.last_state.as_ref();
-    let ended = last.and_then(|state| state.terminated.as_ref());
-    let said = ended.and_then(|ended| ended.message.clone());
-    let text = [waiting.message.clone(), said].into_iter().flatten();
-    let text = text.collect::<Vec<_>>().join("; ");
-    let text = if text.is_empty() {
-        reason.to_owned()
-    } else {
-        text
-    };
-    match reason {
-        "CrashLoopBackOff" => Some(Pod::Crashing { text, since_ms }),
-        reason if pulls.contains(reason) => Some(Pod::Pending {
-            cause: Cause::ImagePull,
-            text,
-            since_ms,
-        }),
-        _ => None,
     }
 }

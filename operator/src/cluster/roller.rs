@@ -21,6 +21,8 @@ pub const COLD_START_MS: i64 = 2 * 60_000;
 pub const PENDING_MS: i64 = 5 * 60_000;
 /// A broker that runs and is not ready after so long, for no reason that it names, halts the roll.
 pub const HALT_MS: i64 = 10 * 60_000;
+/// The first broker on another image is looked at for so long before the next one follows.
+pub const CANARY_MS: i64 = 2 * 60_000;
 /// Partitions that are named at most.
 const NAMED: usize = 5;
 
@@ -33,6 +35,8 @@ pub struct Broker {
     pub voter: bool,
     /// Its pod.
     pub pod: Pod,
+    /// Since when its pod is ready, in ms since 1970.
+    pub ready_since_ms: Option<i64>,
     /// The hash of the template that its pod was made of; empty without a pod.
     pub template: String,
     /// What it says of itself; `None` when it does not answer.
@@ -150,6 +154,10 @@ pub struct Plan {
     /// Whether all that is to be restarted is so for what a newer operator changed, and for nothing
     /// that the spec asks for.
     pub by_operator: bool,
+    /// Where no window is open: which one is next.
+    pub closed: Option<String>,
+    /// Whether brokers get another image.
+    pub new_image: bool,
     /// What happens to partitions that no order of restarts keeps available.
     pub unreplicated: Unreplicated,
 }
@@ -203,6 +211,10 @@ pub enum Reason {
     DisruptionsOff,
     /// Nobody has approved this plan.
     AwaitingApproval,
+    /// The spec allows restarts at other times.
+    OutOfWindow,
+    /// The first broker on another image has to prove itself.
+    Canary,
     /// The brokers cannot be asked.
     BrokersUnreachable,
     /// A partition would have too few in sync.
@@ -395,13 +407,37 @@ pub fn decide(brokers: &[Broker], image: Option<&Image>, plan: &Plan, now_ms: i6
         }
         DisruptionMode::Approval | DisruptionMode::Automatic => {}
     }
+    if let Some(next) = &plan.closed {
+        return Decision::Wait(
+            Reason::OutOfWindow,
+            format!("{count} restarts wait: {next}"),
+        );
+    }
     let Some(image) = image else {
         return Decision::Wait(
             Reason::BrokersUnreachable,
             "the brokers do not answer, so none is restarted".to_owned(),
         );
     };
+    if let Some(id) = canary(brokers, plan, now_ms) {
+        return Decision::Wait(
+            Reason::Canary,
+            format!(
+                "broker {id} is the first on the new image: it runs for {} min before others follow",
+                CANARY_MS / 60_000
+            ),
+        );
+    }
     restart(brokers, image, plan)
+}
+
+/// The only broker on another image, as long as it is new there.
+fn canary(brokers: &[Broker], plan: &Plan, now_ms: i64) -> Option<i32> {
+    let renewed = |b: &&Broker| !plan.leaving.contains(&b.id) && !b.stale(plan);
+    let mut renewed = brokers.iter().filter(renewed);
+    let (first, second) = (renewed.next()?, renewed.next());
+    let since_ms = first.ready_since_ms?;
+    (plan.new_image && second.is_none() && now_ms - since_ms < CANARY_MS).then_some(first.id)
 }
 
 /// What to do about brokers that are down, and leave that is not needed any more.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use tidemark_crds::cluster::{
-    BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, ListenerStatus, PartitionsStatus,
-    RestoreMode, RestoreStatus, TierStatus,
+    BrokerStatus, ClusterStatus, ConfigStatus, DisruptionStatus, FeaturesStatus, ListenerStatus,
+    PartitionsStatus, RestoreMode, RestoreStatus, TierStatus,
 };
 use tidemark_crds::units::rounded;
 use tidemark_crds::{Cluster, Invalid, condition, set_condition};
@@ -46,6 +46,7 @@ pub fn plan(
     nodes: &[Node],
     observed: &Observed,
     leaving: BTreeSet<i32>,
+    now_ms: i64,
 ) -> Named {
     let targets: BTreeMap<i32, String> = nodes
         .iter()
@@ -69,6 +70,16 @@ pub fn plan(
                 .reasons
                 .values()
                 .all(|reasons| *reasons == [build::OPERATOR_UPGRADE]),
+            // Checked before, by validate.
+            closed: disruption
+                .closed(now_ms)
+                .ok()
+                .flatten()
+                .map(|next| next.to_string()),
+            new_image: observed
+                .reasons
+                .values()
+                .any(|reasons| reasons.contains(&build::IMAGE_CHANGE)),
             unreplicated: disruption.unreplicated,
         },
         id,
@@ -103,6 +114,8 @@ pub struct Told<'a> {
     pub leaving: &'a BTreeSet<i32>,
     /// What is told of settings; nothing where nobody could be asked.
     pub live: Option<&'a ConfigStatus>,
+    /// The level of what is used of newer versions; nothing where not all brokers tell.
+    pub features: Option<&'a FeaturesStatus>,
     /// Why a voter could not join the quorum.
     pub joining: Option<&'a str>,
     /// Claims that cannot be as they should.
@@ -216,6 +229,7 @@ pub fn status(told: &Told<'_>, now_ms: i64) -> ClusterStatus {
         listeners: told.listeners.to_vec(),
         certificates: Some(told.certified.status.clone()),
         controller: observed.image.as_ref().and_then(|image| image.controller),
+        features: told.features.cloned(),
         brokers: brokers(told),
         partitions,
         tier: bucket(told),
@@ -301,7 +315,7 @@ impl Rolls for Plan {
     fn approved_to_roll(&self) -> bool {
         use tidemark_crds::cluster::DisruptionMode;
         match self.mode {
-            _ if self.paused => false,
+            _ if self.paused || self.closed.is_some() => false,
             DisruptionMode::Automatic => self.approved || !self.by_operator,
             DisruptionMode::Approval => self.approved,
             DisruptionMode::Never => false,

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use tidemark_wire::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
+use tidemark_wire::messages::update_features_request::FeatureUpdateKey;
 use tidemark_wire::messages::{
     AddRaftVoterRequest, AlterPartitionReassignmentsRequest, BeginDisruptionRequest,
     DescribeClusterRequest, DescribeQuorumRequest, ElectLeadersRequest, EndDisruptionRequest,
     ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
-    add_raft_voter_request, describe_quorum_request, describe_quorum_response,
-    elect_leaders_request, list_partition_reassignments_request,
+    UpdateFeaturesRequest, add_raft_voter_request, describe_quorum_request,
+    describe_quorum_response, elect_leaders_request, list_partition_reassignments_request,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 
@@ -21,6 +22,8 @@ use crate::error::ClientError;
 
 /// From here on fenced brokers can be asked for (KIP-1073).
 const FIRST_VERSION_OF_FENCED: i16 = 2;
+/// Kafka's number of a level that may only go up.
+const UPGRADE: i8 = 1;
 /// Kafka's name for the log of the metadata.
 const METADATA_TOPIC: &str = "__cluster_metadata";
 /// The setting that keeps new replicas off a broker's directories (KIP-1066).
@@ -382,6 +385,31 @@ impl Cluster {
             response.error_message.as_deref(),
             || format!("giving back the leave to stop broker {broker}"),
         )
+    }
+
+    /// Has the cluster use a level of a feature (KIP-584), which all brokers have to know.
+    ///
+    /// # Errors
+    /// The controller's, such as INVALID_UPDATE_VERSION with the broker that does not know it.
+    pub async fn raise_feature(&self, name: &str, level: i16) -> Result<(), ClientError> {
+        // From version 2 on one error speaks for all features.
+        let response = self
+            .ask(Node::Controller, i16::MAX, |_| UpdateFeaturesRequest {
+                feature_updates: vec![FeatureUpdateKey {
+                    feature: name.to_owned(),
+                    max_version_level: level,
+                    upgrade_type: UPGRADE,
+                    ..FeatureUpdateKey::default()
+                }],
+                ..UpdateFeaturesRequest::default()
+            })
+            .await?;
+        let what = || format!("level {level} of {name}");
+        ClientError::check(response.error_code, response.error_message.as_deref(), what)?;
+        for result in response.results {
+            ClientError::check(result.error_code, result.error_message.as_deref(), what)?;
+        }
+        Ok(())
     }
 
     /// Takes a broker that is stopped out of the cluster.

@@ -28,6 +28,10 @@ pub const REPLACING: &str = "tidemark.dev/replacing-disk";
 /// The annotation of the formation that says in which rack each broker is.
 pub const RACKS: &str = "tidemark.dev/racks";
 
+/// The annotation of the formation that names the settings of all brokers that are the spec's: by
+/// this the spec takes back what it gives up.
+pub const LIVE: &str = "tidemark.dev/live-settings";
+
 /// A disk that is being replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replacing {
@@ -61,6 +65,8 @@ pub struct Formation {
     pub replacing: Option<Replacing>,
     /// The rack of each broker that has one.
     pub racks: BTreeMap<i32, String>,
+    /// The settings of all brokers that the spec has set while they ran.
+    pub live: BTreeSet<String>,
 }
 
 impl Formation {
@@ -78,6 +84,7 @@ impl Formation {
             replaced: BTreeSet::new(),
             replacing: None,
             racks: BTreeMap::new(),
+            live: BTreeSet::new(),
         }
     }
 
@@ -128,6 +135,9 @@ pub fn read_formation(map: &ConfigMap) -> Option<Formation> {
     }
     if let Some(racks) = noted.get(RACKS) {
         formation.racks = serde_json::from_str(racks).ok()?;
+    }
+    if let Some(live) = noted.get(LIVE) {
+        formation.live = serde_json::from_str(live).ok()?;
     }
     if let Some(replacing) = noted.get(REPLACING) {
         formation.replacing = Some(serde_json::from_str(replacing).ok()?);

@@ -18,13 +18,15 @@ use super::{
 /// The annotations of a pod that say what of the spec went into its template, part by part: where
 /// they are the same and the template differs, the operator did that.
 pub const PARTS: [(&str, &str); 4] = [
-    ("tidemark.dev/image", "ImageChange"),
+    ("tidemark.dev/image", IMAGE_CHANGE),
     ("tidemark.dev/resources", "ResourcesChange"),
     ("tidemark.dev/config", "StaticConfig"),
     (ROLES, "RoleChange"),
 ];
 /// The annotation of a pod that says whether it takes part in the quorum.
 const ROLES: &str = "tidemark.dev/roles";
+/// What another image is.
+pub const IMAGE_CHANGE: &str = "ImageChange";
 /// What a difference is that the operator alone made.
 pub const OPERATOR_UPGRADE: &str = "OperatorUpgrade";
 

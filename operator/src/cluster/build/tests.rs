@@ -429,6 +429,7 @@ fn a_disk_that_took_anothers_place_begins_no_quorum() {
             claim: Some("u".into()),
             made: false,
         }),
+        live: ["log.retention.ms".to_owned()].into(),
         ..replaced
     };
     let written = super::formation(&cluster, &noted);
@@ -437,6 +438,7 @@ fn a_disk_that_took_anothers_place_begins_no_quorum() {
         (USED, json!(noted.used)),
         (REPLACED, json!(noted.replaced)),
         (REPLACING, json!(noted.replacing)),
+        (LIVE, json!(noted.live)),
     ] {
         map.annotations_mut().insert(name.into(), value.to_string());
     }

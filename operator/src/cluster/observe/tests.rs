@@ -1,6 +1,7 @@
 //! What pods and answers come to.
 
 use super::*;
+use crate::cluster::roller::Cause;
 use serde_json::json;
 
 fn of(status: &Value) -> Pod {
@@ -53,8 +54,25 @@ fn a_pod_is_what_kubernetes_says_of_it() {
             Cause::Unschedulable,
         ),
         (
-            "0/3 nodes are available: 1 node(s) had volume node affinity conflict.",
+            "0/3 nodes are available: 3 node(s) had volume node affinity conflict.",
             Cause::Volume,
+        ),
+        (
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+            Cause::Volume,
+        ),
+        (
+            "0/3 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, 2 node(s) had volume node affinity conflict.",
+            Cause::Volume,
+        ),
+        // The node is there, and cannot take it now.
+        (
+            "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) had volume node affinity conflict. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+            Cause::Unschedulable,
+        ),
+        (
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match PersistentVolume's node affinity.",
+            Cause::Unschedulable,
         ),
     ] {
         let Pod::Pending {

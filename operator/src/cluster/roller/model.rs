@@ -28,6 +28,7 @@ impl World {
             id,
             voter: id < 3,
             pod: Pod::Ready,
+            ready_since_ms: Some(0),
             template: "0".into(),
             life: Some(Life::Running),
             leased: false,
@@ -54,6 +55,8 @@ impl World {
                 mode: DisruptionMode::Automatic,
                 approved: false,
                 by_operator: false,
+                closed: None,
+                new_image: false,
                 unreplicated: Unreplicated::Proceed,
             },
             controller: 0,
@@ -109,6 +112,12 @@ impl World {
                 self.bad = [format!("{}", 1 + random.below(5))].into();
             }
             4 => self.out_of_sync(id),
+            5 => {
+                self.plan.closed = match self.plan.closed {
+                    Some(_) => None,
+                    None => Some("night opens".into()),
+                };
+            }
             _ => {}
         }
     }
@@ -201,6 +210,10 @@ impl World {
                         "{at}: {partition:?} falls below its minimum without {id}"
                     );
                 }
+                assert_eq!(
+                    self.plan.closed, None,
+                    "{at}: {id} is stopped out of window"
+                );
                 self.restarts += 1;
                 self.broker(*id).leased = true;
                 self.renew(*id);
@@ -248,6 +261,7 @@ fn history(seed: u64) -> usize {
         world.act(&decision, &format!("seed {seed}, round {round}"));
     }
     world.bad.clear();
+    world.plan.closed = None;
     let mut last = Decision::Idle;
     for round in 0..HEALING {
         world.now_ms += MINUTE / 2;

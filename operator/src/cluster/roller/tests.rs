@@ -9,6 +9,7 @@ fn ready(id: i32, template: &str) -> Broker {
         id,
         voter: true,
         pod: Pod::Ready,
+        ready_since_ms: Some(0),
         template: template.into(),
         life: Some(Life::Running),
         leased: false,
@@ -51,6 +52,8 @@ fn plan() -> Plan {
         mode: DisruptionMode::Automatic,
         approved: false,
         by_operator: false,
+        closed: None,
+        new_image: false,
         unreplicated: Unreplicated::Proceed,
     }
 }
@@ -241,6 +244,65 @@ fn who_may_not_restart_does_not() {
         of(&|p| (p.mode, p.approved) = (DisruptionMode::Approval, true)),
         restarts(0)
     );
+}
+
+#[test]
+fn outside_of_its_windows_what_works_is_left_alone_and_what_is_down_is_not() {
+    let plan = Plan {
+        closed: Some("night opens on Monday at 02:00 UTC".into()),
+        approved: true,
+        ..plan()
+    };
+    let of = |other: Broker| decide(&beside(other), Some(&healthy()), &plan, NOW);
+    let Decision::Wait(Reason::OutOfWindow, text) = of(ready(2, "new")) else {
+        panic!("it does not wait")
+    };
+    assert_eq!(text, "2 restarts wait: night opens on Monday at 02:00 UTC");
+    // A broker that was stopped before it closed gives back its leave, and one that is down is mended.
+    let mut back = ready(2, "new");
+    back.leased = true;
+    assert_eq!(of(back), Decision::Do(Step::EndLease(2)));
+    let down = with(ready(2, "old"), crashing(), None);
+    assert_eq!(of(down), Decision::Do(Step::Repair(2)));
+    // What awaits approval says so first.
+    let unapproved = Plan {
+        mode: DisruptionMode::Approval,
+        approved: false,
+        ..plan.clone()
+    };
+    let decision = decide(&beside(ready(2, "new")), Some(&healthy()), &unapproved, NOW);
+    assert_eq!(waits(decision), Reason::AwaitingApproval);
+}
+
+#[test]
+fn the_first_broker_on_another_image_proves_itself_before_the_next() {
+    let new = |since_ms| Broker {
+        ready_since_ms: Some(since_ms),
+        ..ready(2, "new")
+    };
+    let of = |other: Broker, new_image| {
+        let plan = Plan {
+            new_image,
+            ..plan()
+        };
+        decide(&beside(other), Some(&healthy()), &plan, NOW)
+    };
+    let decision = of(new(NOW - CANARY_MS + 1), true);
+    let Decision::Wait(Reason::Canary, text) = decision else {
+        panic!("{decision:?}")
+    };
+    assert!(text.contains("broker 2 is the first"), "{text}");
+    assert_eq!(of(new(NOW - CANARY_MS), true), restarts(0));
+    // Another change needs no proof, and neither does the first of all.
+    assert_eq!(of(new(NOW), false), restarts(0));
+    assert_eq!(of(ready(2, "old"), true), restarts(0));
+    // Where it is proved once, the others follow one by one.
+    let brokers = [new(NOW - 1), ready(0, "new"), ready(1, "old")];
+    let plan = Plan {
+        new_image: true,
+        ..plan()
+    };
+    assert_eq!(decide(&brokers, Some(&healthy()), &plan, NOW), restarts(1));
 }
 
 #[test]

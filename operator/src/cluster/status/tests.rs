@@ -58,6 +58,7 @@ fn told_by(
         id: node.id,
         voter: true,
         pod: Pod::Ready,
+        ready_since_ms: None,
         template: of("a").template_hash(node).expect("of a pool"),
         life: Some(Life::Running),
         leased: false,
@@ -80,6 +81,7 @@ fn told_by(
         tier: vec![],
         contact: None,
         used: BTreeMap::new(),
+        levels: BTreeMap::new(),
         reasons: match image {
             "a" => BTreeMap::new(),
             _ => nodes
@@ -88,7 +90,14 @@ fn told_by(
                 .collect(),
         },
     };
-    let plan = plan(cluster, &of(image), &nodes, &observed, BTreeSet::new());
+    let plan = plan(
+        cluster,
+        &of(image),
+        &nodes,
+        &observed,
+        BTreeSet::new(),
+        now_ms,
+    );
     let decision = roller::decide(
         &observed.brokers,
         observed.image.as_ref(),
@@ -106,6 +115,7 @@ fn told_by(
         leaving: &BTreeSet::new(),
         joining: None,
         live: Some(&ConfigStatus::default()),
+        features: None,
         storage: &[],
         listeners: &[],
         certified: &Certified::default(),
@@ -164,6 +174,25 @@ fn what_waits_for_approval_is_shown_with_its_name() {
         .disruption
         .expect("a preview");
     assert_eq!(other.state, "AwaitingApproval");
+}
+
+#[test]
+fn what_waits_for_its_window_says_which_one_is_next() {
+    // The first of January 1970 was a Thursday.
+    let window = json!({"name": "night", "days": ["Friday"], "start": "02:30", "duration": "2h"});
+    let waiting = cluster(&json!({"disruption": {"windows": [window]}}));
+    let status = told(&waiting, "b", &[0, 1, 2]);
+    let disruption = status.disruption.clone().expect("a preview");
+    assert_eq!(disruption.state, "OutOfWindow");
+    assert_eq!(of(&status, "Ready"), ("True", "Serving"));
+    assert_eq!(of(&status, "Reconciled"), ("False", "OutOfWindow"));
+    assert_eq!(
+        status.message,
+        "3 restarts wait: night opens on Friday at 02:30 UTC"
+    );
+    let open_ms = (24 + 3) * 3_600_000;
+    let rolling = told_at(&waiting, "b", Some(&[0, 1, 2]), open_ms).disruption;
+    assert_eq!(rolling.expect("a roll").state, "Rolling");
 }
 
 #[test]

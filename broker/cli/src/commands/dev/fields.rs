@@ -24,6 +24,41 @@ const WITHOUT_EFFECT: &[(&str, &str, &str)] = &[
         "disruption.unreplicated",
         "nothing is restarted while this runs",
     ),
+    (
+        "Cluster",
+        "disruption.windows[].name",
+        "nothing is restarted while this runs",
+    ),
+    (
+        "Cluster",
+        "disruption.windows[].days",
+        "nothing is restarted while this runs",
+    ),
+    (
+        "Cluster",
+        "disruption.windows[].start",
+        "nothing is restarted while this runs",
+    ),
+    (
+        "Cluster",
+        "disruption.windows[].duration",
+        "nothing is restarted while this runs",
+    ),
+    (
+        "Cluster",
+        "features.policy",
+        "all brokers are of one version here",
+    ),
+    (
+        "Cluster",
+        "features.soak",
+        "all brokers are of one version here",
+    ),
+    (
+        "Cluster",
+        "features.level",
+        "all brokers are of one version here",
+    ),
     ("Cluster", "certificates.validity", PLAIN),
     ("Cluster", "certificates.renewBefore", PLAIN),
     ("Cluster", "certificates.caValidity", PLAIN),
