@@ -8,6 +8,7 @@ fn broker(id: i32, pod: Pod) -> Broker {
         id,
         voter: true,
         pod,
+        ready_since_ms: None,
         template: "t".into(),
         life: None,
         leased: false,
