@@ -13,7 +13,7 @@ use crate::when::{format_duration, format_moment};
 pub const SOON_MS: i64 = 14 * 86_400_000;
 
 /// Looks at what each broker shows; `None` where nothing is shown.
-pub async fn check(
+pub(super) async fn check(
     patient: &Patient<'_>,
     tls: Option<&Arc<tidemark_tls::Client>>,
     patience: Duration,
