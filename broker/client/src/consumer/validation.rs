@@ -50,6 +50,9 @@ impl Consumer {
     /// An error where, for longer than retries last, brokers know only leaders of before what was
     /// read. Nobody can tell then whether it is there.
     pub(super) fn check_leaders(&self) -> Result<(), ClientError> {
+        if !self.cluster.knows_later_leaders() {
+            return Ok(());
+        }
         for (tp, position) in &self.positions.partitions {
             let Start::Offset(offset) = position.fetch else {
                 continue;

@@ -21,6 +21,7 @@ mod identity;
 mod inspect;
 mod journal;
 mod machine;
+mod members;
 mod observer;
 mod propose;
 mod quorum;

@@ -1,7 +1,7 @@
 //! A voter of the metadata quorum, from its directory to its listener. A single broker is a
 //! quorum of one, and takes the same way.
 
-pub(super) mod learners;
+mod learners;
 mod membership;
 
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ use super::fold::Fold;
 use super::identity::{VoterIdentity, consume_token, read_first, read_identity, read_token};
 use super::journal::RaftRecovery;
 use super::machine::Machine;
+use super::members::members;
 use super::propose::{Proposals, Proposer, QuorumError, leader};
 use super::server::{ForwardHandler, Server};
 use super::store::LogStore;
@@ -349,7 +350,7 @@ impl Quorum {
 
     /// The members, as of the newest entry of the log.
     pub fn membership(&self) -> Membership {
-        membership::members(&self.server.raft)
+        members(&self.server.raft)
     }
 
     /// Decides on the newest image with all that is on its way, and answers when the change

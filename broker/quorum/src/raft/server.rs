@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::active::Activity;
 use super::fold::Fold;
 use super::identity::VoterIdentity;
-use super::quorum::learners;
+use super::members::admit;
 use super::snapshot::{self, MOST_SNAPSHOT_BYTES, SnapshotBytes};
 use super::store::LogStore;
 use super::types::{LogId, Raft, TypeConfig, Vote, VoterId};
@@ -191,7 +191,7 @@ impl Server {
             Request::Status => Response::Status(self.status()),
             Request::Join { address } => match self.activity.epoch() {
                 None => Response::NotLeader(self.leader()),
-                Some(_) => match learners::admit(&self.raft, from, address).await {
+                Some(_) => match admit(&self.raft, from, address).await {
                     Ok(()) => Response::Joined,
                     Err(error) => Response::Failed(error.to_string()),
                 },

@@ -12,35 +12,17 @@ use openraft::ChangeMembers;
 use tidemark_env::clock;
 
 use super::super::client::{Caller, Link};
-use super::super::propose::QuorumError;
+use super::super::members::{PATIENCE, change_members, members};
 use super::super::server::Server;
-use super::super::types::{Raft, VoterId, VoterNode};
+use super::super::types::{VoterId, VoterNode};
 use super::super::wire::{Request, Response};
 use super::QuorumConfig;
-use super::membership::{change_members, is_there, make_way, members};
+use super::membership::is_there;
 
-/// A change takes no longer than this, or is tried again later.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Learners are asked so often whether they are there.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// A learner that has not been there so many times is let go.
 const MOST_ABSENCES: u32 = 4;
-
-/// Counts `from` among the members, without a vote. On the leader.
-pub(in crate::raft) async fn admit(
-    raft: &Raft,
-    from: VoterId,
-    address: String,
-) -> Result<(), QuorumError> {
-    let membership = make_way(raft, members(raft), from, PATIENCE).await?;
-    if membership.get_node(&from).is_some() {
-        return Ok(());
-    }
-    let node = BTreeMap::from([(from, VoterNode { address })]);
-    change_members(raft, ChangeMembers::AddNodes(node), true, PATIENCE).await?;
-    tracing::info!(node = %from, "a node without a vote follows the metadata quorum");
-    Ok(())
-}
 
 /// Has this node follow where it has no vote, and lets go of those that are gone.
 pub(super) struct Learners {

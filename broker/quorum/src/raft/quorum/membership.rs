@@ -7,9 +7,10 @@ use openraft::ChangeMembers;
 use tidemark_env::clock;
 
 use super::super::client::Caller;
-use super::super::propose::{QuorumError, refused};
-use super::super::types::{Raft, VoterId, VoterNode};
-use super::{ASK_TIMEOUT, Membership, Quorum, status_of};
+use super::super::members::{change_members, make_way};
+use super::super::propose::QuorumError;
+use super::super::types::{VoterId, VoterNode};
+use super::{ASK_TIMEOUT, Quorum, status_of};
 
 impl Quorum {
     /// Takes a voter in: as a learner first, and as a voter when it has caught up. On the
@@ -26,7 +27,7 @@ impl Quorum {
         patience: Duration,
     ) -> Result<(), QuorumError> {
         self.must_lead()?;
-        let membership = make_way(&self.server.raft, self.membership(), voter, patience).await?;
+        let membership = make_way(&self.server.raft, voter, patience).await?;
         if membership.get_node(&voter).is_none() {
             let node = BTreeMap::from([(voter, VoterNode { address })]);
             self.change(ChangeMembers::AddNodes(node), true, patience)
@@ -125,51 +126,4 @@ impl Quorum {
 pub(super) async fn is_there(caller: &Caller, member: VoterId, address: &str) -> bool {
     let status = status_of(caller, address, ASK_TIMEOUT).await;
     status.is_ok_and(|status| status.voter == member)
-}
-
-/// A node id has one directory at a time: a learner with another one is what the node had before,
-/// and goes. Gives the members after that.
-///
-/// # Errors
-/// [`QuorumError::Failed`] where the other directory has a vote.
-pub(super) async fn make_way(
-    raft: &Raft,
-    membership: Membership,
-    node: VoterId,
-    patience: Duration,
-) -> Result<Membership, QuorumError> {
-    let mut known = membership.nodes().map(|(known, _)| *known);
-    let Some(before) = known.find(|known| known.node_id == node.node_id && *known != node) else {
-        drop(known);
-        return Ok(membership);
-    };
-    drop(known);
-    if membership.voter_ids().any(|voter| voter == before) {
-        return Err(QuorumError::Failed(format!(
-            "node {} is known with directory {}: remove that one first",
-            before.node_id, before.directory_id
-        )));
-    }
-    let gone = ChangeMembers::RemoveNodes([before].into());
-    change_members(raft, gone, true, patience).await?;
-    Ok(members(raft))
-}
-
-/// The members, as of the newest entry of the log.
-pub(super) fn members(raft: &Raft) -> Membership {
-    let metrics = raft.metrics();
-    metrics.borrow().membership_config.membership().clone()
-}
-
-/// Changes the members, with `retain` so that who loses a vote stays a learner.
-pub(super) async fn change_members(
-    raft: &Raft,
-    change: ChangeMembers<VoterId, VoterNode>,
-    retain: bool,
-    patience: Duration,
-) -> Result<(), QuorumError> {
-    match clock::timeout(patience, raft.change_membership(change, retain)).await {
-        Ok(changed) => changed.map(drop).map_err(|error| refused(&error, raft)),
-        Err(_) => Err(QuorumError::TimedOut),
-    }
 }
