@@ -134,7 +134,7 @@ class Reader:
     def port(self, port):
         if port not in self.ports and port in (9092, 9093, 9094):
             # A cluster of development takes the ports after the first one.
-            self.ports[9092] = next(at for at in iter(free_port, 0) if not {at, at + 1, at + 2} & set(self.ports.values()))
+            self.ports[9092] = next(at for at in iter(lambda: free_port(3), 0) if not {at, at + 1, at + 2} & set(self.ports.values()))
             self.ports[9093], self.ports[9094] = self.ports[9092] + 1, self.ports[9092] + 2
         return self.ports.setdefault(port, free_port())
 

@@ -20,15 +20,19 @@ def unique(stem="t"):
     return f"{stem}-{uuid.uuid4().hex[:10]}"
 
 
-def free_port():
-    """A port that nobody listens on, of those that the system gives to no outgoing connection: it stays free until it is used."""
-    for port in random.sample(range(20000, 32000), 200):
+def free_port(count=1):
+    """The first of so many ports in a row that nobody listens on, of those that the system gives to no outgoing connection: they stay free until they are used."""
+    def is_free(port):
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
-                continue
-            return port
+                return False
+            return True
+
+    for first in random.sample(range(20000, 32000), 200):
+        if all(is_free(port) for port in range(first, first + count)):
+            return first
     raise AssertionError("of 200 ports none is free")
 
 
