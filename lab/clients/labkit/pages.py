@@ -262,7 +262,9 @@ class Reader:
         for name in ("tidemark", "kubectl-tidemark"):
             if not (home / name).exists():
                 (home / name).symlink_to(TIDEMARK)
-        return {**os.environ, "PATH": f"{home}:{os.environ['PATH']}", "TIDEMARK_BOOTSTRAP": f"127.0.0.1:{self.port(9092)}"}
+        return {**os.environ, "PATH": f"{home}:{os.environ['PATH']}", "TIDEMARK_BOOTSTRAP": f"127.0.0.1:{self.port(9092)}",
+                # What fills this machine's disk is not the page's.
+                "TIDEMARK_LOW_DISK_PERCENT": "0"}
 
     def fresh(self):
         self.end()

@@ -203,7 +203,9 @@ fn command(address: &str, arguments: &[&str]) -> Command {
     command
         .args(["--bootstrap", address, "--timeout", "20s"])
         .args(arguments)
-        .env_remove("TIDEMARK_BOOTSTRAP");
+        .env_remove("TIDEMARK_BOOTSTRAP")
+        // What fills this machine's disk is not the broker's.
+        .env("TIDEMARK_LOW_DISK_PERCENT", "0");
     command
 }
 

@@ -18,10 +18,14 @@ pub async fn bootstrap(context: &Context) -> Result<Check, Failure> {
     let options = context.cluster_options().connection;
     for address in &addresses {
         if let Err(error) = Connection::connect(address, &options).await {
-            findings.push(unreachable(address, &error));
+            findings.push((address, error));
         }
     }
-    if findings.len() == addresses.len() {
+    let nobody_answers = findings.len() == addresses.len();
+    let findings = findings.into_iter();
+    let findings = findings.map(|(address, error)| unreachable(address, &error, nobody_answers));
+    let mut findings: Vec<Finding> = findings.collect();
+    if nobody_answers {
         let finding = findings.swap_remove(0);
         return Err(Failure {
             exit: Exit::Unreachable,
@@ -38,12 +42,18 @@ pub async fn bootstrap(context: &Context) -> Result<Check, Failure> {
     Ok(Check::new("bootstrap", seen, findings))
 }
 
-fn unreachable(address: &str, error: &ClientError) -> Finding {
+/// `alone` where no other address answers either.
+fn unreachable(address: &str, error: &ClientError, alone: bool) -> Finding {
     let reason = error.to_string();
     let (why, next) = match error {
         ClientError::Unreachable { reason, .. } if reason.contains("refused") => (
             "nobody listens there: the broker does not run, or listens elsewhere".to_owned(),
-            format!("tidemark dev --listen {address}"),
+            match alone {
+                true => format!("tidemark dev --listen {address}"),
+                false => format!(
+                    "start the broker of {address} again; if it is gone for good, take the address out of --bootstrap"
+                ),
+            },
         ),
         ClientError::Unreachable { reason, .. }
             if reason.contains("lookup") || reason.contains("resolve") =>
@@ -199,7 +209,9 @@ mod tests {
 
     #[test]
     fn a_port_where_nobody_listens_says_what_to_start() {
-        let finding = unreachable("127.0.0.1:9092", &refused());
+        let finding = unreachable("127.0.0.1:9092", &refused(), true);
         assert_eq!(finding.next, "tidemark dev --listen 127.0.0.1:9092");
+        let finding = unreachable("127.0.0.1:9092", &refused(), false);
+        assert!(finding.next.contains("start the broker of 127.0.0.1:9092"));
     }
 }

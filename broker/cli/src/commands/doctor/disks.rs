@@ -7,15 +7,13 @@ use tidemark_wire::ErrorCode;
 use super::{Check, Finding, Patient};
 use crate::output::{bytes, plural};
 
-/// Less than this share of a disk left is worth a word,
-const LOW_PERCENT: i64 = 10;
-/// unless this much is left all the same.
+/// With this much left no share of a disk is worth a word.
 const PLENTY_BYTES: i64 = 100 << 30;
 /// Less than this is worth a word whatever the share.
 const LOW_BYTES: i64 = 1 << 30;
 
-/// Asks every broker for its log directories.
-pub async fn check(patient: &Patient<'_>) -> Check {
+/// Asks every broker for its log directories; one with less than `low_percent` of its disk left is a finding.
+pub async fn check(patient: &Patient<'_>, low_percent: u8) -> Check {
     let mut findings = Vec::new();
     let mut seen = 0;
     let mut silent = 0;
@@ -25,7 +23,7 @@ pub async fn check(patient: &Patient<'_>) -> Check {
                 for dir in dirs {
                     seen += 1;
                     silent += i64::from(dir.usable_bytes < 0);
-                    findings.extend(judge(&dir));
+                    findings.extend(judge(&dir, low_percent));
                 }
             }
             Err(error) => findings.push(unasked(*broker, &error)),
@@ -46,7 +44,7 @@ fn unasked(broker: i32, error: &ClientError) -> Finding {
     )
 }
 
-fn judge(dir: &LogDir) -> Option<Finding> {
+fn judge(dir: &LogDir, low_percent: u8) -> Option<Finding> {
     let place = format!("broker {} in {}", dir.broker, dir.path);
     if dir.error != ErrorCode::None {
         return Some(Finding::new(
@@ -62,8 +60,8 @@ fn judge(dir: &LogDir) -> Option<Finding> {
         return None;
     }
     let percent = dir.usable_bytes.saturating_mul(100) / dir.total_bytes;
-    let low =
-        dir.usable_bytes < LOW_BYTES || (percent < LOW_PERCENT && dir.usable_bytes < PLENTY_BYTES);
+    let low = dir.usable_bytes < LOW_BYTES
+        || (percent < i64::from(low_percent) && dir.usable_bytes < PLENTY_BYTES);
     if !low {
         return None;
     }
@@ -116,18 +114,19 @@ mod tests {
     fn a_disk_with_little_left_is_found() {
         let tib = 1_i64 << 40;
         let gib = 1_i64 << 30;
-        assert_eq!(judge(&dir(tib, tib / 2)), None);
+        assert_eq!(judge(&dir(tib, tib / 2), 10), None);
         assert_eq!(
-            judge(&dir(100 * tib, 2 * tib)),
+            judge(&dir(100 * tib, 2 * tib), 10),
             None,
             "2% of a large disk is plenty"
         );
-        assert_eq!(judge(&dir(-1, -1)), None, "old brokers do not say");
+        assert_eq!(judge(&dir(-1, -1), 10), None, "old brokers do not say");
         assert!(
-            judge(&dir(2 * gib, gib - 1)).is_some(),
+            judge(&dir(2 * gib, gib - 1), 10).is_some(),
             "half of a tiny disk is little"
         );
-        let finding = judge(&dir(tib, tib / 16)).unwrap();
+        assert_eq!(judge(&dir(tib, tib / 16), 5), None, "as asked for");
+        let finding = judge(&dir(tib, tib / 16), 10).unwrap();
         assert!(
             finding.what.contains("/data has 64.0 GiB left, 6%"),
             "{}",
@@ -146,6 +145,11 @@ mod tests {
             error: ErrorCode::KafkaStorageError,
             ..dir(-1, -1)
         };
-        assert!(judge(&failed).unwrap().what.contains("KAFKA_STORAGE_ERROR"));
+        assert!(
+            judge(&failed, 10)
+                .unwrap()
+                .what
+                .contains("KAFKA_STORAGE_ERROR")
+        );
     }
 }

@@ -35,6 +35,9 @@ pub struct Args {
     /// The context of the kubeconfig
     #[arg(long, requires = "cluster", value_name = "CONTEXT")]
     context: Option<String>,
+    /// A disk with less than this share free is a finding
+    #[arg(long, env = "TIDEMARK_LOW_DISK_PERCENT", default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    low_disk: u8,
 }
 
 /// Something that is wrong, or will be.
@@ -146,7 +149,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
     progress.update(|| "quorum".to_owned());
     checks.push(quorum::check(&patient).await);
     progress.update(|| "disks".to_owned());
-    checks.push(disks::check(&patient).await);
+    checks.push(disks::check(&patient, args.low_disk).await);
     checks.push(files::check(&patient));
     progress.update(|| "clocks".to_owned());
     checks.push(clocks::check(&patient).await);
