@@ -93,7 +93,7 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a directory and all in it; open handles keep working.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Renames a file (replacing one of that name) or a directory.
+    /// Renames a file (replacing one of that name) or a directory (replacing an empty one).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Makes the names in directory `path` survive a power cut.

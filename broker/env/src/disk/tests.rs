@@ -71,6 +71,28 @@ fn names_are_listed_renamed_and_removed() {
 }
 
 #[test]
+fn what_is_in_a_directory_is_not_renamed_over() {
+    on_both(|disk, root| {
+        for dir in ["new", "old"] {
+            disk.create_dir_all(&root.join(dir)).unwrap();
+            write_file_atomic(disk, &root.join(dir).join("a"), dir.as_bytes()).unwrap();
+        }
+        let (new, old) = (root.join("new"), root.join("old"));
+        let kind = |from, to| disk.rename(from, to).map_err(|error| error.kind());
+        assert_eq!(kind(&new, &old), Err(io::ErrorKind::DirectoryNotEmpty));
+        assert_eq!(kind(&new.join("a"), &old), Err(io::ErrorKind::IsADirectory));
+        assert_eq!(
+            kind(&new, &old.join("a")),
+            Err(io::ErrorKind::NotADirectory)
+        );
+        assert_eq!(&read_file(disk, &old.join("a"), 3).unwrap()[..], b"old");
+        disk.remove(&old.join("a")).unwrap();
+        assert_eq!(kind(&new, &old), Ok(()));
+        assert_eq!(&read_file(disk, &old.join("a"), 3).unwrap()[..], b"new");
+    });
+}
+
+#[test]
 fn open_modes_say_whether_the_file_may_exist() {
     on_both(|disk, root| {
         let path = root.join("f");

@@ -401,6 +401,17 @@ impl Disk for MemDisk {
         if !to.parent().is_some_and(|parent| state.is_dir(parent)) {
             return Err(not_found(to));
         }
+        // As POSIX has it.
+        if from != to && state.names.contains_key(to) {
+            match (state.is_dir(from), state.is_dir(to)) {
+                (true, true) if !State::children(&state.names, to).is_empty() => {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
+                (false, true) => return Err(io::ErrorKind::IsADirectory.into()),
+                (true, false) => return Err(io::ErrorKind::NotADirectory.into()),
+                _ => {}
+            }
+        }
         if state.is_dir(from) {
             state.renamed_dirs.push((from.to_owned(), to.to_owned()));
         }
