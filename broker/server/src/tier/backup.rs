@@ -48,6 +48,7 @@ impl Tier {
         if now_ms - since_ms < self.settings.upload_max_lag_ms || now_ms < pace.backup_ms {
             return Ok(());
         }
+        self.check_named(partition, &known).await?;
         let entries = self
             .upload_whole(broker, partition, &known, (bounds.log_start, upper))
             .await?;

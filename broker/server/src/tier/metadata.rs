@@ -1,5 +1,8 @@
 //! What the active controller does in the bucket: it keeps the cluster's metadata there, which a
 //! restore begins with, and removes what deleted topics had.
+//!
+//! **Invariant:** a partition has a manifest in the bucket only if metadata there name the partition:
+//! a restore would not know whose the records are ([`Tier::is_named`]).
 
 use super::{ROUND, Tier};
 use crate::broker::Broker;
@@ -11,13 +14,38 @@ use tidemark_env::{clock, task};
 use tidemark_model::{ConfigResource, Deletion, IN_BUCKET, Image, TopicId};
 use tidemark_quorum::decide::{self, Decision};
 use tidemark_tier::catalog::{Deleted, Snapshot, Topic};
-use tidemark_tier::{Created, PartitionId, TierError, document, layout};
+use tidemark_tier::{Created, PartitionId, TierError, document, layout, restore};
 use tokio::sync::watch;
 
 /// The newest that stay.
 const KEPT: usize = 16;
 /// Changes of the metadata wait so long at most.
 const LONGEST: Duration = Duration::from_secs(60);
+/// After a failure it is tried again after so long at most.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// How many partitions of each topic the bucket's metadata name, as far as this broker knows.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    partitions: BTreeMap<TopicId, usize>,
+    /// The bucket is not asked again before this, by the clock that does not jump.
+    next_ms: i64,
+}
+
+impl Named {
+    fn learn(&mut self, snapshot: &Snapshot) {
+        let of = |topic: &Topic| {
+            let id = layout::parse_id(&topic.topic_id)?;
+            Some((id, topic.leader_epochs.len()))
+        };
+        self.partitions = snapshot.topics.iter().filter_map(of).collect();
+    }
+
+    fn has(&self, id: PartitionId) -> bool {
+        let known = self.partitions.get(&id.topic_id);
+        known.is_some_and(|known| usize::try_from(id.partition).is_ok_and(|index| index < *known))
+    }
+}
 
 /// Starts the task. It writes while this node is the active controller and the bucket is known to
 /// be the cluster's.
@@ -27,34 +55,49 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
         let lag_ms = u64::try_from(tier.settings.upload_max_lag_ms / 2).unwrap_or(0);
         let every = Duration::from_millis(lag_ms).clamp(ROUND / 10, LONGEST);
         let mut written: Option<Snapshot> = None;
+        let (mut looked_at, mut next, mut again) = (None, clock::monotonic(), clock::monotonic());
         let mut troubled_since: Option<clock::Instant> = None;
         let mut trash = Trash::default();
         loop {
             tokio::select! {
-                () = clock::sleep(every) => {}
+                () = clock::sleep(every.min(ROUND)) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             let generation = tier.generation.load(Ordering::Acquire);
             if generation == 0 || !broker.controller.is_active() {
                 // Whoever is active now tells it.
-                troubled_since = None;
+                (troubled_since, looked_at) = (None, None);
                 broker.metrics.tier_snapshot_late(Duration::ZERO);
                 continue;
             }
-            let newest = snapshot(&broker.image(), generation);
+            let image = broker.image();
+            let now = clock::monotonic();
+            // Uploads wait for partitions to be named.
+            let is_new = looked_at != Some(image.index()) && !tier.names_all(&image).await;
+            if !is_new {
+                looked_at = Some(image.index());
+            }
+            if now < again || (now < next && !is_new) {
+                continue;
+            }
+            next = now + every;
+            let newest = snapshot(&image, generation);
             let known = written
                 .as_ref()
                 .is_some_and(|written| written.says_the_same(&newest));
             let done = async {
                 if !known {
                     tier.write_metadata(&newest).await?;
+                    tier.named.lock().await.learn(&newest);
                     written = Some(newest);
                 }
+                looked_at = Some(image.index());
                 tier.empty_trash(&broker, &mut trash).await
             };
             match done.await {
                 Ok(()) => troubled_since = None,
                 Err(error) => {
+                    again = now + every.min(AGAIN);
                     broker.metrics.tier_failed(error.outcome());
                     if troubled_since.is_none() {
                         troubled_since = Some(clock::monotonic());
@@ -72,6 +115,29 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
 type Trash = BTreeMap<TopicId, i64>;
 
 impl Tier {
+    /// Whether metadata in the bucket name a partition. The bucket is asked once in a round.
+    pub(super) async fn is_named(&self, id: PartitionId) -> Result<bool, TierError> {
+        let mut named = self.named.lock().await;
+        let now_ms = clock::steady_ms();
+        if !named.has(id) && now_ms >= named.next_ms {
+            named.next_ms = now_ms + i64::try_from(ROUND.as_millis()).unwrap_or(i64::MAX);
+            let generation = self.generation.load(Ordering::Acquire);
+            if let Some(newest) = restore::metadata(&self.bucket, generation, None).await? {
+                named.learn(&newest);
+            }
+        }
+        Ok(named.has(id))
+    }
+
+    /// Whether metadata in the bucket name all partitions, as far as this broker knows.
+    async fn names_all(&self, image: &Image) -> bool {
+        let named = self.named.lock().await;
+        image.topics().all(|topic| {
+            let known = named.partitions.get(&topic.id);
+            known.is_some_and(|known| *known >= topic.partitions.len())
+        })
+    }
+
     /// Marks topics as deleted in the bucket, and removes what they had there once that has been
     /// trash for long enough. The metadata remember a topic until that is done.
     async fn empty_trash(&self, broker: &Arc<Broker>, trash: &mut Trash) -> Result<(), TierError> {

@@ -78,6 +78,7 @@ pub(crate) struct Tier {
     /// They were taken since the last round.
     mended: AtomicBool,
     uploads: Semaphore,
+    named: tokio::sync::Mutex<metadata::Named>,
     reserves: Reserves,
     /// Bytes that go to the bucket, and come from it.
     up: BytesPerSecond,
@@ -312,6 +313,7 @@ impl Tier {
             reopened_ms: AtomicI64::new(0),
             mended: AtomicBool::new(false),
             uploads: Semaphore::new(usize::try_from(settings.uploads).unwrap_or(1).max(1)),
+            named: tokio::sync::Mutex::default(),
             seeding: Mutex::default(),
             settings: settings.clone(),
         })

@@ -31,6 +31,9 @@ pub(super) enum Trouble {
     /// This broker does not lead it any more.
     #[error("another broker leads the partition")]
     NotLed,
+    /// The active controller is about to write them.
+    #[error("the metadata in the bucket do not name the partition yet")]
+    NotNamed,
     #[error(transparent)]
     Upload(#[from] UploadError),
     #[error("the local log cannot be read: {0}")]
@@ -57,6 +60,7 @@ impl Trouble {
     fn outcome(&self) -> &'static str {
         match self {
             Trouble::NotLed => "not_led",
+            Trouble::NotNamed => "not_named",
             Trouble::Deleted => "deleted",
             Trouble::Upload(UploadError::Tier(error)) => error.outcome(),
             Trouble::Upload(UploadError::Build(_)) | Trouble::Log(_) => "local_log",
@@ -94,7 +98,7 @@ impl Tier {
                 partition.cold.rest(rest);
                 partition.cold.troubled.store(false, Ordering::Release);
             }
-            Err(Trouble::NotLed | Trouble::Deleted) => {}
+            Err(Trouble::NotLed | Trouble::NotNamed | Trouble::Deleted) => {}
             Err(trouble) => {
                 broker.metrics.tier_failed(trouble.outcome());
                 let text = trouble.to_string();
@@ -129,6 +133,7 @@ impl Tier {
         let epoch = led(partition)?;
         let mut known = self.find_out(partition, epoch).await?;
         while let Some(due) = self.due(partition, &known, pace)? {
+            self.check_named(partition, &known).await?;
             known = match due {
                 Due::Skip(to) => {
                     let now_ms = clock::now_ms();
@@ -152,6 +157,18 @@ impl Tier {
             known = self.sweep(partition, known).await?;
         }
         self.sweep_orphans(partition, &known, pace).await
+    }
+
+    /// Makes sure that a restore knows of what gets its first manifest.
+    pub(super) async fn check_named(
+        &self,
+        partition: &Partition,
+        known: &Known,
+    ) -> Result<(), Trouble> {
+        match known.crc32.is_some() || self.is_named(id_of(partition)).await? {
+            true => Ok(()),
+            false => Err(Trouble::NotNamed),
+        }
     }
 
     /// The newest manifest, which the leader of `epoch` may follow with its own; the first one, of a

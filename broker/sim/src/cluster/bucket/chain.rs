@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidemark_tier::catalog::Snapshot;
 use tidemark_tier::manifest::Chunk;
 use tidemark_tier::{Manifest, PartitionId, SegmentRef, document, layout};
+use tidemark_wire::Uuid;
 
 use super::{Object, PREFIX};
 
@@ -18,7 +20,11 @@ struct Head {
 
 /// The chains of all partitions.
 #[derive(Debug, Default)]
-pub(super) struct Chains(BTreeMap<PartitionId, Head>);
+pub(super) struct Chains {
+    heads: BTreeMap<PartitionId, Head>,
+    /// How many partitions of each topic metadata in the bucket have named.
+    named: BTreeMap<Uuid, usize>,
+}
 
 type Objects = BTreeMap<String, Object>;
 
@@ -37,7 +43,7 @@ pub(super) fn is_manifest(path: &str) -> bool {
 
 impl Chains {
     pub(super) fn head(&self, topic: &str, partition: i32) -> Option<&Manifest> {
-        let mut heads = self.0.values();
+        let mut heads = self.heads.values();
         let found =
             heads.find(|head| head.manifest.topic == topic && head.manifest.partition == partition);
         found.map(|head| &head.manifest)
@@ -51,14 +57,34 @@ impl Chains {
         object: &Object,
     ) -> Result<(), String> {
         let key = key_of(path);
+        if layout::metadata_of(key).is_some() {
+            return self.learn(key, object);
+        }
         if !is_manifest(key) {
             return Ok(());
         }
         let id = layout::partition_of(key).ok_or_else(|| format!("{key} is nobody's manifest"))?;
         let (head, mut next) = self.follows(id, key, object)?;
-        let wrong = next.holds(id, objects, head);
-        self.0.insert(id, next);
+        let mut wrong = next.holds(id, objects, head);
+        let named = self.named.get(&id.topic_id).copied().unwrap_or(0);
+        if head.is_none() && usize::try_from(id.partition).is_ok_and(|index| index >= named) {
+            wrong = Err("no metadata name its partition".to_owned());
+        }
+        self.heads.insert(id, next);
         wrong.map_err(|wrong| format!("{key}: {wrong}"))
+    }
+
+    /// Notes what metadata name.
+    fn learn(&mut self, key: &str, object: &Object) -> Result<(), String> {
+        let snapshot: Snapshot =
+            document::decode(key, &object.bytes).map_err(|error| error.to_string())?;
+        for topic in &snapshot.topics {
+            let id = layout::parse_id(&topic.topic_id)
+                .ok_or_else(|| format!("{key} names a topic {}", topic.topic_id))?;
+            let named = self.named.entry(id).or_default();
+            *named = (*named).max(topic.leader_epochs.len());
+        }
+        Ok(())
     }
 
     /// The next link of the chain.
@@ -71,7 +97,7 @@ impl Chains {
         let text = |error: tidemark_tier::TierError| error.to_string();
         let manifest: Manifest = document::decode(key, &object.bytes).map_err(text)?;
         manifest.check(key).map_err(text)?;
-        let head = self.0.get(&id);
+        let head = self.heads.get(&id);
         let said = manifest
             .predecessor
             .map(|before| (before.sequence, before.crc32));
@@ -120,7 +146,7 @@ impl Chains {
         if key.starts_with("metadata/") {
             return Ok("bucket: snapshot of the metadata deleted");
         }
-        let head = layout::partition_of(key).and_then(|id| self.0.get(&id));
+        let head = layout::partition_of(key).and_then(|id| self.heads.get(&id));
         let Some(head) = head.filter(|_| !is_manifest(key)) else {
             return Err(format!("{key} was deleted, and is no garbage of anybody"));
         };
