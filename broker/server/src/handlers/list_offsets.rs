@@ -183,6 +183,8 @@ async fn find(
             }
         }
     }
+    // A new leader may not know yet of all that is committed: that nothing is so young, it cannot say.
+    let knows_all = partition.latest_offset(asked.current_leader_epoch);
     let plan = partition
         .with_log(|log, high_watermark| log.timestamp_plan(target, *high_watermark))
         .map_err(|_| closed)?;
@@ -193,7 +195,7 @@ async fn find(
             offset: found.offset,
             leader_epoch: found.leader_epoch,
         }),
-        Ok(Ok(None)) => Ok(NOTHING),
+        Ok(Ok(None)) => knows_all.map(|_| NOTHING),
         Ok(Err(ReadError::Stale)) => Err(closed),
         Ok(Err(error)) => {
             tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "no offset by time");

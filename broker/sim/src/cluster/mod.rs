@@ -25,7 +25,7 @@ use tidemark_env::random::Random;
 use tidemark_env::sim::{Death, Host, Weather, World};
 use tidemark_env::task;
 
-use crate::checker::{self, Event};
+use crate::checker::{self, Event, Place};
 use crate::entropy;
 use bucket::{BucketFaults, SimBucket};
 use faults::Faults;
@@ -122,7 +122,17 @@ struct Inner {
     broken: Vec<String>,
     values: u64,
     acknowledged: u64,
+    /// The end of what anybody has read.
+    read: BTreeMap<Place, i64>,
+    /// Below which somebody has deleted records.
+    deleted: BTreeMap<Place, i64>,
     lost_voters: Vec<LostVoter>,
+}
+
+/// Raises what is noted of a place.
+fn raise(all: &mut BTreeMap<Place, i64>, at: &Place, to: i64) {
+    let noted = all.entry(at.clone()).or_insert(to);
+    *noted = (*noted).max(to);
 }
 
 impl Record {
@@ -134,8 +144,33 @@ impl Record {
     pub(crate) fn event(&self, event: Event) {
         tracing::trace!("{event:?}");
         let mut inner = self.lock();
-        inner.acknowledged += u64::from(matches!(event, Event::Acked { .. }));
+        match &event {
+            Event::Acked { .. } => inner.acknowledged += 1,
+            Event::Read { from, records, .. } | Event::GroupRead { from, records, .. } => {
+                if let Some((last, _)) = records.last() {
+                    raise(&mut inner.read, from, last + 1);
+                }
+            }
+            Event::Deletes { at, below } => raise(&mut inner.deleted, at, *below),
+            Event::Restored { ends } => {
+                for (at, end) in ends {
+                    let read = inner.read.entry(at.clone()).or_default();
+                    *read = (*read).min(*end);
+                }
+            }
+            _ => {}
+        }
         inner.history.push(event);
+    }
+
+    /// The end of what anybody has read: what lies below is committed.
+    fn read(&self) -> BTreeMap<Place, i64> {
+        self.lock().read.clone()
+    }
+
+    /// Below where somebody has deleted records.
+    fn deleted(&self, at: &Place) -> i64 {
+        self.lock().deleted.get(at).copied().unwrap_or(0)
     }
 
     fn acknowledged(&self) -> u64 {

@@ -21,7 +21,7 @@ use tidemark_env::sim::{Host, World};
 use tidemark_tier::Bucket;
 
 use super::Record;
-use super::load::{PARTITIONS, TOPIC};
+use super::load::{PARTITIONS, TOPIC, place};
 use super::machine::{DATA, Machine};
 use chain::Chains;
 
@@ -193,7 +193,7 @@ impl SimBucket {
         true
     }
 
-    /// Wherever a log begins on a disk, the bucket has what came before it.
+    /// Wherever a log begins on a disk, the bucket has what came before it, or somebody deleted it.
     fn look_at_disks(&self, machines: &[Machine]) {
         for machine in machines {
             let disk = machine.host.disk();
@@ -208,7 +208,8 @@ impl SimBucket {
                     let base = file.name.strip_suffix(".log")?;
                     base.parse::<i64>().ok()
                 });
-                let Some(first) = bases.min().filter(|first| *first > end) else {
+                let kept = end.max(self.record.deleted(&place(partition)));
+                let Some(first) = bases.min().filter(|first| *first > kept) else {
                     continue;
                 };
                 self.record.broken(format!(
