@@ -1,17 +1,15 @@
 """What the cases of e2e.py are written with: kubectl, conditions that are waited for, a producer."""
 
 import json
-import os
 import secrets
 import subprocess
 import threading
 import time
 
 from labkit.history import judge
+from labkit.paths import PATIENCE
 
 IMAGE = "registry.lab/tidemark"
-# On a machine that is busy with other work, all times that are waited for are so many times as long.
-PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
 
 
 class Failed(Exception):

@@ -36,6 +36,10 @@ def free_port(count=1):
     raise AssertionError("of 200 ports none is free")
 
 
+# On a machine that is busy with other work conditions are waited for so many times as long.
+PATIENCE = float(os.environ.get("LAB_PATIENCE", "1"))
+
+
 class Deadline:
     def __init__(self, seconds):
         self.at = time.monotonic() + seconds
@@ -49,11 +53,12 @@ class Deadline:
 
 def wait_until(condition, seconds=20, what="the condition", every=0.05):
     """Asks until the condition gives something true; that is the result."""
+    seconds *= PATIENCE
     deadline = Deadline(seconds)
     while True:
         result = condition()
         if result:
             return result
         if deadline.passed():
-            raise AssertionError(f"{what} did not come true within {seconds} s (last: {result!r})")
+            raise AssertionError(f"{what} did not come true within {seconds:g} s (last: {result!r})")
         time.sleep(every)
