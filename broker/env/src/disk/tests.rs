@@ -78,7 +78,7 @@ fn what_is_in_a_directory_is_not_renamed_over() {
             write_file_atomic(disk, &root.join(dir).join("a"), dir.as_bytes()).unwrap();
         }
         let (new, old) = (root.join("new"), root.join("old"));
-        let kind = |from, to| disk.rename(from, to).map_err(|error| error.kind());
+        let kind = |from: &Path, to: &Path| disk.rename(from, to).map_err(|error| error.kind());
         assert_eq!(kind(&new, &old), Err(io::ErrorKind::DirectoryNotEmpty));
         assert_eq!(kind(&new.join("a"), &old), Err(io::ErrorKind::IsADirectory));
         assert_eq!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tidemark_env::{clock, task};
 use tidemark_log::{Piece, ReadError, ReadPlan, ReadRecords};
 use tidemark_model::BrokerId;
-use tidemark_replication::{ConsumerFetch, FollowerFetch, Rack};
+use tidemark_replication::{ConsumerFetch, FollowerFetch, Rack, RoleName};
 use tidemark_wire::ErrorCode;
 
 /// A partition that a fetch watches; it stops watching on drop.
@@ -276,10 +276,22 @@ fn cold(
         ..at(bounds)
     };
     let tiered = partition.policy().settings.remote_storage_enable;
-    // A follower sends its reader to the leader.
-    let (Some(tier), true, true) = (&broker.tier, tiered, partition.leads()) else {
+    let (Some(tier), true) = (&broker.tier, tiered) else {
         return out_of_range;
     };
+    match partition.role() {
+        RoleName::Leader => {}
+        // Its reader goes to the leader with that.
+        RoleName::Follower => return out_of_range,
+        // Of one whose log has failed a reader asks the next leader, and does not begin anew.
+        _ => {
+            let error = ErrorCode::NotLeaderOrFollower;
+            return Found {
+                error,
+                ..at(bounds)
+            };
+        }
+    }
     match tier.read(broker, partition, wanted.fetch_offset, max_bytes) {
         ColdRead::Records(records) if records.bytes.len() > max_bytes && !at_least_one_batch => {
             Found {

@@ -356,7 +356,9 @@ impl Partition {
         let log = log.as_mut().ok_or(Closed)?;
         let result = use_log(log, &replica.log().high_watermark);
         let offset = log.log_start_offset();
-        if offset > replica.log().log_start {
+        // Of a log that was cut the replica hears with its next event, where it begins too.
+        let hears = role::generation(log) == replica.log().generation;
+        if hears && offset > replica.log().log_start {
             // It asks for nothing.
             replica.step(0, Event::LogStart { offset }, &mut Vec::new());
         }

@@ -470,9 +470,9 @@ impl Partition {
             .map_err(refused)
     }
 
-    /// Whether it leads and serves.
-    pub(crate) fn leads(&self) -> bool {
-        self.lock().replica.role() == RoleName::Leader
+    /// What it is to the partition now.
+    pub(crate) fn role(&self) -> RoleName {
+        self.lock().replica.role()
     }
 
     /// Whether it leads in `epoch`, and every other member of the ISR has fetched from it since.

@@ -67,7 +67,7 @@ impl Learners {
     }
 
     /// Asks those who are known, until the leader is among them. Where nobody leads, nobody does.
-    /// Gives why the leader refused.
+    /// Gives why it was refused.
     async fn join(&self) -> Option<String> {
         let (me, membership) = (self.server.identity.voter, members(&self.server.raft));
         let known = membership.get_node(&me).map(|node| node.address.clone());
@@ -77,16 +77,18 @@ impl Learners {
         let mut asked: BTreeSet<String> = others.chain(self.bootstrap.iter().cloned()).collect();
         asked.remove(&address);
         let request = Request::Join { address };
+        let mut refused = None;
         for address in asked {
             let mut link = Link::new(self.caller.clone(), address, None);
             match link.call(&request, PATIENCE).await {
                 Ok(Response::Joined) => return None,
-                Ok(Response::Failed(reason)) => return Some(reason),
+                // The leader, or one of a version that does not know how to be asked: others may.
+                Ok(Response::Failed(reason)) => refused = Some(reason),
                 // It does not lead, or is not there.
                 _ => {}
             }
         }
-        None
+        refused
     }
 
     async fn let_go(&self, absences: &mut BTreeMap<VoterId, u32>) {
