@@ -11,13 +11,12 @@ pub mod cluster;
 pub mod connection;
 pub mod consumer;
 pub mod error;
+pub mod metadata;
 pub mod murmur2;
 pub mod producer;
 
-pub use cluster::{
-    Broker, Cluster, ClusterInfo, ClusterOptions, Lane, Node, PartitionInfo, TopicInfo, Topics,
-};
+pub use cluster::{Cluster, ClusterOptions, Lane, Node};
 pub use connection::{BrokerVersions, Connection, ConnectionOptions};
-pub use consumer::assignor::TopicPartition;
 pub use error::{ClientError, error_code};
+pub use metadata::{Broker, ClusterInfo, PartitionInfo, TopicInfo, TopicPartition, Topics};
 pub use tidemark_records::Compression;

@@ -16,9 +16,9 @@ use tidemark_wire::messages::{
 use tidemark_wire::{ErrorCode, Uuid};
 
 use super::{ConfigChange, ConfigOp, ConfigResource};
-use crate::cluster::{Broker, Cluster, Node};
-use crate::consumer::assignor::TopicPartition;
+use crate::cluster::{Cluster, Node};
 use crate::error::ClientError;
+use crate::metadata::{Broker, TopicPartition};
 
 /// From here on fenced brokers can be asked for (KIP-1073).
 const FIRST_VERSION_OF_FENCED: i16 = 2;

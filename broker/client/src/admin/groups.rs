@@ -16,10 +16,10 @@ use tidemark_wire::messages::{
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
 };
 
-use crate::cluster::{Cluster, Node, Topics};
-use crate::consumer::assignor::TopicPartition;
+use crate::cluster::{Cluster, Node};
 use crate::consumer::protocol;
 use crate::error::{ClientError, error_code};
+use crate::metadata::{TopicPartition, Topics};
 
 /// From this version on OffsetFetch and OffsetCommit name topics by id; names are what people type.
 const LAST_WITH_NAMES: i16 = 9;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use tidemark_wire::messages::ListOffsetsRequest;
 use tidemark_wire::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 
-use crate::cluster::{Cluster, Node, Retry, Topics};
-use crate::consumer::assignor::TopicPartition;
+use crate::cluster::{Cluster, Node, Retry};
 use crate::error::ClientError;
+use crate::metadata::{TopicPartition, Topics};
 
 /// Which offset is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

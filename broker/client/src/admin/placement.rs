@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::OngoingReassignment;
-use crate::cluster::ClusterInfo;
-use crate::consumer::assignor::TopicPartition;
+use crate::metadata::{ClusterInfo, TopicPartition};
 
 /// From where to where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -15,8 +15,8 @@ use tidemark_wire::messages::{
 use tidemark_wire::{ErrorCode, Uuid};
 
 use crate::cluster::{Cluster, Node};
-use crate::consumer::assignor::TopicPartition;
 use crate::error::ClientError;
+use crate::metadata::TopicPartition;
 
 /// A topic to be made.
 #[derive(Debug, Clone, Default)]

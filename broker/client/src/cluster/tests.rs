@@ -1,6 +1,8 @@
 //! What is kept of what brokers tell.
 
 use super::*;
+use crate::metadata::PartitionInfo;
+use tidemark_wire::Uuid;
 
 #[test]
 fn bootstrap_lists_get_their_ports() {

@@ -2,31 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// One partition of one topic.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicPartition {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition's index.
-    pub partition: i32,
-}
-
-impl TopicPartition {
-    /// `topic` and `partition` as one.
-    #[must_use]
-    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
-        Self {
-            topic: topic.into(),
-            partition,
-        }
-    }
-}
-
-impl std::fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.topic, self.partition)
-    }
-}
+use crate::metadata::TopicPartition;
 
 /// What the leader knows of one member.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

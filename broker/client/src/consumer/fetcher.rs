@@ -10,12 +10,12 @@ use tidemark_wire::messages::{FetchRequest, FetchResponse};
 use tidemark_wire::{ErrorCode, Records, Uuid};
 
 use super::Consumer;
-use super::assignor::TopicPartition;
 use super::fetched::parse;
 use super::positions::{Buffered, Ready, Start};
 use super::validation::Ends;
 use crate::cluster::{Cluster, Lane, Node};
 use crate::error::{ClientError, error_code};
+use crate::metadata::TopicPartition;
 
 /// The newest Fetch version that names topics; later ones have only ids.
 const LAST_WITH_NAMES: i16 = 12;

@@ -16,10 +16,11 @@ use tidemark_wire::messages::{
 use tidemark_wire::{ErrorCode, Request};
 use tokio::sync::Notify;
 
-use super::assignor::{Assignor, Member, TopicPartition};
+use super::assignor::{Assignor, Member};
 use super::protocol;
-use crate::cluster::{Cluster, Lane, Node, Retry, Topics};
+use crate::cluster::{Cluster, Lane, Node, Retry};
 use crate::error::{ClientError, error_code};
+use crate::metadata::{TopicPartition, Topics};
 
 /// How a member behaves.
 #[derive(Debug, Clone)]

@@ -25,9 +25,9 @@ pub use group::GroupConfig;
 pub use positions::Start;
 
 use crate::admin::{OffsetSpec, check_commit, commit_request};
-use crate::cluster::{Cluster, Node, Retry, Topics};
+use crate::cluster::{Cluster, Node, Retry};
 use crate::error::ClientError;
-use assignor::TopicPartition;
+use crate::metadata::{TopicPartition, Topics};
 use fetcher::Answer;
 use group::Membership;
 use positions::Positions;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tidemark_wire::Uuid;
 
-use super::assignor::TopicPartition;
 use super::fetched::ConsumerRecord;
 use crate::admin::OffsetSpec;
+use crate::metadata::TopicPartition;
 
 /// Where reading a partition begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use tidemark_wire::messages::{
 };
 use tidemark_wire::{Message, Reader, Writer};
 
-use super::assignor::{Member, TopicPartition};
+use super::assignor::Member;
 use crate::admin::by_topic;
 use crate::error::ClientError;
+use crate::metadata::TopicPartition;
 
 /// The protocol type of consumers.
 pub(crate) const TYPE: &str = "consumer";

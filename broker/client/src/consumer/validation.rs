@@ -10,12 +10,12 @@ use tidemark_wire::messages::offset_for_leader_epoch_response::EpochEndOffset;
 use tidemark_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use super::Consumer;
-use super::assignor::TopicPartition;
 use super::fetcher::{Answer, Asked};
 use super::positions::Start;
 use crate::admin::by_topic;
 use crate::cluster::{Cluster, Lane, Node};
 use crate::error::ClientError;
+use crate::metadata::TopicPartition;
 
 /// The first version that consumers may ask.
 const FIRST_OF_CONSUMERS: i16 = 3;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::consumer::assignor::TopicPartition;
+use crate::metadata::TopicPartition;
 
 /// What a batch weighs before its first record.
 const BATCH_OVERHEAD_BYTES: usize = 61;

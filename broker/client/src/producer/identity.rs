@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::accumulator::{Stamp, add_sequence};
-use crate::consumer::assignor::TopicPartition;
+use crate::metadata::TopicPartition;
 
 /// Who the producer is to the brokers, and how far each partition has got.
 #[derive(Debug, Default)]

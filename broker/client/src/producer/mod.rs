@@ -20,8 +20,8 @@ use tidemark_records::Compression;
 use tokio::sync::{Notify, oneshot};
 
 use crate::cluster::Cluster;
-use crate::consumer::assignor::TopicPartition;
 use crate::error::ClientError;
+use crate::metadata::TopicPartition;
 use accumulator::{Accumulator, Limits, Queued};
 use partitioner::{Partitioner, Strategy};
 

@@ -16,9 +16,9 @@ use super::accumulator::Batch;
 use super::delivery::{Verdict, judge};
 use super::identity::Identity;
 use super::{Acks, Delivered, PartitionStats, ProducerConfig, Shared, Waiter};
-use crate::cluster::{Cluster, Lane, Node, Topics};
-use crate::consumer::assignor::TopicPartition;
+use crate::cluster::{Cluster, Lane, Node};
 use crate::error::{ClientError, error_code};
+use crate::metadata::{TopicPartition, Topics};
 
 /// The newest Produce version that names topics; later ones have only ids.
 const LAST_WITH_NAMES: i16 = 12;
