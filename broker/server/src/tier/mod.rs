@@ -5,6 +5,7 @@
 //! bucket, uploads what is due, moves its start by retention. `sweep.rs` deletes what no longer
 //! counts, and what never did. `backup.rs` does the same for compacted partitions, which go to the
 //! bucket as a whole. `metadata.rs` keeps the cluster's metadata there, on the active controller.
+//! `owner.rs` knows whose the bucket is.
 //! `seed.rs` fetches what a partition that came back from a bucket begins with.
 //! `read.rs` answers from the bucket; a fetch never waits there for it, it is parked and looks
 //! again when what it asked for has come. `reserve.rs` looks how much only waits for the bucket,
@@ -16,6 +17,7 @@
 
 mod backup;
 mod metadata;
+mod owner;
 mod read;
 mod reserve;
 mod seed;
@@ -37,10 +39,9 @@ use std::time::Duration;
 use tidemark_config::TierSettings;
 use tidemark_env::{clock, random, task};
 use tidemark_model::{CONSUMER_OFFSETS, LeaderEpoch};
-use tidemark_tier::catalog::Owner;
 use tidemark_tier::{
-    Bucket, BucketOptions, BytesPerSecond, Cache, Created, CredentialFiles, Credentials, Manifest,
-    PartitionId, Reader, Requests, Shelf, TierError, Writer, document, layout, restore,
+    Bucket, BytesPerSecond, Cache, CredentialFiles, Credentials, Manifest, PartitionId, Reader,
+    Requests, Shelf, TierError,
 };
 use tidemark_wire::{ErrorCode, Uuid};
 use tokio::sync::{Semaphore, watch};
@@ -49,8 +50,6 @@ use tokio::sync::{Semaphore, watch};
 const ROUND: Duration = Duration::from_secs(1);
 /// Kafka's way to say that there is no limit.
 const ENDLESS: u64 = i64::MAX as u64;
-/// Credentials are read again this often.
-const RELOAD: Duration = Duration::from_secs(5);
 /// Pauses after failures, doubled from the first to the last.
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=20_000;
 /// Retention in the bucket is looked at this often at least.
@@ -284,7 +283,7 @@ impl Tier {
                 Credentials::new()
             }
         };
-        let options = options(settings, credentials.clone());
+        let options = owner::options(settings, credentials.clone());
         let bucket = match instead {
             Some(bucket) => bucket,
             None => Bucket::open(&settings.url, &options)?,
@@ -328,112 +327,6 @@ impl Tier {
             "lastError": *lock(&self.trouble),
         })
     }
-
-    /// Takes credentials that were changed. Blocks.
-    fn reload(&self) {
-        let taken = self.credential_files.read();
-        let taken = taken.map_err(|error| error.to_string());
-        let taken = taken.and_then(|now| {
-            if *lock(&self.credentials) == now {
-                return Ok(false);
-            }
-            let options = options(&self.settings, now.clone());
-            self.bucket
-                .reopen(&options)
-                .map_err(|error| error.to_string())?;
-            *lock(&self.credentials) = now;
-            Ok(true)
-        });
-        match taken {
-            Ok(false) => {}
-            Ok(true) => {
-                self.reopened_ms
-                    .store(clock::steady_ms(), Ordering::Release);
-                self.mended.store(true, Ordering::Release);
-                tracing::info!(bucket = self.bucket.address(), "new credentials are in use");
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error,
-                    "credentials for the bucket: those before stay in use"
-                );
-            }
-        }
-    }
-
-    /// This broker as one that writes, once it is known that it may.
-    fn writer(&self, leader_epoch: LeaderEpoch) -> Result<Writer, TierError> {
-        match self.generation.load(Ordering::Acquire) {
-            0 => Err(TierError::Away {
-                key: layout::OWNERS.to_owned(),
-                reason: "it is not known yet whether the bucket is this cluster's".to_owned(),
-            }),
-            generation => Ok(Writer {
-                generation,
-                leader_epoch,
-                id: self.id,
-            }),
-        }
-    }
-
-    /// Makes sure that no restore has made another cluster the owner of the bucket: from then on
-    /// this one neither writes nor deletes there.
-    async fn check_owner(&self) -> Result<(), TierError> {
-        let next = match self.generation.load(Ordering::Acquire) {
-            0 => return Ok(()),
-            generation => layout::owner(generation.saturating_add(1)),
-        };
-        match self.bucket.size_bytes(&next).await {
-            Err(TierError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => {
-                self.generation.store(0, Ordering::Release);
-                Err(TierError::Superseded {
-                    key: next,
-                    reason: "the bucket was taken over by a restored cluster".to_owned(),
-                })
-            }
-        }
-    }
-
-    /// Makes sure that the bucket is this cluster's: the first to come says so in it.
-    async fn open(&self, cluster_id: Uuid) -> Result<(), TierError> {
-        let mine = Owner {
-            cluster_id: cluster_id.to_string(),
-            generation: 1,
-        };
-        let owner = match restore::owner(&self.bucket).await? {
-            Some(owner) => owner,
-            None => {
-                self.bucket.probe().await?;
-                let key = layout::owner(1);
-                match self.bucket.create_document(&key, &mine).await?.0 {
-                    Created::Ours => mine.clone(),
-                    Created::Theirs(bytes) => document::decode(&key, &bytes)?,
-                }
-            }
-        };
-        if owner.cluster_id != mine.cluster_id {
-            return Err(TierError::Superseded {
-                key: layout::owner(owner.generation),
-                reason: format!(
-                    "{} holds the logs of cluster {}: give this one another prefix in tier.url",
-                    self.bucket.address(),
-                    owner.cluster_id
-                ),
-            });
-        }
-        self.generation.store(owner.generation, Ordering::Release);
-        Ok(())
-    }
-}
-
-fn options(settings: &TierSettings, credentials: Credentials) -> BucketOptions {
-    BucketOptions {
-        endpoint: settings.endpoint.clone(),
-        region: settings.region.clone(),
-        credentials,
-    }
 }
 
 /// Starts the tasks, if there is a bucket.
@@ -444,10 +337,10 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
     metadata::start(broker, &tier, stop.clone());
     drop(task::spawn(
         "tier-open",
-        open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
+        owner::open(Arc::clone(&tier), Arc::clone(broker), stop.clone()),
     ));
     if tier.credential_files != CredentialFiles::None {
-        start_reloading(Arc::clone(&tier), stop.clone());
+        owner::start_reloading(Arc::clone(&tier), stop.clone());
     }
     let broker = Arc::clone(broker);
     drop(task::spawn("tier", async move {
@@ -460,65 +353,6 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
                 tier.seed(&broker);
             }
             tier.round(&broker).await;
-        }
-    }));
-}
-
-/// Finds out whether the bucket is this cluster's, until it is known; and again when a restore has
-/// taken it over.
-async fn open(tier: Arc<Tier>, broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
-    let (mut pause_ms, mut failed_ms) = (0, 0);
-    loop {
-        tokio::select! {
-            () = clock::sleep(ROUND) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        // Credentials that were mended are tried at once.
-        let waits = clock::steady_ms() < failed_ms + pause_ms
-            && tier.reopened_ms.load(Ordering::Acquire) <= failed_ms;
-        let Some(cluster_id) = broker.image().cluster_id() else {
-            continue;
-        };
-        if waits || tier.generation.load(Ordering::Acquire) > 0 {
-            continue;
-        }
-        match tier.open(cluster_id).await {
-            Ok(()) => {
-                (pause_ms, failed_ms) = (0, 0);
-                tier.troubled.store(false, Ordering::Release);
-                *lock(&tier.trouble) = None;
-                let bucket = tier.bucket.address();
-                tracing::info!(bucket, "the bucket is this cluster's");
-            }
-            Err(error) => {
-                broker.metrics.tier_failed(error.outcome());
-                let bucket = tier.bucket.address();
-                tracing::error!(bucket, %error, "tiered topics stay on local disks");
-                tier.troubled.store(true, Ordering::Release);
-                *lock(&tier.trouble) = Some(error.to_string());
-                // Readers that wait are told.
-                let waiting = broker.partitions.all();
-                waiting
-                    .iter()
-                    .for_each(|partition| partition.log_start_moved());
-                (pause_ms, failed_ms) = (longer(pause_ms), clock::steady_ms());
-            }
-        }
-    }
-}
-
-/// Looks for changed credentials, until `stop` turns true.
-fn start_reloading(tier: Arc<Tier>, mut stop: watch::Receiver<bool>) {
-    drop(task::spawn("tier-credentials", async move {
-        loop {
-            tokio::select! {
-                () = clock::sleep(RELOAD) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-            let reloading = Arc::clone(&tier);
-            if task::blocking(move || reloading.reload()).await.is_err() {
-                return;
-            }
         }
     }));
 }
