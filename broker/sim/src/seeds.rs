@@ -13,7 +13,6 @@ use crate::cluster::{LEAST_ACKNOWLEDGED, Report};
 
 /// What has to be reached in at least one seed of twenty, or the histories are worth too little.
 pub const STATES: &[&str] = &[
-    "broker ended for a disk that stood still",
     "broker ended for its disk",
     "commit",
     "debug: a duplicate is answered",
@@ -40,6 +39,8 @@ pub const STATES: &[&str] = &[
     "refused write",
     "topic deleted",
 ];
+/// And these where there is no bucket, whose faults leave less time for it.
+pub const STATES_UNTIERED: &[&str] = &["broker ended for a disk that stood still"];
 /// And these where there are three brokers or more.
 pub const STATES_OF_CLUSTERS: &[&str] = &[
     "debug: a log is cut",
@@ -240,7 +241,9 @@ fn summary(reports: &BTreeMap<u64, Report>, all: &Seeds) -> (String, bool) {
     let of_clusters = STATES_OF_CLUSTERS.iter().filter(|_| all.brokers > 2);
     let of_tiered = STATES_OF_TIERED.iter().filter(|_| all.tiered);
     let of_restored = STATES_OF_RESTORED.iter().filter(|_| all.restored);
+    let untiered = STATES_UNTIERED.iter().filter(|_| !all.tiered);
     let states = STATES.iter().chain(of_clusters).chain(of_tiered);
+    let states = states.chain(untiered);
     for what in states.chain(of_restored) {
         let (seeds, _) = seen.get(what).copied().unwrap_or_default();
         if count >= ENOUGH && seeds * 20 < count {

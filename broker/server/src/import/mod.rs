@@ -14,6 +14,7 @@ pub use source::SourceError;
 
 use crate::broker::new_id;
 use crate::format::{FormatError, quorum_dir, read_formatted};
+use crate::partition::{STRAY_SUFFIX, free_path};
 use error::failed;
 use source::{Found, Sources};
 use std::collections::BTreeMap;
@@ -638,9 +639,10 @@ impl<'a> Import<'a> {
                     let id = topic_id_of(&**disk, &place)
                         .unwrap_or(None)
                         .unwrap_or_default();
-                    let mut aside = place.clone().into_os_string();
-                    aside.push(format!(".{id}-stray"));
-                    disk.rename(&place, Path::new(&aside))?;
+                    let name = place.file_name().unwrap_or_default().to_string_lossy();
+                    let stray = format!("{name}.{id}");
+                    let aside = free_path(&**disk, &copied.dir, &stray, STRAY_SUFFIX)?;
+                    disk.rename(&place, &aside)?;
                 }
             }
             disk.rename(&copied.at, &place)?;

@@ -1,5 +1,6 @@
 //! Finding partitions' directories among what somebody named.
 
+use crate::partition::{DELETED_SUFFIX, STRAY_SUFFIX};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use tidemark_env::disk::{DirEntry, Disk};
 use tidemark_model::{check_topic_name, is_internal_topic};
 
 /// Directories of these endings hold a partition that Kafka deletes, moves or does not know.
-const PASSED_OVER: [&str; 3] = ["-delete", "-future", "-stray"];
+const PASSED_OVER: [&str; 3] = [DELETED_SUFFIX, "-future", STRAY_SUFFIX];
 
 /// Why what was named cannot be imported.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +220,7 @@ fn parse(name: &str) -> Option<(String, i32)> {
 
 /// As [`parse`]; a directory that was set aside (`<topic>-<partition>.<id>-stray`) can be named.
 fn parse_explicit(name: &str) -> Option<(String, i32)> {
-    match name.strip_suffix("-stray") {
+    match name.strip_suffix(STRAY_SUFFIX) {
         Some(stray) => parse(stray.rsplit_once('.')?.0),
         None => parse(name),
     }
@@ -247,8 +248,12 @@ mod tests {
         ] {
             assert_eq!(parse(name), None, "{name}");
         }
-        let aside = "orders-0.I0rXWEl5RlKBedsbDP0i-w-stray";
-        assert_eq!(parse_explicit(aside), some("orders", 0));
+        for aside in [
+            "orders-0.I0rXWEl5RlKBedsbDP0i-w-stray",
+            "orders-0.I0rXWEl5RlKBedsbDP0i-w~2-stray",
+        ] {
+            assert_eq!(parse_explicit(aside), some("orders", 0));
+        }
         assert_eq!(parse_explicit("orders-0.abc-delete"), None);
     }
 }

@@ -8,6 +8,7 @@
 //! **Invariant:** the replica hears of everything that the log does, in its order, under the lock.
 
 mod acks;
+mod aside;
 mod ballast;
 mod cut;
 mod log_dir;
@@ -17,6 +18,7 @@ mod registry;
 mod role;
 
 pub(crate) use acks::Acks;
+pub(crate) use aside::{DELETED_SUFFIX, STRAY_SUFFIX, free_path};
 pub(crate) use ballast::{Ballast, FULL_RETRY, is_full, say_that_a_start_waits};
 pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
 pub(crate) use opening::segment_file;

@@ -1,5 +1,6 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
+use super::aside::{DELETED_SUFFIX, STRAY_SUFFIX, free_path};
 use super::{LogDir, Partition, Policy, WalSettings, is_full};
 use crate::fatal::Failed;
 use crate::import::UNFINISHED;
@@ -20,11 +21,6 @@ use tidemark_replication::{BrokerView, PartitionView};
 use tidemark_wal::{Lsn, Record};
 use tidemark_wire::ErrorCode;
 use tokio::sync::watch;
-
-/// A directory that waits for its removal ends so.
-const DELETED_SUFFIX: &str = "-delete";
-/// A directory that belongs to no topic of the metadata ends so.
-const STRAY_SUFFIX: &str = "-stray";
 
 /// Why partitions could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -492,17 +488,15 @@ impl Registry {
             };
             // Renamed first: the name is free at once for a topic created again, and a crash in
             // the middle of the removal leaves nothing that looks like a partition.
-            let doomed = parent.join(format!(
-                "{}.{}{DELETED_SUFFIX}",
-                name.to_string_lossy(),
-                topic.id
-            ));
             let disk = Arc::clone(&self.args.disk);
-            let renamed = disk
-                .rename(&path, &doomed)
-                .and_then(|()| disk.sync_dir(parent));
+            let name = format!("{}.{}", name.to_string_lossy(), topic.id);
+            let renamed = free_path(&*disk, parent, &name, DELETED_SUFFIX).and_then(|doomed| {
+                disk.rename(&path, &doomed)?;
+                disk.sync_dir(parent)?;
+                Ok(doomed)
+            });
             match renamed {
-                Ok(()) => remove_in_background(disk, doomed),
+                Ok(doomed) => remove_in_background(disk, doomed),
                 Err(error) => {
                     tracing::error!(dir = %path.display(), %error, "a deleted topic's files stay");
                 }
@@ -543,7 +537,9 @@ impl Registry {
                 if placed.is_some_and(|state| state.replicas.contains(&self.args.broker_id)) {
                     continue;
                 }
-                let aside = dir.join(format!("{name}.{}{STRAY_SUFFIX}", id.unwrap_or_default()));
+                let stray = format!("{name}.{}", id.unwrap_or_default());
+                let aside =
+                    free_path(&*self.args.disk, dir, &stray, STRAY_SUFFIX).map_err(failed)?;
                 tracing::warn!(
                     from = %name, to = %aside.display(),
                     "a directory belongs to no topic of the metadata and is set aside; \
