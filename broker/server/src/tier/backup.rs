@@ -18,8 +18,11 @@ use tidemark_records::{Batch, Limits};
 use tidemark_tier::SegmentRef;
 use tidemark_tier::upload::Upload;
 
-/// Of its time a partition spends one part in so many on backups at most.
+/// Of its time a partition spends one part in so many on backups at most,
 const SHARE: i64 = 10;
+/// but pauses no longer than so many bytes of its log for each millisecond make: a bucket that hung
+/// over a small one is no reason to have none for long.
+const BYTES_PER_MS: i64 = 1 << 10;
 /// What stays of so many bytes goes out at once.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -53,7 +56,10 @@ impl Tier {
             .upload_whole(broker, partition, &known, (bounds.log_start, upper))
             .await?;
         let done_ms = clock::steady_ms();
-        pace.backup_ms = done_ms + (done_ms - now_ms).max(0) * (SHARE - 1);
+        let log_bytes = partition.with_log(|log, _| log.size_bytes());
+        let log_bytes = i64::try_from(log_bytes.unwrap_or(0)).unwrap_or(i64::MAX);
+        let pause_ms = (done_ms - now_ms).max(0) * (SHARE - 1);
+        pace.backup_ms = done_ms + pause_ms.min(log_bytes / BYTES_PER_MS);
         let objects = entries.len();
         let chunked = self.chunked(partition, &known).await?;
         let known = self
