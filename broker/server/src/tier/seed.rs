@@ -22,6 +22,7 @@ use tidemark_tier::{PartitionId, TierError, layout};
 #[derive(Debug, Default)]
 pub(super) struct Seeding {
     running: bool,
+    /// Not before this, by the clock that does not jump.
     next_ms: i64,
     pause_ms: i64,
     trouble: Option<String>,
@@ -52,7 +53,7 @@ fn may_begin_with(state: &Partition, me: BrokerId, written_in: LeaderEpoch) -> b
 impl Tier {
     /// Fetches the first records of partitions that wait for them, a few at a time.
     pub(super) fn seed(self: &Arc<Self>, broker: &Arc<Broker>) {
-        let now_ms = clock::now_ms();
+        let now_ms = clock::steady_ms();
         for (topic_id, index) in broker.partitions.unseeded() {
             {
                 let mut seeding = self.seeding.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +103,7 @@ impl Tier {
                 seeding.trouble = Some(text);
                 seeding.running = false;
                 seeding.pause_ms = longer(seeding.pause_ms).min(*PAUSE_MS.end());
-                seeding.next_ms = clock::now_ms() + seeding.pause_ms;
+                seeding.next_ms = clock::steady_ms() + seeding.pause_ms;
             }
         }
     }
