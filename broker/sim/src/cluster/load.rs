@@ -195,7 +195,17 @@ impl Load {
             offsets.map(|offset| (*partition, offset))
         });
         let there: BTreeSet<(i32, i64)> = there.collect();
-        while !there.is_subset(&lock(&self.shared.grouped)) {
+        loop {
+            // What retention has taken meanwhile the group is not given any more.
+            let start = |partition| self.shared.range(partition).map_or(0, |(start, _)| start);
+            let starts: BTreeMap<i32, i64> = (0..PARTITIONS).map(|p| (p, start(p))).collect();
+            let grouped = lock(&self.shared.grouped).clone();
+            let lacks = there.difference(&grouped);
+            let lacks = lacks.filter(|(p, offset)| starts.get(p).is_none_or(|s| offset >= s));
+            let lacks: Vec<_> = lacks.collect();
+            let Some(first) = lacks.first() else { break };
+            let count = lacks.len();
+            self.wait_for(&format!("the group, which lacks {count} from {first:?} on"));
             clock::sleep(PAUSE).await;
         }
         self.over.send_replace(true);
@@ -281,11 +291,16 @@ impl Shared {
 
     /// Whether the bucket has a partition up to `offset`, if it is to have it.
     fn is_tiered_to(&self, partition: i32, offset: Option<i64>) -> bool {
-        let (Some(tiered), Some(offset)) = (&self.tiered, offset) else {
+        let (Some(_), Some(offset)) = (&self.tiered, offset) else {
             return true;
         };
-        let range = tiered.bucket.range(TOPIC, partition);
+        let range = self.range(partition);
         range.is_some_and(|(_, end)| end > offset)
+    }
+
+    /// What the bucket has of a partition, from and up to.
+    fn range(&self, partition: i32) -> Option<(i64, i64)> {
+        self.tiered.as_ref()?.bucket.range(TOPIC, partition)
     }
 
     /// Whether a part of the records goes by itself.
