@@ -137,7 +137,9 @@ class Operator:
 
     def start(self):
         self.restarts += 1
-        self.process = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", f"idle-{self.restarts}"],
+        # On a port of its own: brokers' is taken on some of the machine's addresses.
+        self.process = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", f"idle-{self.restarts}",
+                                         "--http-listen", "127.0.0.1:0"],
                                         stdout=open(self.log, "a"), stderr=subprocess.STDOUT)
         self.pid, self.send_signal, self.wait, self.poll = self.process.pid, self.process.send_signal, self.process.wait, self.process.poll
 
