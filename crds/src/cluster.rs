@@ -298,7 +298,7 @@ pub struct BrokerStatus {
     pub id: i32,
     /// Its pool.
     pub pool: String,
-    /// What it is: Ready, Starting, CatchingUp and so on.
+    /// What it is: Ready, Starting, CatchingUp, DiskFull and so on.
     pub state: String,
     /// Whether it has to be restarted for a change.
     pub stale: bool,

@@ -86,7 +86,7 @@ def folder_of(space, claim):
 
 
 def full_disk(space):
-    """A disk is full: records are refused and reads go on; with a larger size it grows before anything else, and the same process takes records again."""
+    """A disk is full: records are refused and reads go on, the status says what to do, and nothing is restarted; with a larger size it grows before anything else, and the same process takes records again."""
     storage = lambda size, **more: cluster("full", size=size, deletionPolicy="Delete", **more)
     space.apply(storage("1Gi"))
     space.is_("tmc", "full", "Reconciled", "True", 180)
@@ -100,9 +100,26 @@ def full_disk(space):
     produce = lambda: space.tidemark("full", "produce", "kept", text=record * 20, check=False, timeout=180).returncode
     until("records are refused", 180, lambda: produce() != 0)
     expect("what can be read", space.tidemark("full", "consume", "kept", "-n", "1").stdout, "before\n")
+    for condition in ["StorageReady", "Ready", "Reconciled"]:
+        space.is_("tmc", "full", condition, "DiskFull")
+    status = space.get("tmc", "full")["status"]
+    expect("the broker", status["brokers"][0]["state"], "DiskFull")
+    if "raise storage.size of pool brokers, and full-0-data grows" not in status["message"]:
+        raise Failed(f"it is not said what to do: {status['message']}")
+    told = lambda reason: [e for e in space.get("events") if e["reason"] == reason and e["involvedObject"]["name"] == "full"]
+    until("an event", 60, lambda: told("DiskFull"))
+    # A restart gives no room: a change waits for it.
+    restarts = storage("1Gi")
+    restarts["spec"]["pools"][0]["resources"] = {"requests": {"cpu": "20m"}}
+    space.apply(restarts)
+    until("a change that waits", 60, lambda: (space.get("tmc", "full")["status"].get("disruption") or {}).get("state") == "DiskFull")
+    space.apply(storage("1Gi"))
+    until("nothing that waits", 60, lambda: "disruption" not in space.get("tmc", "full")["status"])
     space.apply(storage("2Gi"))
     until("a disk of 2Gi", 90, lambda: space.get("pvc", "full-0-data")["status"]["capacity"]["storage"] == "2Gi")
     until("records are taken again", 180, lambda: produce() == 0)
+    space.is_("tmc", "full", "StorageReady", "True")
+    until("an event", 60, lambda: told("DiskHasRoom"))
     expect("the pod", space.get("pod", "full-0-0")["metadata"]["uid"], before)
     # Size and resources at once: the disk grows, the broker restarts, and neither waits for the other.
     both = storage("3Gi")

@@ -45,6 +45,7 @@ def foreign_bucket(space):
             error = space.get("tmc", "guest")["status"]["tier"]["lastError"]
             if id_ not in error:
                 raise Failed(f"it does not say whose the bucket is: {error}")
+            space.is_("tmc", "guest", "Reconciled", "True", 180)
             space.tidemark("guest", "produce", "local", "--create", text="here\n")
             expect("what was written", space.tidemark("guest", "consume", "local").stdout, "here\n")
             guest = space.get("tmc", "guest")["status"]["clusterId"]

@@ -137,7 +137,9 @@ class Operator:
 
     def start(self):
         self.restarts += 1
-        self.process = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", f"idle-{self.restarts}"],
+        # On a port of its own: brokers' is taken on some of the machine's addresses.
+        self.process = subprocess.Popen([BIN, "operator", "--namespace", SPACE, "--image", IMAGE, "--name", f"idle-{self.restarts}",
+                                         "--http-listen", "127.0.0.1:0"],
                                         stdout=open(self.log, "a"), stderr=subprocess.STDOUT)
         self.pid, self.send_signal, self.wait, self.poll = self.process.pid, self.process.send_signal, self.process.wait, self.process.poll
 
@@ -245,11 +247,12 @@ def tell(options, settled, peak, seconds, cpu, sizes, requests):
     rate = lambda of: sum(count for (verb, _), count in requests.items() if of(verb)) * 60 / seconds
     writes = rate(lambda verb: verb in WRITES)
     rows = sorted(((count * 60 / seconds, verb, resource) for (verb, resource), count in requests.items() if count), reverse=True)
+    debug = os.path.basename(os.path.dirname(BIN)) == "debug"
     lines = [
         f"# The operator at rest: {options.clusters} Clusters, {options.topics} Topics", "",
         f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores shared with other work, "
         f"`{os.path.basename(os.path.dirname(BIN))}/tidemark` of {os.path.getsize(BIN) / 2**20:.0f} MiB. Written by `lab/kubernetes/idle`; brokers are "
-        f"{min(BROKERS, options.clusters)} real ones that stand in for those of all clusters.", "",
+        f"{min(BROKERS, options.clusters)} real ones that stand in for those of all clusters.{' What is to be kept is meant of a release build.' if debug else ''}", "",
         "| | found | at most |", "|---|---|---|",
         f"| CPU, cores | {cpu / seconds:.3f} | 0.1 |",
         f"| memory, MiB, without the program's own pages | {max(sizes):.0f} (when all was made: {peak:.0f}) | 64 |",

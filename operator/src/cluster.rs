@@ -8,6 +8,7 @@ pub mod authority;
 pub mod build;
 pub mod certificates;
 mod features;
+mod full;
 mod leave;
 mod live;
 mod lost;
@@ -106,7 +107,7 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
         addresses: &addresses,
     };
     let leaving = build::leaving(&nodes, &cluster.spec.pools);
-    let observed = observe::brokers(&way, &build, &children, &nodes).await;
+    let observed = observe::brokers(&way, &build, &children, &nodes, &storage).await;
     let kept = |node: &&build::Node| leave::is_kept(&children, &leaving, node);
     let kept: Vec<&build::Node> = nodes.iter().filter(kept).collect();
     // Those too of a cluster that is paused: they end all the same.
@@ -199,6 +200,14 @@ pub async fn reconcile(cluster: Arc<Cluster>, context: Arc<Context>) -> Result<A
     };
     let new = status::status(&told, now_ms);
     context.metrics.seen(&cluster, &new, now_ms);
+    for news in full::news(cluster.status.as_ref(), &observed.brokers) {
+        let full::News {
+            warning,
+            reason,
+            note,
+        } = news;
+        context.tell(&*cluster, warning, reason, &note).await;
+    }
     tell(&new).await?;
     Ok(match decision {
         Decision::Idle => match shrinking {

@@ -9,6 +9,7 @@ use crate::metrics::{
     ProcessSample, Snapshot, Watchdog,
 };
 use crate::net::Budget;
+use crate::partition::StartWaits;
 use crate::tls::Tls;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub(crate) struct BrokerHealth {
     identity: OnceLock<Value>,
     /// Why nothing is served, where a data directory is marked as failed.
     failed: OnceLock<String>,
+    /// Whether the start waits for room.
+    pub(crate) waits: StartWaits,
     broker: OnceLock<Arc<Broker>>,
     life: OnceLock<Arc<Life>>,
     watchdog: OnceLock<Arc<Watchdog>>,
@@ -47,6 +50,7 @@ impl BrokerHealth {
             tls,
             identity: OnceLock::new(),
             failed: OnceLock::new(),
+            waits: StartWaits::default(),
             broker: OnceLock::new(),
             life: OnceLock::new(),
             watchdog: OnceLock::new(),
@@ -96,6 +100,18 @@ impl BrokerHealth {
 
     fn fenced(&self) -> bool {
         self.life.get().is_some_and(|life| life.told().fenced)
+    }
+
+    /// Why records are refused, or the start waits, where a disk has no room.
+    fn disk_full(&self) -> Option<String> {
+        if let Some(reason) = self.waits.reason() {
+            return Some(format!("the start waits for room: {reason}"));
+        }
+        let dirs = self.broker.get()?.partitions.log_dirs();
+        let full = dirs.iter().filter(|dir| dir.is_full());
+        let full: Vec<String> = full.map(|dir| dir.path.display().to_string()).collect();
+        let text = format!("the disk is full: {} takes no records", full.join(", "));
+        (!full.is_empty()).then_some(text)
     }
 
     fn controller(&self, broker: &Broker) -> ControllerSample {
@@ -194,6 +210,11 @@ impl Health for BrokerHealth {
         if let Some(reason) = self.failed.get() {
             return Err(reason.clone());
         }
+        if let Some(reason) = self.waits.reason() {
+            return Err(format!(
+                "the disk is full, the start waits for room: {reason}"
+            ));
+        }
         let Some(broker) = self.broker.get() else {
             return Err("reading its metadata".into());
         };
@@ -203,9 +224,10 @@ impl Health for BrokerHealth {
                 Err(format!("opening logs, {done} of {total}"))
             }
             Lifecycle::Stopping => Err("stopping".into()),
-            Lifecycle::Running if self.fenced() => {
-                Err("fenced: the controller does not count on this broker".into())
-            }
+            Lifecycle::Running if self.fenced() => Err(match self.disk_full() {
+                Some(full) => format!("fenced: {full}, others lead"),
+                None => "fenced: the controller does not count on this broker".into(),
+            }),
             Lifecycle::Running
                 if self.life.get().is_none() && broker.controller.controller_id().is_none() =>
             {
@@ -234,6 +256,7 @@ impl Health for BrokerHealth {
             "listeners": listeners,
             "tls": self.tls.state(),
             "lifecycle": {"state": "Starting"},
+            "diskFull": self.disk_full(),
         });
         if let Some(reason) = self.failed.get() {
             state["lifecycle"] = json!({"state": "DirectoryFailed", "reason": reason});

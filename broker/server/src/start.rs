@@ -8,8 +8,7 @@ use crate::health::BrokerHealth;
 use crate::listeners::{Advertised, Reached, advertised, bind, endpoints};
 use crate::metrics::Metrics;
 use crate::partition::{
-    Ballast, FULL_RETRY, Registry, RegistryArgs, WalSettings, failed_mark, is_full,
-    say_that_a_start_waits,
+    Ballast, FULL_RETRY, Registry, RegistryArgs, StartWaits, WalSettings, failed_mark, is_full,
 };
 use crate::register::register;
 use crate::replica::{self, Replicas};
@@ -273,7 +272,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         });
     }
     for dir in &dirs {
-        Ballast::of(&config.disk, dir).start().await;
+        Ballast::of(&config.disk, dir).start(&health.waits).await;
     }
     let inbox = Arc::new(Inbox::default());
     let joined = join(&config, &settings, &inbox, (of_quorum, &tls)).await?;
@@ -385,7 +384,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
             Ok::<(), StartError>(())
         }
     };
-    unless_failed(&failing, once_there_is_room(opening)).await??;
+    unless_failed(&failing, once_there_is_room(&health.waits, opening)).await??;
     broker.groups.apply(&broker, &image, &image);
     broker.in_step(image.index());
     follow(&broker, image, warned, unfollowed);
@@ -401,7 +400,7 @@ pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
             Ok::<(), StartError>(())
         }
     };
-    unless_failed(&failing, once_there_is_room(writing)).await??;
+    unless_failed(&failing, once_there_is_room(&health.waits, writing)).await??;
     unless_failed(&failing, life.lead(&broker)).await?;
     let unfenced = node.metadata.image().index();
     partitions.applied(unfenced).await;
@@ -456,20 +455,23 @@ async fn unless_failed<T>(
 }
 
 /// Tries `work` again as long as a disk has no room for it. In a cluster others lead meanwhile.
-async fn once_there_is_room<F>(mut work: impl FnMut() -> F) -> Result<(), StartError>
+async fn once_there_is_room<F>(
+    waits: &StartWaits,
+    mut work: impl FnMut() -> F,
+) -> Result<(), StartError>
 where
     F: Future<Output = Result<(), StartError>>,
 {
-    let mut waits = false;
     loop {
         match work().await {
             Err(error) if error.is_full() => {
-                if !std::mem::replace(&mut waits, true) {
-                    say_that_a_start_waits(&error.to_string());
-                }
+                waits.because(&error.to_string());
                 clock::sleep(FULL_RETRY).await;
             }
-            done => return done,
+            done => {
+                waits.no_more();
+                return done;
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use super::build::{
 };
 use super::certificates;
 use super::features::{self, Levels};
+use super::full;
 use super::roller::{Broker, Image, Life, Partition, Pod};
 use crate::contact;
 use crate::context::{Context, Error};
@@ -305,12 +306,13 @@ pub struct Observed {
     pub contact: Option<(Brokers, Quorum)>,
 }
 
-/// Asks brokers.
+/// Asks brokers; `refused` has a line for each claim that could not grow.
 pub async fn brokers(
     way: &Arc<Client>,
     build: &Build<'_>,
     children: &Children,
     nodes: &[Node],
+    refused: &[String],
 ) -> Observed {
     let cluster = build.cluster;
     let each = nodes.iter().map(|node| async move {
@@ -330,10 +332,19 @@ pub async fn brokers(
         let made = made.and_then(|pod| pod.metadata.creation_timestamp.as_ref());
         let levels = state.as_ref();
         let levels = levels.and_then(|(state, _)| features::levels(state, made));
+        let life = state.map(|(state, why)| match life(&state, why) {
+            Life::DiskFull { text, serves } => {
+                let claim = children.claim(cluster, node.id);
+                let room = full::room(cluster, node, claim, refused);
+                let text = format!("{text}: {room}");
+                Life::DiskFull { text, serves }
+            }
+            life => life,
+        });
         let broker = Broker {
             id: node.id,
             voter: build.votes(node.id),
-            life: state.map(|(state, why)| life(&state, why)),
+            life,
             pod,
             ready_since_ms: children.pod(node.id).and_then(ready_since_ms),
             template: template.unwrap_or_default(),
@@ -487,16 +498,22 @@ fn directory(state: &Value) -> Option<Uuid> {
 /// What a broker's own words come to.
 fn life(state: &Value, not_ready: Option<String>) -> Life {
     let lifecycle = &state["lifecycle"];
-    match lifecycle["state"].as_str() {
-        Some("DirectoryFailed") => {
+    match (lifecycle["state"].as_str(), state["diskFull"].as_str()) {
+        (Some("Stopping"), _) => Life::Stopping,
+        // Whatever it is at: it is this that it waits for.
+        (_, Some(text)) => Life::DiskFull {
+            text: text.to_owned(),
+            serves: not_ready.is_none(),
+        },
+        (Some("DirectoryFailed"), _) => {
             let reason = lifecycle["reason"].as_str();
             Life::DirectoryFailed(reason.unwrap_or("a directory failed").to_owned())
         }
-        Some("Recovering") => Life::Recovering {
+        (Some("Recovering"), _) => Life::Recovering {
             done: lifecycle["done"].as_u64().unwrap_or(0),
             total: lifecycle["total"].as_u64().unwrap_or(0),
         },
-        Some("Stopping") => Life::Stopping,
+        (Some("Starting"), _) => Life::Starting,
         _ => match not_ready {
             Some(why) if why.starts_with("catching up") => Life::Behind(why),
             _ => Life::Running,

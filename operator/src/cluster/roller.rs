@@ -94,6 +94,8 @@ pub enum Cause {
 /// What a broker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Life {
+    /// It has not come to its logs yet.
+    Starting,
     /// It opens its logs.
     Recovering {
         /// So many are open,
@@ -109,6 +111,13 @@ pub enum Life {
     Stopping,
     /// A directory is marked as failed.
     DirectoryFailed(String),
+    /// A disk has no room.
+    DiskFull {
+        /// Its own words, and what makes room.
+        text: String,
+        /// Whether it is ready all the same: it leads what it takes no records into.
+        serves: bool,
+    },
 }
 
 /// The cluster, as its controller tells.
@@ -195,6 +204,8 @@ pub enum Reason {
     DiskUnreachable,
     /// A directory is marked as failed.
     DirectoryFailed,
+    /// A disk has no room: its broker goes on by itself when there is some, and a restart gives none.
+    DiskFull,
     /// A disk is lost, and is replaced or waits for it.
     DiskLost,
     /// A broker opens its logs.
@@ -289,11 +300,14 @@ impl Broker {
         }
     }
 
-    /// Why one waits for it; `None` when it is ready.
+    /// Why one waits for it; `None` when it is ready and takes records.
     fn trouble(&self, now_ms: i64) -> Option<(Reason, String)> {
         let id = self.id;
         let long = |since_ms: i64| now_ms - since_ms > HALT_MS;
         Some(match (&self.pod, &self.life) {
+            (Pod::Ready | Pod::Unready { .. }, Some(Life::DiskFull { text, .. })) => {
+                (Reason::DiskFull, format!("broker {id}: {text}"))
+            }
             (Pod::Ready, _) => return None,
             (Pod::Absent, _) => (Reason::PodMissing, format!("broker {id} has no pod yet")),
             (Pod::Crashing { text, .. }, _) => {

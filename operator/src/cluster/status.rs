@@ -17,6 +17,7 @@ use twox_hash::XxHash64;
 
 use super::build::{self, Build, Formation, Node};
 use super::certificates::Certified;
+use super::full;
 use super::observe::Observed;
 use super::restore::Before;
 use super::roller::{self, Decision, Life, Plan, Pod, Reason, Step};
@@ -279,6 +280,8 @@ fn stale(told: &Told<'_>) -> Vec<i32> {
 fn message(told: &Told<'_>, ready: usize, desired: i32) -> String {
     let stale = stale(told).len();
     match told.decision {
+        // It says of its own claim that it cannot grow.
+        Decision::Wait(Reason::DiskFull, text) => text.clone(),
         _ if !told.storage.is_empty() => told.storage[0].clone(),
         Decision::Idle => leaving(told)
             .map(|(_, text)| text)
@@ -350,9 +353,9 @@ fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
         Some(BrokerStatus {
             id: node.id,
             pool: node.pool.clone(),
-            state: match told.leaving.contains(&node.id) {
-                true if broker.pod == Pod::Ready => "Leaving",
-                _ => state(broker),
+            state: match state(broker) {
+                "Ready" if told.leaving.contains(&node.id) => "Leaving",
+                state => state,
             }
             .to_owned(),
             stale: broker.stale(&told.plan.plan),
@@ -363,6 +366,7 @@ fn brokers(told: &Told<'_>) -> Vec<BrokerStatus> {
 
 fn state(broker: &roller::Broker) -> &'static str {
     match (&broker.pod, &broker.life) {
+        (Pod::Ready | Pod::Unready { .. }, Some(Life::DiskFull { .. })) => full::STATE,
         (Pod::Ready, _) => "Ready",
         (Pod::Absent, _) => "Absent",
         (Pod::Pending { .. }, _) => "Pending",
@@ -371,7 +375,7 @@ fn state(broker: &roller::Broker) -> &'static str {
         (Pod::Unready { .. }, Some(Life::Behind(_))) => "CatchingUp",
         (Pod::Unready { .. }, Some(Life::Stopping)) => "Stopping",
         (Pod::Unready { .. }, Some(Life::DirectoryFailed(_))) => "DirectoryFailed",
-        (Pod::Unready { .. }, Some(Life::Running) | None) => "Starting",
+        (Pod::Unready { .. }, Some(Life::Starting | Life::Running) | None) => "Starting",
     }
 }
 
@@ -428,7 +432,18 @@ fn conditions(
     let image = told.observed.image.as_ref();
     let unreachable = || told.observed.unreachable.clone().unwrap_or_default();
     let mut all = vec![new("Accepted", Some(true), "Valid", String::new())];
-    // It speaks for clients: brokers answer, and every partition has a leader.
+    let full = |of: fn(&Life) -> Option<&str>| {
+        let brokers = told.observed.brokers.iter();
+        let full =
+            brokers.filter_map(|b| Some(format!("broker {}: {}", b.id, of(b.life.as_ref()?)?)));
+        let full = full.collect::<Vec<_>>().join("; ");
+        (!full.is_empty()).then_some(full)
+    };
+    let refuses = full(|life| match life {
+        Life::DiskFull { text, serves: true } => Some(text),
+        _ => None,
+    });
+    // It speaks for clients: brokers answer, and every partition has a leader that takes records.
     all.push(match (&status.partitions, ready) {
         (_, 0) => new("Ready", Some(false), "NoBrokerReady", brokers.clone()),
         // While a controller is elected nobody can be asked, and clients go on.
@@ -438,7 +453,10 @@ fn conditions(
             let text = format!("{} partitions have no leader", partitions.offline);
             new("Ready", Some(false), "PartitionsOffline", text)
         }
-        (Some(_), _) => new("Ready", Some(true), "Serving", brokers.clone()),
+        (Some(_), _) => match refuses {
+            Some(text) => new("Ready", Some(false), "DiskFull", text),
+            None => new("Ready", Some(true), "Serving", brokers.clone()),
+        },
     });
     // It speaks for the spec: what it asks for is there.
     let wanted: i32 = told
@@ -537,7 +555,17 @@ fn conditions(
         ) => Some(text),
         _ => told.storage.first(),
     };
+    let full = full(|life| match life {
+        Life::DiskFull { text, .. } => Some(text),
+        _ => None,
+    });
     all.push(match disk {
+        _ if full.is_some() => new(
+            "StorageReady",
+            Some(false),
+            "DiskFull",
+            full.unwrap_or_default(),
+        ),
         Some(text) => new("StorageReady", Some(false), "DiskTrouble", text.clone()),
         None => new("StorageReady", Some(true), "Bound", String::new()),
     });

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, OpenMode};
@@ -90,7 +90,7 @@ impl Ballast {
 
     /// Lets go of all of it where a start would find no room otherwise, and waits until there is as
     /// much as it needs to begin with.
-    pub(crate) async fn start(&self) {
+    pub(crate) async fn start(&self, waits: &StartWaits) {
         let short_of = |bytes| self.free_bytes().is_some_and(|free| free < bytes);
         if short_of(TO_START_BYTES) {
             match self.disk.remove(&self.path) {
@@ -100,23 +100,43 @@ impl Ballast {
                 _ => {}
             }
         }
-        let mut waits = false;
         while short_of(LEAST_BYTES) {
-            if !std::mem::replace(&mut waits, true) {
-                say_that_a_start_waits(&format!("{}: nothing is free", self.path.display()));
-            }
+            waits.because(&format!("{}: nothing is free", self.path.display()));
             clock::sleep(FULL_RETRY).await;
         }
+        waits.no_more();
     }
 }
 
-/// Says why a broker that starts does not serve yet.
-pub(crate) fn say_that_a_start_waits(reason: &str) {
-    tracing::error!(
-        reason,
-        "the disk is full: the broker starts as soon as there is room. Grow the volume, or remove \
-         what is not the broker's; no restart is needed"
-    );
+/// Why a broker that starts does not serve yet, where a disk has no room for it.
+#[derive(Debug, Default)]
+pub(crate) struct StartWaits(Mutex<Option<String>>);
+
+impl StartWaits {
+    /// The start waits; that is logged once.
+    pub(crate) fn because(&self, reason: &str) {
+        let mut waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits.is_some() {
+            return;
+        }
+        *waits = Some(reason.to_owned());
+        tracing::error!(
+            reason,
+            "the disk is full: the broker starts as soon as there is room. Grow the volume, or remove \
+             what is not the broker's; no restart is needed"
+        );
+    }
+
+    /// There is room.
+    pub(crate) fn no_more(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is waited for.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let waits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.clone()
+    }
 }
 
 /// Whether the disk or a quota is used up.

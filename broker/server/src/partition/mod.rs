@@ -19,7 +19,7 @@ mod role;
 
 pub(crate) use acks::Acks;
 pub(crate) use aside::{DELETED_SUFFIX, STRAY_SUFFIX, free_path};
-pub(crate) use ballast::{Ballast, FULL_RETRY, is_full, say_that_a_start_waits};
+pub(crate) use ballast::{Ballast, FULL_RETRY, StartWaits, is_full};
 pub(crate) use log_dir::{LogDir, WalSettings, failed_mark};
 pub(crate) use opening::segment_file;
 pub(crate) use policy::Policy;

@@ -1,19 +1,30 @@
 //! A disk that is full when a broker starts, and one that stands still.
 
-use crate::common::{Connection, PATIENCE, get, try_start};
+use crate::common::{Connection, PATIENCE, get, get_from, try_start};
 use crate::kit::*;
 use crate::slow_disk::{OpenAtEnd, SlowDisk};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, MemDisk};
+use tidemark_env::net;
 use tidemark_server::{RunningServer, StartError};
 use tidemark_wire::ErrorCode;
 
 const DATA: &str = "/data";
 
 async fn start(disk: &MemDisk) -> Result<RunningServer, StartError> {
-    let small = [("wal.file.bytes", "1048576"), ("wal.max.bytes", "67108864")];
+    start_at(disk, "127.0.0.1:0").await
+}
+
+/// The same, and what it says of itself is heard there.
+async fn start_at(disk: &MemDisk, http: &str) -> Result<RunningServer, StartError> {
+    let small = [
+        ("wal.file.bytes", "1048576"),
+        ("wal.max.bytes", "67108864"),
+        ("http.listen", http),
+    ];
     try_start(Arc::new(disk.clone()), Path::new(DATA), &small).await
 }
 
@@ -33,6 +44,12 @@ fn ring_bytes(disk: &MemDisk) -> u64 {
         .map(|ring| rings.join(ring.name));
     let files = rings.flat_map(|ring| disk.list(&ring).unwrap());
     files.map(|file| file.len).sum()
+}
+
+/// What `/state` says of the disk.
+async fn disk_full(server: &RunningServer) -> serde_json::Value {
+    let state: serde_json::Value = serde_json::from_str(&get(server, "/state").await.1).unwrap();
+    state["diskFull"].clone()
 }
 
 /// What is in the topic.
@@ -72,6 +89,10 @@ async fn a_broker_starts_on_a_full_disk_and_takes_records_once_there_is_room() {
             page.contains("tidemark_disk_read_only{directory=\"/data\"} 1"),
             "{page}"
         );
+        let full = "the disk is full: /data takes no records";
+        assert_eq!(disk_full(&server).await, full);
+        // Nobody else could lead: what is there is read from it.
+        assert!(get(&server, "/readyz").await.0.contains("200"));
         server.kill().await;
     }
     let server = start(&disk).await.unwrap();
@@ -81,7 +102,48 @@ async fn a_broker_starts_on_a_full_disk_and_takes_records_once_there_is_room() {
         produce(&mut c, "t", 0, batch(&[b"three"])).await.error_code == NONE
     })
     .await;
+    assert_eq!(disk_full(&server).await, serde_json::Value::Null);
     assert_eq!(texts(&mut c).await, ["one", "two", "three"]);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_start_that_finds_no_room_waits_for_it() {
+    let disk = MemDisk::new();
+    killed_with(&disk, &[b"one"]).await;
+    // Not even when what was set aside for a start is let go.
+    fill(&disk, 4 << 20);
+    let http = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().to_string()
+    };
+    let mut starting = pin!(start_at(&disk, &http));
+    let says = async {
+        until("it says so", async || {
+            if net::connect(&http, PATIENCE).await.is_err() {
+                return false;
+            }
+            let state = get_from(&http, "/state").await.1;
+            let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+            state["diskFull"] == "the start waits for room: /data/tidemark-ballast: nothing is free"
+        })
+        .await;
+        get_from(&http, "/readyz").await
+    };
+    let (status, why) = tokio::select! {
+        _ = &mut starting => panic!("it starts without room"),
+        says = says => says,
+    };
+    assert!(
+        status.contains("503") && why.contains("waits for room"),
+        "{status}: {why}"
+    );
+    disk.set_capacity(None);
+    let server = clock::timeout(PATIENCE, starting).await;
+    let server = server.expect("it starts").unwrap();
+    assert_eq!(disk_full(&server).await, serde_json::Value::Null);
+    let mut c = Connection::open(&server).await;
+    assert_eq!(texts(&mut c).await, ["one"]);
     server.shutdown().await;
 }
 

@@ -232,9 +232,12 @@ pub fn versions(api: ApiKey) -> std::ops::RangeInclusive<i16> {
 /// Status line and body of a page of the broker's HTTP port.
 pub async fn get(server: &RunningServer, path: &str) -> (String, String) {
     let address = server.http().expect("an HTTP port").to_string();
-    let mut stream = net::connect(&address, PATIENCE)
-        .await
-        .expect("a connection");
+    get_from(&address, path).await
+}
+
+/// The same of a server that may not serve clients yet.
+pub async fn get_from(address: &str, path: &str) -> (String, String) {
+    let mut stream = net::connect(address, PATIENCE).await.expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     stream
         .write_all(request.as_bytes())

@@ -118,4 +118,31 @@ fn a_broker_is_what_it_says() {
         of(json!({"state": "DirectoryFailed", "reason": "EIO"}), None),
         Life::DirectoryFailed("EIO".into())
     );
+    assert_eq!(
+        of(json!({"state": "Starting"}), Some("reading its metadata")),
+        Life::Starting
+    );
+}
+
+#[test]
+fn a_full_disk_is_what_a_broker_waits_for_whatever_it_is_at() {
+    let of = |state: &str, why: Option<&str>| {
+        let state = json!({"lifecycle": {"state": state, "done": 1, "total": 2}, "diskFull": "the disk is full"});
+        life(&state, why.map(str::to_owned))
+    };
+    let full = |serves| Life::DiskFull {
+        text: "the disk is full".into(),
+        serves,
+    };
+    assert_eq!(of("Running", None), full(true));
+    assert_eq!(of("Running", Some("fenced: the disk is full")), full(false));
+    assert_eq!(
+        of("Recovering", Some("the start waits for room")),
+        full(false)
+    );
+    assert_eq!(
+        of("Starting", Some("the start waits for room")),
+        full(false)
+    );
+    assert_eq!(of("Stopping", Some("stopping")), Life::Stopping);
 }

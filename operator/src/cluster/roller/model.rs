@@ -86,6 +86,23 @@ impl World {
         self.out_of_sync(id);
     }
 
+    /// A broker's disk is full; without anybody else to lead it serves on.
+    fn fills(&mut self, id: i32, serves: bool) {
+        let since_ms = self.now_ms;
+        let broker = self.broker(id);
+        if broker.pod != Pod::Ready {
+            return;
+        }
+        broker.life = Some(Life::DiskFull {
+            text: "the disk is full".into(),
+            serves,
+        });
+        if !serves {
+            broker.pod = Pod::Unready { since_ms };
+            self.out_of_sync(id);
+        }
+    }
+
     fn image(&self) -> Option<Image> {
         let voters = self.brokers.iter().filter(|b| b.voter);
         let up = voters.clone().filter(|b| b.life.is_some());
@@ -112,6 +129,7 @@ impl World {
                 self.bad = [format!("{}", 1 + random.below(5))].into();
             }
             4 => self.out_of_sync(id),
+            6 => self.fills(id, random.one_in(2)),
             5 => {
                 self.plan.closed = match self.plan.closed {
                     Some(_) => None,
@@ -127,6 +145,11 @@ impl World {
         let (targets, bad, since_ms) = (&self.plan.targets, &self.bad, self.now_ms);
         for broker in &mut self.brokers {
             if random.one_in(3) {
+                continue;
+            }
+            if is_full(broker) {
+                // Somebody makes room.
+                broker.life = Some(Life::Running);
                 continue;
             }
             match broker.pod {
@@ -152,7 +175,8 @@ impl World {
         }
         for partition in &mut self.partitions {
             for id in partition.replicas.clone() {
-                let up = self.brokers.iter().any(|b| b.id == id && b.life.is_some());
+                let takes = |b: &Broker| b.id == id && b.life.is_some() && !is_full(b);
+                let up = self.brokers.iter().any(takes);
                 if up && !partition.isr.contains(&id) && !random.one_in(3) {
                     partition.isr.push(id);
                 }
@@ -163,6 +187,7 @@ impl World {
             let synced = |p: &Partition| !p.replicas.contains(&id) || p.isr.contains(&id);
             let all = self.partitions.iter().all(synced);
             match (&broker.pod, &broker.life, all) {
+                _ if is_full(broker) => {}
                 (Pod::Unready { .. }, Some(_), true) => {
                     (broker.pod, broker.life) = (Pod::Ready, Some(Life::Running));
                 }
@@ -201,6 +226,8 @@ impl World {
                     Vec::<i32>::new(),
                     "{at}: {id} is stopped while others are down"
                 );
+                let full = self.brokers.iter().find(|b| is_full(b));
+                assert_eq!(full, None, "{at}: {id} is stopped while a disk is full");
                 for partition in &self.partitions {
                     let left = partition.isr.iter().filter(|other| *other != id).count();
                     assert!(
@@ -248,6 +275,10 @@ impl World {
         let image = self.image();
         decide(&self.brokers, image.as_ref(), &self.plan, self.now_ms)
     }
+}
+
+fn is_full(broker: &Broker) -> bool {
+    matches!(broker.life, Some(Life::DiskFull { .. }))
 }
 
 fn history(seed: u64) -> usize {

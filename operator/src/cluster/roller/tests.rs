@@ -215,6 +215,43 @@ fn a_broker_that_runs_and_is_not_ready_is_waited_for() {
 }
 
 #[test]
+fn a_full_disk_is_no_reason_to_restart_anybody_and_holds_up_every_restart() {
+    let full = |serves| {
+        Some(Life::DiskFull {
+            text: "the disk is full: orders-2-data grows to 2Gi".into(),
+            serves,
+        })
+    };
+    for (pod, serves) in [(Pod::Ready, true), (unready(HALT_MS + 1), false)] {
+        for template in ["old", "new"] {
+            let other = with(ready(2, template), pod.clone(), full(serves));
+            let decision = decide(&beside(other), Some(&healthy()), &plan(), NOW);
+            let Decision::Wait(Reason::DiskFull, text) = decision else {
+                panic!("{decision:?}")
+            };
+            assert_eq!(
+                text,
+                "broker 2: the disk is full: orders-2-data grows to 2Gi"
+            );
+        }
+        // Nothing is to be restarted, and it is told all the same.
+        let mut brokers: Vec<Broker> = (0..3).map(|id| ready(id, "new")).collect();
+        brokers[1] = with(ready(1, "new"), pod, full(serves));
+        let decision = decide(&brokers, Some(&healthy()), &plan(), NOW);
+        assert_eq!(waits(decision), Reason::DiskFull);
+        // One that leaves takes its data elsewhere, and nobody waits for it.
+        let plan = Plan {
+            leaving: [1].into(),
+            ..plan()
+        };
+        assert_eq!(
+            decide(&brokers, Some(&healthy()), &plan, NOW),
+            Decision::Idle
+        );
+    }
+}
+
+#[test]
 fn who_may_not_restart_does_not() {
     let brokers = beside(ready(2, "new"));
     let of = |change: &dyn Fn(&mut Plan)| {

@@ -45,6 +45,18 @@ fn told_by(
     isr: Option<&[i32]>,
     now_ms: i64,
 ) -> ClusterStatus {
+    told_with(cluster, formation, image, isr, now_ms, |_| ())
+}
+
+/// The same of brokers that are changed before.
+fn told_with(
+    cluster: &Cluster,
+    formation: &Formation,
+    image: &str,
+    isr: Option<&[i32]>,
+    now_ms: i64,
+    change: impl FnOnce(&mut [roller::Broker]),
+) -> ClusterStatus {
     let nodes = build::nodes(&[], &cluster.spec.pools);
     let settings = tidemark_crds::cluster::settings(&cluster.spec);
     let of = |image| Build {
@@ -64,7 +76,7 @@ fn told_by(
         leased: false,
         cut_off: false,
     });
-    let observed = Observed {
+    let mut observed = Observed {
         brokers: brokers.collect(),
         image: isr.map(|isr| roller::Image {
             controller: Some(1),
@@ -90,6 +102,7 @@ fn told_by(
                 .collect(),
         },
     };
+    change(&mut observed.brokers);
     let plan = plan(
         cluster,
         &of(image),
@@ -203,6 +216,39 @@ fn partitions_tell_on_clients_before_they_tell_on_the_spec() {
     assert_eq!(status.partitions.expect("asked").under_replicated, 1);
     let status = told(&cluster(&json!({})), "a", &[]);
     assert_eq!(of(&status, "Ready"), ("False", "PartitionsOffline"));
+}
+
+#[test]
+fn a_full_disk_is_told_where_one_looks_with_what_to_do() {
+    let text = "the disk is full: /data takes no records: raise storage.size of pool brokers";
+    let cluster = cluster(&json!({}));
+    let full = |image, isr, serves, pod: Pod| {
+        let isr = Some(isr);
+        told_with(&cluster, &formation(), image, isr, 1_000, |brokers| {
+            brokers[1].pod = pod;
+            brokers[1].life = Some(Life::DiskFull {
+                text: text.into(),
+                serves,
+            });
+        })
+    };
+    // Others lead: clients do not notice.
+    let stepped_back = full("a", &[0, 2][..], false, Pod::Unready { since_ms: 0 });
+    assert_eq!(of(&stepped_back, "Ready"), ("True", "Serving"));
+    // It leads what it takes no records into.
+    let serving = full("a", &[0, 1, 2][..], true, Pod::Ready);
+    assert_eq!(of(&serving, "Ready"), ("False", "DiskFull"));
+    for status in [&stepped_back, &serving] {
+        assert_eq!(of(status, "StorageReady"), ("False", "DiskFull"));
+        assert_eq!(of(status, "Reconciled"), ("False", "DiskFull"));
+        assert_eq!(status.brokers[1].state, "DiskFull");
+        assert_eq!(status.message, format!("broker 1: {text}"));
+    }
+    // A change waits for it, and says so.
+    let rolling = full("b", &[0, 1, 2][..], true, Pod::Ready);
+    let disruption = rolling.disruption.as_ref().expect("a preview");
+    assert_eq!(disruption.state, "DiskFull");
+    assert_eq!(rolling.message, format!("broker 1: {text}"));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn of_cluster(seen: &Seen, name: &str, place: &Place) -> Check {
                 "records have fewer copies than they should: another loss may stop or lose writes"
             }
             "QuorumHealthy" => "without a controller no leader is elected, and no topic made",
-            "StorageReady" => "a broker cannot use its disk as the spec says",
+            "StorageReady" => "a broker's disk is full, or cannot be used as the spec says",
             "Accepted" => "what the spec says now is not done",
             _ => "what the spec asks for is not there yet",
         };
