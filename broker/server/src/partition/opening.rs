@@ -11,7 +11,8 @@ use tidemark_config::BrokerSettings;
 use tidemark_env::disk::OpenMode;
 use tidemark_env::{clock, task};
 use tidemark_log::{
-    Journal, KeptTail, Known, Log, OnCorruption, OpenArgs, OpenError, RecoveredDir, Recovery,
+    Journal, KeptTail, Known, Log, LogError, OnCorruption, OpenArgs, OpenError, RecoveredDir,
+    Recovery,
 };
 use tidemark_model::{Image, Topic, TopicId};
 use tidemark_wal::LogId;
@@ -133,7 +134,10 @@ impl Registry {
             }
             match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
                 Ok(one) => opened.extend(one),
-                Err(error) => tracing::error!(%error, "partition is not served"),
+                Err(error) => {
+                    tracing::error!(%error, "partition is not served");
+                    self.cannot_be_opened(&topic.name, index, error);
+                }
             }
         }
         for one in &opened {
@@ -147,10 +151,28 @@ impl Registry {
                 && let Err(error) = dir.checkpoint(false)
             {
                 tracing::error!(%error, "partitions are not served");
+                dir.log_failed(&LogError::Io(error));
                 return;
             }
         }
         self.serve(opened);
+    }
+
+    /// Nobody would open it again: the next start has to, on a disk that works or has room.
+    fn cannot_be_opened(&self, topic: &str, index: i32, error: RegistryError) {
+        let error = match error {
+            RegistryError::Directory { source, .. } => source,
+            RegistryError::Open { source, .. } | RegistryError::Wal { source, .. } => {
+                match source {
+                    OpenError::Io(error) => error,
+                    OpenError::Corrupt { .. } | OpenError::BadFile { .. } => return,
+                }
+            }
+            RegistryError::Config { .. } => return,
+        };
+        if let Some(dir) = self.log_dir_of(&self.directory(topic, index).0) {
+            dir.log_failed(&LogError::Io(error));
+        }
     }
 
     /// Opens a partition. One whose log is damaged is offline and says so; the others are served.
