@@ -390,8 +390,9 @@ impl Machine {
         }
     }
 
-    /// Stops it as its service manager would.
+    /// Stops it as its service manager would, also one of a lost cluster that stands still.
     pub(super) async fn stop(&self) {
+        self.host.resume();
         let task = {
             let mut state = self.lock();
             state.stop.send_replace(true);
