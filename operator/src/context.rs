@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -20,6 +19,7 @@ use tidemark_env::clock;
 use crate::cluster::build;
 use crate::contact::{self, Ways};
 use crate::metrics::Metrics;
+use crate::watched::Watched;
 
 /// How soon something that is under way is looked at again.
 pub const BUSY: Duration = Duration::from_secs(2);
@@ -43,9 +43,9 @@ pub struct Context {
     /// Where groups were seen to stand, by namespace and name. What is forgotten is seen anew.
     pub standing: Mutex<BTreeMap<(String, String), Standing>>,
     /// All Clusters, as the watch tells.
-    clusters: Store<DeserializeGuard<Cluster>>,
+    clusters: Store<Watched<Cluster>>,
     /// All Topics, as the watch tells.
-    topics: Store<DeserializeGuard<Topic>>,
+    topics: Store<Watched<Topic>>,
     /// The ways to brokers that are open, by bootstrap address, and since when.
     contacts: Mutex<BTreeMap<String, (Brokers, clock::Instant)>>,
     /// Who we are to brokers.
@@ -60,8 +60,8 @@ impl Context {
     pub fn new(
         client: Client,
         image: String,
-        clusters: Store<DeserializeGuard<Cluster>>,
-        topics: Store<DeserializeGuard<Topic>>,
+        clusters: Store<Watched<Cluster>>,
+        topics: Store<Watched<Topic>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let reporter = Reporter {
@@ -125,7 +125,7 @@ impl Context {
 
     /// All Topics, as the watch tells.
     #[must_use]
-    pub fn topics(&self) -> Vec<Arc<DeserializeGuard<Topic>>> {
+    pub fn topics(&self) -> Vec<Arc<Watched<Topic>>> {
         self.topics.state()
     }
 

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod release;
 pub mod run;
 pub mod topic;
+pub mod watched;
 
 pub use context::{Context, Error};
 pub use run::{Options, run};

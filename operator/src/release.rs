@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tidemark_crds::Topic;
@@ -13,6 +12,7 @@ use tidemark_env::clock;
 use crate::apply::merge;
 use crate::context::Error;
 use crate::topic::FINALIZER;
+use crate::watched::Watched;
 
 /// How long pods of an operator may take to go.
 const PATIENCE_MS: i64 = 120_000;
@@ -32,7 +32,7 @@ pub async fn run(namespace: Option<&str>, after: Option<(&str, &str)>) -> Result
         gone(&Api::namespaced(client.clone(), namespace), labels).await?;
     }
     // One that cannot be read has a finalizer as well.
-    let topics: Api<DeserializeGuard<Topic>> = match namespace {
+    let topics: Api<Watched<Topic>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };

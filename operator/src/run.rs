@@ -12,7 +12,6 @@ use http::Request;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::{Body, ClientBuilder};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
@@ -28,6 +27,7 @@ use crate::cluster::build::CLUSTER;
 use crate::context::{Context, Error, failed};
 use crate::lease::{Leadership, Lease};
 use crate::metrics::{self, Metrics};
+use crate::watched::Watched;
 use crate::{cluster, group, topic};
 
 /// How an operator runs.
@@ -161,10 +161,7 @@ where
     }
 }
 
-/// An object that cannot be read is passed over: it must not stop all the others.
-type Guarded<K> = DeserializeGuard<K>;
-
-fn controller_of<K>(client: &Client, namespace: Option<&str>) -> Controller<Guarded<K>>
+fn controller_of<K>(client: &Client, namespace: Option<&str>) -> Controller<Watched<K>>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -174,7 +171,7 @@ where
         + Sync
         + 'static,
 {
-    let api: Api<Guarded<K>> = match namespace {
+    let api: Api<Watched<K>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
@@ -184,7 +181,7 @@ where
 }
 
 async fn drive<K, F>(
-    controller: Controller<Guarded<K>>,
+    controller: Controller<Watched<K>>,
     reconcile: fn(Arc<K>, Arc<Context>) -> F,
     context: Arc<Context>,
 ) where
@@ -192,7 +189,7 @@ async fn drive<K, F>(
     F: Future<Output = Result<Action, Error>> + Send + 'static,
     (): Eq + Hash,
 {
-    let one = move |object: Arc<Guarded<K>>, context: Arc<Context>| async move {
+    let one = move |object: Arc<Watched<K>>, context: Arc<Context>| async move {
         let (began, metrics) = (clock::monotonic(), Arc::clone(&context.metrics));
         match &object.0 {
             Ok(object) => {

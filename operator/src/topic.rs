@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -21,6 +20,7 @@ use tidemark_wire::ErrorCode;
 
 use crate::apply::{merge, status as write_status};
 use crate::context::{Context, Error, WAITING};
+use crate::watched::Watched;
 
 /// Holds a Topic with deletionPolicy Delete until its topic is gone.
 pub const FINALIZER: &str = "tidemark.dev/topic";
@@ -101,11 +101,8 @@ fn refusal(error: &ClientError) -> Invalid {
 
 /// All Topics beside this one, read live: no topic is deleted by what a watch told. One that cannot be
 /// read claims nothing, and must not stop the others.
-async fn topics_now(
-    context: &Context,
-    topic: &Topic,
-) -> Result<Vec<Arc<DeserializeGuard<Topic>>>, Error> {
-    let all: Api<DeserializeGuard<Topic>> = context.beside(topic);
+async fn topics_now(context: &Context, topic: &Topic) -> Result<Vec<Arc<Watched<Topic>>>, Error> {
+    let all: Api<Watched<Topic>> = context.beside(topic);
     let all = all
         .list(&ListParams::default())
         .await
@@ -114,7 +111,7 @@ async fn topics_now(
 }
 
 /// The name of another resource that this topic belongs to.
-fn other_owner(topic: &Topic, all: &[Arc<DeserializeGuard<Topic>>]) -> Option<String> {
+fn other_owner(topic: &Topic, all: &[Arc<Watched<Topic>>]) -> Option<String> {
     let claims: Vec<Owner> = all
         .iter()
         .filter_map(|other| other.0.as_ref().ok())
