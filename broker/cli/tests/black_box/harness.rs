@@ -205,7 +205,7 @@ fn command(address: &str, arguments: &[&str]) -> Command {
         .args(arguments)
         .env_remove("TIDEMARK_BOOTSTRAP")
         // What fills this machine's disk is not the broker's.
-        .env("TIDEMARK_LOW_DISK_PERCENT", "0");
+        .env("TIDEMARK_LOW_DISK_PERCENT", "2");
     command
 }
 
