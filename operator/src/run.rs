@@ -121,7 +121,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 /// How many objects of a kind are looked at at once: all of them at the start would ask for more
 /// memory than anything later.
-const AT_ONCE: u16 = 128;
+const AT_ONCE: u16 = 32;
 /// How long a request to Kubernetes may take: it is over before another operator can lead.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
