@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 
 /// An object, or why it cannot be read: one that cannot must not stop all the others.
 ///
-/// Who manages which of its fields is left out: nobody here asks for that, and of thousands of objects
-/// at rest it takes more memory than all the rest.
+/// Who manages which of its fields is left out: nobody here asks for that, and it names all fields once
+/// more in each of thousands of objects that are kept.
 #[derive(Debug, Clone)]
 pub struct Watched<K>(pub Result<K, InvalidObject>);
 

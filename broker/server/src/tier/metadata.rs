@@ -91,7 +91,6 @@ pub(super) fn start(broker: &Arc<Broker>, tier: &Arc<Tier>, mut stop: watch::Rec
                     tier.named.lock().await.learn(&newest);
                     written = Some(newest);
                 }
-                looked_at = Some(image.index());
                 tier.empty_trash(&broker, &mut trash).await
             };
             match done.await {
