@@ -295,7 +295,7 @@ def keep(work, chosen, rows):
         # Local retention, an active segment and one on its way for each, the write-ahead log, metadata; a tenth more.
         bound = int(1.1 * (partitions * (hot + 2 * segment) + WAL_BYTES + 32 * MB))
         written, disks = Written(cluster, topics, chosen.value_bytes), Disks(cluster, bound)
-        written.more(chosen.size // 3)
+        written.more(chosen.size // 3, rate=chosen.keep_rate)
         say("the bucket goes away for 20 s")
         disks.exempt = True  # until it is back and has caught up, local records stay
         cluster.store.away()
@@ -310,14 +310,14 @@ def keep(work, chosen, rows):
             leader = cluster.leader(chance.choice(topics), 0)
             say(f"broker {leader} is killed")
             cluster.nodes[leader - 1].kill()
-            written.more(chosen.size // 12)
+            written.more(chosen.size // 12, rate=chosen.keep_rate)
             cluster.nodes[leader - 1].start(*cluster.settings)
             cluster.nodes[leader - 1].wait_ready(600)
-        written.more(max(chosen.size - written.bytes, MB))
+        written.more(max(chosen.size - written.bytes, MB), rate=chosen.keep_rate)
         cluster.wait_tiered(written.ends())
         cluster.wait_local(hot + 2 * segment, topics)
         most, over, samples = disks.done()
-        rows.add("keep", "disk of a broker at most, of what it may take", f"{most / MB:,.0f} of {bound / MB:,.0f} MB, {samples} samples",
+        rows.add("keep", "disk of a broker at most, of what it may take", f"{most / MB:,.0f} of {bound / MB:,.0f} MB, {samples} samples at {chosen.keep_rate / MB:g} MB/s",
                  "never above local retention, active segments, write-ahead log and a tenth", over == 0)
         began, count = time.monotonic(), read_at_chance(cluster, written, chance, chosen.reads)
         rows.add("keep", "reads by offset and by time, at chance", f"{count} in {time.monotonic() - began:.0f} s", "all right", True)
@@ -530,10 +530,12 @@ def cold(work, chosen, rows):
         rows.add("cold", "catching up from the bucket, against ten GETs at a time", f"{fastest / MB:,.0f} MB/s, {plain / MB:,.0f} MB/s: {fastest / plain:.2f}x",
                  "0.8x or better", fastest >= 0.8 * plain)
 
-        cluster.create("live", segment_bytes=segment, local_retention_bytes=hot)
-        alone = tail(cluster.bootstrap, "live", chosen.seconds, chosen.rate)["p99_ms"]
+        # A topic for each: tailing begins at the first record.
+        for topic in ("alone", "beside"):
+            cluster.create(topic, segment_bytes=segment, local_retention_bytes=hot)
+        alone = tail(cluster.bootstrap, "alone", chosen.seconds, chosen.rate)["p99_ms"]
         one, _ = catch_up(cluster, "history", ends)
-        beside = tail(cluster.bootstrap, "live", chosen.seconds, chosen.rate)["p99_ms"]
+        beside = tail(cluster.bootstrap, "beside", chosen.seconds, chosen.rate)["p99_ms"]
         still = one.is_alive()
         one.kill()
         rows.add("cold", "produce to read p99, without and with a cold reader",
@@ -615,6 +617,7 @@ def options():
     parser.add_argument("--reads", type=int, default=200, help="records read at chance")
     parser.add_argument("--seconds", type=int, default=30, help="how long tailing is measured")
     parser.add_argument("--rate", type=size_of, default="5MB", help="bytes a second of what is tailed")
+    parser.add_argument("--keep-rate", type=size_of, default="30MB", help="bytes a second that keep writes: no more than is uploaded meanwhile")
     parser.add_argument("--partitions", type=int, default=10_000, help="of the part manifests")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--record", action="store_true", help="adds the table to lab/results/DATE-tier.md")

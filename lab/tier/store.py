@@ -44,7 +44,7 @@ class Store:
         config.write_text(json.dumps(who))
         weed = CACHE / "s3" / "bin" / "weed"
         self.process = spawn([weed, "-logtostderr", "server", f"-dir={self.dir}", f"-ip={self.host}", f"-ip.bind={self.host}", "-s3", f"-s3.port={self.port}",
-                              f"-s3.config={config}", "-s3.port.iceberg=0",
+                              f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0",
                               f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
                               f"-master.port.grpc={self.ports[3]}", f"-volume.port.grpc={self.ports[4]}",
                               f"-filer.port.grpc={free_port()}", f"-s3.port.grpc={free_port()}",
