@@ -78,6 +78,12 @@ fn api(context: &Context, cluster: &Cluster, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(context.client.clone(), &namespace, &resource)
 }
 
+/// Whether there is no such object, or no such kind: of that the API server speaks in plain text,
+/// which has no reason, and for which `get_opt` fails.
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
 fn of_cluster(cluster: &Cluster) -> ListParams {
     ListParams::default().labels(&format!("{}={}", build::CLUSTER, cluster.name_any()))
 }
@@ -94,14 +100,15 @@ pub async fn ask(
     let api = api(context, cluster, "Certificate");
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     let failed = |error| Error::kube(format!("asking cert-manager for {name}"))(error);
-    match api.get_opt(name).await.map_err(failed)? {
-        Some(found) if contains(&found.data["spec"], &wanted["spec"]) => return Ok(Ok(found)),
-        _ => {}
+    match api.get(name).await {
+        Ok(found) if contains(&found.data["spec"], &wanted["spec"]) => return Ok(Ok(found)),
+        Err(error) if !is_absent(&error) => return Err(failed(error)),
+        Ok(_) | Err(_) => {}
     }
     let params = PatchParams::apply(MANAGER).force();
     match api.patch(name, &params, &Patch::Apply(wanted)).await {
         Ok(new) => Ok(Ok(new)),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Err(
+        Err(error) if is_absent(&error) => Ok(Err(
             "cert-manager is not installed: there is no kind Certificate".to_owned(),
         )),
         Err(error) => Err(failed(error)),
@@ -155,7 +162,7 @@ pub async fn forget(
     let api = api(context, cluster, "Certificate");
     let found = match api.list(&of_cluster(cluster)).await {
         // cert-manager is not installed.
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(error) if is_absent(&error) => return Ok(()),
         found => found.map_err(Error::kube("reading Certificates"))?,
     };
     let ours = |found: &&DynamicObject| {
@@ -166,7 +173,7 @@ pub async fn forget(
         let name = found.name_any();
         match api.delete(&name, &DeleteParams::default()).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) if is_absent(&error) => {}
             Err(error) => return Err(Error::kube(format!("deleting Certificate {name}"))(error)),
         }
     }

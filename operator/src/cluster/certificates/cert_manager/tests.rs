@@ -84,3 +84,16 @@ fn the_issuers_words_go_before_those_of_the_certificate() {
     let nothing = words(&object("c-1", None, &Value::Null), &[]);
     assert!(nothing.contains("does its controller run"), "{nothing}");
 }
+
+#[test]
+fn a_kind_that_is_not_there_is_absent_as_an_object_is() {
+    use kube::core::response::Status;
+    let refused = |reason: &str, code| {
+        let status = Status::failure("404 page not found", reason).with_code(code);
+        is_absent(&kube::Error::Api(Box::new(status)))
+    };
+    // As kube reads an answer that is not a Status.
+    assert!(refused("Failed to parse error data", 404));
+    assert!(refused("NotFound", 404));
+    assert!(!refused("Forbidden", 403));
+}
