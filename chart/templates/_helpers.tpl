@@ -69,7 +69,11 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [get, create, patch]
 - apiGroups: [cert-manager.io]
   resources: [certificates]
-  verbs: [get, create, patch]
+  verbs: [get, list, create, patch, delete]
+# Why one is not issued.
+- apiGroups: [cert-manager.io]
+  resources: [certificaterequests]
+  verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -418,6 +418,11 @@ def tls(space):
     secure.tls(space, cluster)
 
 
+def cert_manager(space):
+    """Certificates that cert-manager's own controllers sign and renew."""
+    secure.cert_manager(space, cluster)
+
+
 def operator_dashboard(space):
     """Each panel of the operator's dashboard has data from a real Prometheus, and its alerts fire."""
     # Only here: it needs what lab/dashboards is installed with.
@@ -429,7 +434,7 @@ CASES = [rules, examples, formation, formation_killed, blank_status, topics, top
          operator_killed, roll_killed, bad_image, unschedulable, approval, windows, unreplicated, behind, levels, drain, node_loss,
          disks, full_disk, lost_disk, replaced_disk, cold_start, scale_up, scale_down, scale_down_voter, scale_down_reversed,
          scale_down_blocked, racks, two_operators, live_settings, unreadable, made_again, tier, foreign_bucket, restore, listeners, tls,
-         operator_dashboard, namespace_gone, chart]
+         cert_manager, operator_dashboard, namespace_gone, chart]
 
 
 def main(names):

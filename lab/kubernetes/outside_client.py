@@ -19,10 +19,15 @@ SETTINGS = json.loads(os.environ["LAB_CLIENT"])
 
 
 def produce(topic):
-    producer = Producer({**SETTINGS, "acks": "all", "enable.idempotence": True, "message.timeout.ms": 120000})
+    told = {"sent": 0, "acknowledged": 0, "failed": [], "disconnects": 0}
+
+    def counted(statistics):
+        told["disconnects"] = sum(broker["disconnects"] for broker in json.loads(statistics)["brokers"].values())
+
+    producer = Producer({**SETTINGS, "acks": "all", "enable.idempotence": True, "message.timeout.ms": 120000,
+                         "statistics.interval.ms": 1000, "stats_cb": counted})
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-    told = {"sent": 0, "acknowledged": 0, "failed": []}
 
     def delivered(error, _):
         if error:

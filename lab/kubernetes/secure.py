@@ -15,6 +15,8 @@ from kube import Failed, expect, run, until
 
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON = str(HERE / "../.cache/venv/bin/python")
+# Of cert-manager, from its module.
+DEFINITIONS = str(HERE / "../.cache/kubernetes/cert-manager.yaml")
 NAME = "secure"
 # What is known of the certificates of an authority that is about to change.
 SHORT = {"caOverlap": "1s"}
@@ -107,6 +109,14 @@ class World:
         """The serial number of the certificate that is shown there."""
         done = openssl("s_client", "-connect", address, text="", check=False, timeout=20)
         return openssl("x509", "-noout", "-serial", text=done.stdout).stdout.strip()
+
+    def renewed(self, id_, listener, renew):
+        """Has a broker's certificate renewed, and waits until it shows another one."""
+        address = f"{self.pod_ip(id_)}:{listener['port']}"
+        old, from_ = self.serial(address), time.monotonic()
+        renew()
+        until("another certificate is shown", 180, lambda: self.serial(address) not in ("", old))
+        print(f"         broker {id_} shows another certificate after {time.monotonic() - from_:.0f} s")
 
     def restarts(self):
         pods = [self.space.get("pod", f"{NAME}-{id_}-0") for id_ in range(3)]
@@ -210,6 +220,96 @@ def tls(space, cluster):
     space.kubectl("delete", "tmc", NAME)
 
 
+def cert_manager(space, cluster):
+    """cert-manager's own controllers sign; what hinders them is told and holds up nothing else; what they renew is taken under traffic."""
+    # As it is where cert-manager is not installed; definitions may be there from an earlier run.
+    run("kubectl", "delete", "--ignore-not-found", "-f", DEFINITIONS)
+    listener = {"name": "outside", "port": 9094, "type": "NodePort", "tls": {"source": "CertManager", "issuerRef": {"name": "acme"}}}
+    certificate = lambda id_: f"{NAME}-{id_}-outside-tls"
+
+    def told(text):
+        def holds():
+            conditions = space.get("tmc", NAME)["status"]["conditions"]
+            return any(c["type"] == "CertificatesValid" and c["status"] == "False" and text in c["message"] for c in conditions)
+        until(f"CertificatesValid says '{text}'", 90, holds)
+
+    def renew():
+        """What `cmctl renew` does."""
+        status = space.get("certificate", certificate(1))["status"]
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        issuing = {"type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "renewed by hand", "lastTransitionTime": now}
+        space.patch("certificate", certificate(1), {"status": {"conditions": [*status["conditions"], issuing]}}, "--subresource=status")
+
+    with tempfile.TemporaryDirectory(prefix="secure-") as folder:
+        it = World(space, pathlib.Path(folder))
+        space.apply(cluster(NAME, replicas=3, voters=3, listeners=[LISTENERS[0], listener]))
+        told("cert-manager is not installed")
+        until("all brokers", 120, lambda: space.get("tmc", NAME)["status"]["ready"] == "3/3")
+        run("kubectl", "apply", "--server-side", "-f", DEFINITIONS)
+        run("kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        told("does its controller run?")
+        with controllers():
+            told('issuer.cert-manager.io "acme" not found. If that stays, mend Issuer acme')
+            # It holds up nobody else.
+            space.is_("tmc", NAME, "Ready", "True", 60)
+            space.is_("tmc", NAME, "Reconciled", "True", 60)
+            space.tidemark(NAME, "produce", "greetings", "--create", text="hello\n")
+            signed(space)
+            until("Certificates are Ready", 90, lambda: all(ready(space, certificate(id_)) for id_ in range(3)))
+            space.is_("tmc", NAME, "CertificatesValid", "Issued", 60)
+            ca = it.folder / "acme.pem"
+            ca.write_bytes(base64.b64decode(space.get("secret", "acme")["data"]["tls.crt"]))
+            settings = {**it.settings("outside", ca), "ssl.endpoint.identification.algorithm": "https"}
+            until("brokers show theirs", 120, lambda: it.client(settings, "round-trip", "greetings").returncode == 0)
+            it.round_trip(settings)
+            if it.client(it.settings("outside", it.trust()), "round-trip", "greetings").returncode == 0:
+                raise Failed("a certificate of cert-manager's is of the cluster's own authority")
+            before = it.restarts()
+            with traffic(it, settings):
+                it.renewed(1, listener, renew)
+                it.renewed(2, listener, lambda: space.kubectl("delete", "secret", certificate(2)))
+            it.round_trip(settings)
+            expect("restarts", it.restarts(), before)
+            space.is_("tmc", NAME, "CertificatesValid", "Issued", 60)
+            # Nobody renews what is asked for no more.
+            space.patch("tmc", NAME, {"spec": {"listeners": [LISTENERS[0], {**listener, "tls": {}}]}})
+            until("Certificates go", 60, lambda: not [c for c in space.get("certificates") if c["metadata"]["name"].startswith(NAME)])
+            space.kubectl("delete", "tmc", NAME)
+            run("kubectl", "delete", "-f", DEFINITIONS)
+        # As cert-manager has it, Secrets stay.
+        space.kubectl("delete", "secret", "acme", *map(certificate, range(3)))
+
+
+def signed(space):
+    """An authority that signs itself, and the issuer that signs by it."""
+    kind = lambda kind, name, spec: {"apiVersion": "cert-manager.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    space.apply(
+        kind("Issuer", "itself", {"selfSigned": {}}),
+        kind("Certificate", "acme", {"isCA": True, "commonName": "acme", "secretName": "acme", "issuerRef": {"name": "itself"}}),
+        kind("Issuer", "acme", {"ca": {"secretName": "acme"}}))
+
+
+def ready(space, certificate):
+    conditions = space.get("certificate", certificate)["status"]["conditions"]
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+@contextlib.contextmanager
+def controllers():
+    """cert-manager's controllers, at work meanwhile."""
+    config = os.environ["KUBECONFIG"]
+    log = pathlib.Path(config).parent / "log/cert-manager.log"
+    with log.open("a") as out:
+        process = subprocess.Popen(["cert-manager", "-kubeconfig", config], stdout=out, stderr=out)
+    try:
+        yield
+        if process.poll() is not None:
+            raise Failed(f"cert-manager has ended: {log}")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def mounted(space, name):
     """The pods that have a Secret."""
     pods = space.get("pods")
@@ -231,7 +331,7 @@ def java_tools(it, ca):
 
 @contextlib.contextmanager
 def traffic(it, settings):
-    """A stock producer with acks=all that is at work meanwhile; not one of its records may fail."""
+    """A stock producer with acks=all that is at work meanwhile; none of its records may fail, none of its connections end."""
     process = subprocess.Popen([PYTHON, str(HERE / "outside_client.py"), "produce", "greetings"], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "LAB_CLIENT": json.dumps(settings)})
@@ -243,6 +343,6 @@ def traffic(it, settings):
         raise
     out, err = process.communicate(timeout=180)
     told = json.loads(out or "{}")
-    if process.returncode or told.get("failed") or told["acknowledged"] != told["sent"]:
+    if process.returncode or told.get("failed") or told["acknowledged"] != told["sent"] or told["disconnects"]:
         raise Failed(f"a producer meanwhile: {told or err}")
-    print(f"         {told['acknowledged']} records were acknowledged meanwhile, none failed")
+    print(f"         {told['acknowledged']} records were acknowledged meanwhile, none failed, no connection was lost")

@@ -1,6 +1,7 @@
 //! A cluster's certificates: the Secrets that hold them, and what is told of them. What is to be done
 //! is decided in [`super::authority`].
 
+pub mod cert_manager;
 #[cfg(test)]
 mod tests;
 
@@ -9,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tidemark_config::{ClientAuth, Pem, TlsSettings, TlsVersion};
@@ -21,7 +20,7 @@ use super::authority::{self, Authorities, AuthorityError, Known, Pair, Seen};
 use super::build::{self, Build, Node};
 use super::observe::{Children, Observed};
 use super::outside::{self, Addresses};
-use crate::apply::{MANAGER, contains, ensure};
+use crate::apply::ensure;
 use crate::context::{Context, Error};
 
 /// Where a broker finds its Secret.
@@ -257,7 +256,7 @@ pub async fn renew(
         .transpose()
         .map_err(wrong)?;
     let given = given(context, of).await?;
-    certified.problems.extend(given.problems.iter().cloned());
+    certified.problems = given.told();
     let mut first_ends_ms = i64::MAX;
     for node in of.nodes {
         let hosts = outside::hosts(cluster, of.children, node.id, of.addresses);
@@ -358,8 +357,8 @@ struct Given {
     wanted: BTreeSet<String>,
     /// Those that are good, of each broker.
     files: BTreeMap<(String, i32), String>,
-    /// What is wrong with the others.
-    problems: Vec<String>,
+    /// What is wrong with the others: of which listener, and with which Secrets.
+    problems: BTreeMap<(String, String), Vec<String>>,
 }
 
 async fn given(context: &Context, of: &Deciding<'_>) -> Result<Given, Error> {
@@ -367,29 +366,41 @@ async fn given(context: &Context, of: &Deciding<'_>) -> Result<Given, Error> {
     let mut given = Given::default();
     for listener in &cluster.spec.listeners {
         let Some(tls) = &listener.tls else { continue };
-        let of_all = |id: Option<i32>| match (tls.source, id) {
-            (TlsSource::Operator, _) => None,
-            (TlsSource::Secret, _) => tls.secret_ref.as_ref().map(|of| of.name.clone()),
-            (TlsSource::CertManager, Some(id)) => Some(requested_name(cluster, listener, id)),
-            (TlsSource::CertManager, None) => None,
-        };
         for node in of.nodes {
-            let Some(name) = of_all(Some(node.id)) else {
-                continue;
+            let (name, asked) = match (tls.source, &tls.secret_ref) {
+                (TlsSource::CertManager, _) => {
+                    let hosts = outside::hosts(cluster, of.children, node.id, of.addresses);
+                    let wanted = cert_manager::wanted(cluster, listener, node, &hosts);
+                    let asked = cert_manager::ask(context, cluster, &wanted).await?;
+                    (cert_manager::name(cluster, listener, node.id), Some(asked))
+                }
+                (TlsSource::Secret, Some(named)) => (named.name.clone(), None),
+                (TlsSource::Secret, None) | (TlsSource::Operator, _) => continue,
             };
-            if tls.source == TlsSource::CertManager
-                && let Err(problem) = request(context, of, listener, node).await?
-            {
-                given.problem(listener, &problem);
-            }
             let file = shown_file(listener);
             given.wanted.insert(file.clone());
-            match secret(context, cluster, &name)
+            let found = secret(context, cluster, &name)
                 .await?
-                .and_then(|secret| pair(&secret, of.now_ms))
-            {
-                Ok(content) => drop(given.files.insert((file, node.id), content)),
-                Err(problem) => given.problem(listener, &format!("Secret {name}: {problem}")),
+                .and_then(|secret| pair(&secret, of.now_ms));
+            match (found, asked) {
+                (Ok(content), asked) => {
+                    given.files.insert((file, node.id), content);
+                    if let Some(Err(problem)) = asked {
+                        given.problem(listener, None, problem);
+                    }
+                }
+                (Err(_), Some(Err(problem))) => given.problem(listener, None, problem),
+                (Err(problem), None) => given.problem(listener, Some(name), problem),
+                (Err(problem), Some(Ok(certificate))) => {
+                    let said = cert_manager::said(context, cluster, &certificate).await;
+                    let issuer = tls.issuer_ref.as_ref();
+                    let issuer = issuer.map(|of| format!("{} {}", of.kind, of.name));
+                    let problem = format!(
+                        "{problem}. cert-manager: {said}. If that stays, mend {}, or name another one in issuerRef",
+                        issuer.unwrap_or_default()
+                    );
+                    given.problem(listener, Some(name), problem);
+                }
             }
         }
         for way in &listener.authentication {
@@ -405,20 +416,37 @@ async fn given(context: &Context, of: &Deciding<'_>) -> Result<Given, Error> {
                         given.files.insert((file.clone(), node.id), content.clone());
                     }
                 }
-                Err(problem) => given.problem(listener, &format!("Secret {name}: {problem}")),
+                Err(problem) => given.problem(listener, Some(name.clone()), problem),
             }
         }
+    }
+    let status = cluster.status.as_ref();
+    if status.and_then(|status| status.observed_generation) != cluster.metadata.generation {
+        // Only with another spec is something asked for no more.
+        let wanted = cert_manager::names(cluster, of.nodes);
+        cert_manager::forget(context, cluster, |found| wanted.contains(&found.name_any())).await?;
     }
     Ok(given)
 }
 
 impl Given {
     /// Each once, though every broker has it.
-    fn problem(&mut self, listener: &Listener, problem: &str) {
-        let problem = format!("listener {}: {problem}", listener.name);
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
-        }
+    fn problem(&mut self, listener: &Listener, secret: Option<String>, problem: String) {
+        let of = (listener.name.clone(), problem);
+        let secrets = self.problems.entry(of).or_default();
+        secrets.extend(secret.filter(|name| !secrets.contains(name)));
+    }
+
+    fn told(&self) -> Vec<String> {
+        let each = self.problems.iter();
+        each.map(|((listener, problem), secrets)| match &**secrets {
+            [] => format!("listener {listener}: {problem}"),
+            secrets => format!(
+                "listener {listener}: Secret {}: {problem}",
+                secrets.join(", ")
+            ),
+        })
+        .collect()
     }
 }
 
@@ -459,72 +487,4 @@ fn authorities(secret: &Secret) -> Result<String, String> {
     let text = text(secret, "ca.crt").ok_or_else(|| "it has no ca.crt".to_owned())?;
     authority::read(&text).map_err(|error| format!("ca.crt: {error}"))?;
     Ok(text)
-}
-
-/// The Certificate of cert-manager for a broker's listener, and the Secret that it fills.
-fn requested_name(cluster: &Cluster, listener: &Listener, id: i32) -> String {
-    format!("{}-tls", outside::service_name(cluster, listener, Some(id)))
-}
-
-/// A Certificate of cert-manager.
-#[must_use]
-pub fn requested(
-    cluster: &Cluster,
-    listener: &Listener,
-    node: &Node,
-    hosts: &BTreeSet<String>,
-) -> Value {
-    let is_address = |host: &&String| host.parse::<std::net::IpAddr>().is_ok();
-    let name = requested_name(cluster, listener, node.id);
-    let issuer = listener
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.issuer_ref.as_ref());
-    json!({
-        "apiVersion": "cert-manager.io/v1",
-        "kind": "Certificate",
-        "metadata": build::of_broker(cluster, node, &name, &BTreeMap::new()),
-        "spec": {
-            "secretName": name,
-            "issuerRef": issuer,
-            "dnsNames": hosts.iter().filter(|host| !is_address(host)).collect::<Vec<_>>(),
-            "ipAddresses": hosts.iter().filter(is_address).collect::<Vec<_>>(),
-            "usages": ["digital signature", "server auth"],
-            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-        },
-    })
-}
-
-/// Asks cert-manager for a broker's certificate; says what hinders it, if something does.
-async fn request(
-    context: &Context,
-    of: &Deciding<'_>,
-    listener: &Listener,
-    node: &Node,
-) -> Result<Result<(), String>, Error> {
-    let cluster = of.build.cluster;
-    let hosts = outside::hosts(cluster, of.children, node.id, of.addresses);
-    let wanted = requested(cluster, listener, node, &hosts);
-    let kind = GroupVersionKind::gvk("cert-manager.io", "v1", "Certificate");
-    let namespace = cluster.namespace().unwrap_or_default();
-    let resource = ApiResource::from_gvk(&kind);
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(context.client.clone(), &namespace, &resource);
-    let name = requested_name(cluster, listener, node.id);
-    let what = format!("asking cert-manager for {name}");
-    let found = match api.get_opt(&name).await {
-        Ok(found) => found,
-        Err(error) => return Err(Error::kube(what)(error)),
-    };
-    if found.is_some_and(|found| contains(&found.data["spec"], &wanted["spec"])) {
-        return Ok(Ok(()));
-    }
-    let params = PatchParams::apply(MANAGER).force();
-    match api.patch(&name, &params, &Patch::Apply(&wanted)).await {
-        Ok(_) => Ok(Ok(())),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Err(
-            "cert-manager is not installed: there is no kind Certificate".to_owned(),
-        )),
-        Err(error) => Err(Error::kube(what)(error)),
-    }
 }

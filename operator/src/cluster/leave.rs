@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, DynamicObject};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -396,6 +396,9 @@ impl Act<'_> {
         delete(&services, &name).await?;
         let secrets: Api<Secret> = self.context.beside(cluster);
         delete(&secrets, &certificates::secret_name(cluster, id)).await?;
+        let of_others =
+            |found: &DynamicObject| found.labels().get(build::BROKER_ID) != Some(&id.to_string());
+        certificates::cert_manager::forget(self.context, cluster, of_others).await?;
         // Last but the claim: by it the broker is known.
         delete(&sets, &name).await
     }

@@ -63,24 +63,25 @@ fn what_brokers_could_not_use_is_refused_with_its_reason() {
 }
 
 #[test]
-fn cert_manager_is_asked_for_each_broker() {
-    let tls = json!({"source": "CertManager", "issuerRef": {"name": "acme"}});
-    let document = json!({
-        "apiVersion": "tidemark.dev/v1alpha1", "kind": "Cluster",
-        "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1"},
-        "spec": {"pools": [], "listeners": [{"name": "apps", "port": 9093, "tls": tls}]},
-    });
-    let cluster: Cluster = serde_json::from_value(document).expect("a cluster");
-    let node = Node {
-        id: 1,
-        pool: "brokers".into(),
-    };
-    let hosts = BTreeSet::from(["orders-1.shop.svc", "10.0.0.7"].map(str::to_owned));
-    let asked = requested(&cluster, &cluster.spec.listeners[0], &node, &hosts);
-    let spec = &asked["spec"];
-    assert_eq!(spec["secretName"], "orders-1-apps-tls");
-    let issuer = json!({"name": "acme", "kind": "Issuer", "group": "cert-manager.io"});
-    assert_eq!(spec["issuerRef"], issuer);
-    assert_eq!(spec["dnsNames"], json!(["orders-1.shop.svc"]));
-    assert_eq!(spec["ipAddresses"], json!(["10.0.0.7"]));
+fn what_is_wrong_with_many_secrets_is_told_once() {
+    let listener = |name: &str| serde_json::from_value(json!({"name": name, "port": 9093}));
+    let (apps, partners) = (listener("apps").unwrap(), listener("partners").unwrap());
+    let mut given = Given::default();
+    for secret in ["orders-0-apps-tls", "orders-1-apps-tls"] {
+        given.problem(&apps, Some(secret.to_owned()), "it is not there".to_owned());
+    }
+    for _ in 0..2 {
+        given.problem(
+            &partners,
+            Some("ca".to_owned()),
+            "it has no ca.crt".to_owned(),
+        );
+        given.problem(&partners, None, "there is no kind Certificate".to_owned());
+    }
+    let told = [
+        "listener apps: Secret orders-0-apps-tls, orders-1-apps-tls: it is not there",
+        "listener partners: Secret ca: it has no ca.crt",
+        "listener partners: there is no kind Certificate",
+    ];
+    assert_eq!(given.told(), told);
 }
