@@ -122,7 +122,7 @@ pub async fn run(args: Args, context: &mut Context) -> Result<Exit, Failure> {
             namespace: args.namespace,
             context: args.context,
         };
-        let checks = kube::doctor(name, &place).await?;
+        let checks = kube::doctor(name, &place, args.low_disk).await?;
         return report(None, &checks, context);
     }
     let mut progress = Progress::new();

@@ -16,8 +16,6 @@ use crate::failure::Failure;
 use crate::output::{bytes, plural};
 use crate::when::format_duration;
 
-/// A disk with less than this free is worth a word.
-const LOW_SHARE: f64 = 0.15;
 /// Clocks that are kept in step differ by far less.
 const SKEW_MS: i64 = 5_000;
 /// Records that wait for longer than this to be in the bucket are late: more than twice the default
@@ -33,6 +31,8 @@ struct Seen {
     metrics: Vec<(i32, Result<Metrics, String>)>,
     /// When they were asked for and when they were there, by this machine's clock in milliseconds.
     asked_ms: BTreeMap<i32, (i64, i64)>,
+    /// A disk with less than this free is a finding, in percent.
+    low_disk: u8,
 }
 
 #[derive(Deserialize)]
@@ -40,11 +40,11 @@ struct Inside {
     checks: Vec<Check>,
 }
 
-/// Looks at a Cluster.
+/// Looks at a Cluster. A disk with less than `low_disk` percent free is a finding.
 ///
 /// # Errors
 /// Kubernetes that cannot be asked; a Cluster that is not there.
-pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
+pub async fn run(name: &str, place: &Place, low_disk: u8) -> Result<Vec<Check>, Failure> {
     let kubectl = Kubectl::new(place);
     let found = cluster(&kubectl, place, name).await?;
     let groups: Vec<ConsumerGroup> = kubectl.list(&["consumergroups.tidemark.dev"]).await?;
@@ -71,6 +71,7 @@ pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
         cluster: found,
         metrics,
         asked_ms,
+        low_disk,
     };
     let mut checks = judge(&seen, name, place, clock::now_ms());
     match status.brokers.iter().find(|broker| broker.state == "Ready") {
@@ -85,9 +86,9 @@ pub async fn run(name: &str, place: &Place) -> Result<Vec<Check>, Failure> {
         )),
         Some(broker) => {
             let pod = pod_name(name, broker.id);
-            let asked = [
-                "exec", &pod, "-c", "broker", "--", "tidemark", "doctor", "-o", "json",
-            ];
+            let low_disk = low_disk.to_string();
+            let mut asked = vec!["exec", &pod, "-c", "broker", "--", "tidemark", "doctor"];
+            asked.extend(["--low-disk", &low_disk, "-o", "json"]);
             let text = kubectl.output(&asked).await?;
             let inside: Result<Inside, _> = serde_json::from_str(&text);
             let inside = inside
@@ -277,8 +278,8 @@ fn of_disks(seen: &Seen, name: &str) -> Check {
             let capacity = capacity
                 .filter(|one| one.labels == free.labels)
                 .map(|one| one.value);
-            let share = free.value / capacity.sum::<f64>().max(1.0);
-            if share >= LOW_SHARE && !full {
+            let percent = 100.0 * free.value / capacity.sum::<f64>().max(1.0);
+            if percent >= f64::from(seen.low_disk) && !full {
                 continue;
             }
             let pools = seen.cluster.spec.pools.iter();
@@ -291,9 +292,8 @@ fn of_disks(seen: &Seen, name: &str) -> Check {
                 .nth(index)
                 .map_or("", |pool| pool.storage.size.as_str());
             let left = format!(
-                "broker {id} has {} left, {:.0}% of its disk",
+                "broker {id} has {} left, {percent:.0}% of its disk",
                 bytes(free.value as i64),
-                share * 100.0
             );
             findings.push(Finding::new(
                 match full {
@@ -420,6 +420,7 @@ mod tests {
             groups: vec![],
             metrics: vec![(0, Ok(Metrics::read(page)))],
             asked_ms: [(0, (999_999_999_000, 1_000_000_000_000))].into(),
+            low_disk: 10,
         }
     }
 
@@ -440,8 +441,9 @@ mod tests {
             ),
             []
         );
-        let (what, next) = found("tidemark_disk_free_bytes{directory=\"d\"} 10\ntidemark_disk_capacity_bytes{directory=\"d\"} 100\n").remove(0);
-        assert_eq!(what, "broker 0 has 10 B left, 10% of its disk");
+        let little = "tidemark_disk_free_bytes{directory=\"d\"} 9\ntidemark_disk_capacity_bytes{directory=\"d\"} 100\n";
+        let (what, next) = found(little).remove(0);
+        assert_eq!(what, "broker 0 has 9 B left, 9% of its disk");
         assert!(
             next.contains("/spec/pools/1/storage/size") && next.contains("20Gi"),
             "{next}"
@@ -482,6 +484,19 @@ mod tests {
             ),
             []
         );
+    }
+
+    #[test]
+    fn how_much_room_there_has_to_be_is_the_callers() {
+        let page = "tidemark_disk_free_bytes{directory=\"d\"} 9\ntidemark_disk_capacity_bytes{directory=\"d\"} 100\n";
+        let found_below = |low_disk| {
+            let seen = Seen {
+                low_disk,
+                ..seen(page)
+            };
+            of_disks(&seen, "orders").into_findings().len()
+        };
+        assert_eq!((found_below(10), found_below(9)), (1, 0));
     }
 
     #[test]
