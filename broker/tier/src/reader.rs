@@ -6,11 +6,13 @@
 //! is given out has the CRCs of its batches checked.
 
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quick_cache::Weighter;
-use quick_cache::sync::DefaultLifecycle;
+use quick_cache::sync::{DefaultLifecycle, GuardResult};
 use tidemark_env::task;
 use tidemark_records::{BATCH_OVERHEAD_BYTES, Batch, BatchHeader, Limits};
 use tidemark_wire::Uuid;
@@ -28,8 +30,11 @@ use crate::streams::Streams;
 pub const BLOCK_BYTES: u64 = 2 << 20;
 /// Stands on the shelf for what follows an object's records.
 const TAIL: u64 = u64::MAX;
-/// What one reads ahead takes at most this part of the cache: others do so, too.
+/// What one reads ahead takes about this part of the cache: others do so, too.
 const SHARE_AHEAD: u64 = 8;
+/// So many blocks that are read ahead come with one request: a store takes hardly longer for them,
+/// and about as much work.
+const RUN_BLOCKS: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -117,6 +122,7 @@ pub struct Reader {
     shelf: Option<Shelf>,
     requests: Requests,
     streams: Arc<Mutex<Streams>>,
+    run_blocks: u64,
 }
 
 impl Reader {
@@ -129,6 +135,7 @@ impl Reader {
             shelf: None,
             requests,
             streams: Arc::new(Mutex::new(Streams::new(most))),
+            run_blocks: RUN_BLOCKS.min(most / 2).max(1),
         }
     }
 
@@ -262,16 +269,19 @@ impl Reader {
         position: u64,
     ) {
         let here = position / BLOCK_BYTES;
-        let blocks = self.streams().read(entry.id, here);
-        let last = entry.log_bytes.saturating_sub(1) / BLOCK_BYTES;
-        for number in (here..=last).take(blocks + 1) {
-            self.fetch_ahead(partition, entry, number);
+        let ahead = self.streams().read(entry.id, here);
+        let mut until = here + ahead as u64 + 1;
+        if until - here > self.run_blocks {
+            // Then the next request is due when all of a run is.
+            until = until.next_multiple_of(self.run_blocks);
         }
-        let beyond = (here + blocks as u64).saturating_sub(last);
+        let blocks = entry.log_bytes.div_ceil(BLOCK_BYTES);
+        self.fetch_ahead(partition, entry, here..until.min(blocks));
+        let beyond = until.saturating_sub(blocks);
         if let Some(next) = next.filter(|_| beyond > 0) {
             let of_next = next.log_bytes.div_ceil(BLOCK_BYTES);
-            (0..beyond.min(of_next)).for_each(|number| self.fetch_ahead(partition, next, number));
-            self.streams().goes_on(entry.id, next.id, blocks);
+            self.fetch_ahead(partition, next, 0..beyond.min(of_next));
+            self.streams().goes_on(entry.id, next.id, ahead);
         }
     }
 
@@ -279,23 +289,66 @@ impl Reader {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fetch_ahead(&self, partition: PartitionId, entry: &SegmentRef, number: u64) {
-        if self.cache.0.peek(&Key::Block(entry.id, number)).is_some() {
+    /// Gets those of the blocks `numbers` on their way that are not in the cache.
+    fn fetch_ahead(&self, partition: PartitionId, entry: &SegmentRef, numbers: Range<u64>) {
+        let is_missing = |at: &u64| self.cache.0.peek(&Key::Block(entry.id, *at)).is_none();
+        let Some(first) = numbers.clone().find(is_missing) else {
             return;
-        }
+        };
         let (reader, entry) = (self.clone(), entry.clone());
         drop(task::spawn("tier-read-ahead", async move {
-            let reading = async {
-                if number == 0 {
-                    reader.tail(partition, &entry).await?;
-                }
-                reader.block(partition, &entry, number).await
-            };
-            if let Err(error) = reading.await {
+            if let Err(error) = reader.load(partition, &entry, first..numbers.end).await {
                 // Who needs it asks again, and hears of it.
                 tracing::debug!(%error, "nothing was read ahead");
             }
         }));
+    }
+
+    /// Brings blocks into the cache, in their order: those that nobody else gets in runs.
+    async fn load(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        mut numbers: Range<u64>,
+    ) -> Result<(), TierError> {
+        if numbers.start == 0 {
+            self.tail(partition, entry).await?;
+        }
+        while !numbers.is_empty() {
+            let first = numbers.start;
+            let mut claimed = Vec::new();
+            for number in numbers.clone().take(self.run_blocks as usize) {
+                let shelf = self.shelf.as_ref();
+                if shelf.is_some_and(|shelf| shelf.has(entry.id, number)) {
+                    break;
+                }
+                let key = Key::Block(entry.id, number);
+                match self.cache.0.get_value_or_guard(&key, Some(Duration::ZERO)) {
+                    GuardResult::Guard(guard) => claimed.push(guard),
+                    GuardResult::Value(_) | GuardResult::Timeout => break,
+                }
+            }
+            if claimed.is_empty() {
+                self.block(partition, entry, first).await?;
+                numbers.start += 1;
+                continue;
+            }
+            numbers.start += claimed.len() as u64;
+            let at = first * BLOCK_BYTES;
+            let end = (numbers.start * BLOCK_BYTES).min(entry.log_bytes);
+            let _one_more = self.requests.take().await;
+            let key = entry.key(partition);
+            let blocks = self
+                .bucket
+                .get_pieces(&key, at, end - at, BLOCK_BYTES)
+                .await?;
+            for ((number, guard), block) in (first..).zip(claimed).zip(blocks) {
+                self.shelve(entry.id, number, &block);
+                // What was forgotten meanwhile does not come back.
+                drop(guard.insert(Cached::Block(block)));
+            }
+        }
+        Ok(())
     }
 
     /// `len` bytes of records at `at`, or fewer at their end.

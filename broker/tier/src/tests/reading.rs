@@ -248,32 +248,59 @@ fn what_later_versions_put_behind_the_index_is_passed_over() {
     }
 }
 
-/// Batches of half a MiB, twenty blocks of them: memory has room for four.
-#[test]
-fn what_is_on_the_shelf_is_not_fetched_again() {
+/// A batch of one record of half a MiB.
+fn large(offset: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(at(offset, 1));
+    let value = vec![u8::try_from(offset % 200).unwrap(); 512 << 10];
+    let record = RecordRef {
+        timestamp_ms: 1,
+        value: Some(&value),
+        ..RecordRef::default()
+    };
+    builder.append(&record).unwrap();
+    builder.build().unwrap()
+}
+
+/// A bucket that counts how often it is read, and 80 large batches in an object there: 21 blocks.
+async fn counted() -> (Bucket, Arc<AtomicU64>, SegmentRef) {
     let gets = Arc::new(AtomicU64::new(0));
     let store = Counting {
         store: InMemory::new(),
         gets: Arc::clone(&gets),
     };
     let bucket = Bucket::new(Arc::new(store), "some/prefix".into(), "memory:");
-    let large = |offset: i64| {
-        let mut builder = BatchBuilder::new(at(offset, 1));
-        let value = vec![u8::try_from(offset % 200).unwrap(); 512 << 10];
-        let record = RecordRef {
-            timestamp_ms: 1,
-            value: Some(&value),
-            ..RecordRef::default()
-        };
-        builder.append(&record).unwrap();
-        builder.build().unwrap()
-    };
+    let mut upload = Upload::new(&bucket, ("orders", PARTITION), 0, (1, 1));
+    for offset in 0..80 {
+        upload.add(&large(offset)).await.unwrap();
+    }
+    let entry = upload.finish().await.unwrap();
+    (bucket, gets, entry)
+}
+
+#[test]
+fn who_reads_on_has_runs_of_blocks_fetched_by_one_request() {
     run(async {
-        let mut upload = Upload::new(&bucket, ("orders", PARTITION), 0, (1, 1));
+        let (bucket, gets, entry) = counted().await;
+        let before = gets.load(Ordering::Relaxed);
+        let reader = Reader::new(bucket, Cache::new(256 << 20), Requests::new(4));
         for offset in 0..80 {
-            upload.add(&large(offset)).await.unwrap();
+            let read = reader.read(PARTITION, (&entry, None), offset, 1).await;
+            assert_eq!(read.unwrap().bytes, large(offset));
+            // What is read ahead has its turn.
+            tokio::task::yield_now().await;
         }
-        let entry = upload.finish().await.unwrap();
+        // What follows the records; blocks 0, 1, 2 to 3, 4 to 7, and so on.
+        assert_eq!(entry.log_bytes.div_ceil(BLOCK_BYTES), 21);
+        let gets = gets.load(Ordering::Relaxed) - before;
+        assert!(gets <= 9, "{gets} requests");
+    });
+}
+
+/// Memory has room for four of the blocks.
+#[test]
+fn what_is_on_the_shelf_is_not_fetched_again() {
+    run(async {
+        let (bucket, gets, entry) = counted().await;
         let disk = Arc::new(MemDisk::new());
         let shelf = Shelf::open(disk.clone(), "/cache".into(), 100 << 20).unwrap();
         let reader = Reader::new(bucket, Cache::new(0), Requests::new(4));
