@@ -212,4 +212,11 @@ impl Broker {
         self.groups.apply(self, before, after);
         self.in_step(after.index());
     }
+
+    /// Opens the partitions that a full disk had no room for. Blocks.
+    pub(crate) fn open_what_had_no_room(self: &Arc<Self>) {
+        let then = |image: &Image| self.groups.apply(self, image, image);
+        self.partitions
+            .open_what_had_no_room(&self.settings(), then);
+    }
 }

@@ -526,9 +526,22 @@ fn follow(
                 }
                 continue;
             }
-            tokio::select! {
-                changed = images.changed() => if changed.is_err() { return },
+            let waits_for_room = broker.partitions.waits_for_room();
+            let room = tokio::select! {
+                changed = images.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+                () = clock::sleep(FULL_RETRY), if waits_for_room => true,
                 _ = stop.wait_for(|stop| *stop) => return,
+            };
+            if room {
+                let opening = Arc::clone(&broker);
+                let opened = task::blocking(move || opening.open_what_had_no_room()).await;
+                if let Err(error) = opened {
+                    tracing::error!(%error, "metadata is not followed any more");
+                    return;
+                }
             }
         }
     }));

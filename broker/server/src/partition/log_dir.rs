@@ -124,7 +124,7 @@ impl Pace {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic ends the process, so a poisoned lock is only seen in tests.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -555,7 +555,7 @@ impl LogDir {
         }
     }
 
-    fn has_no_room(&self, reason: &str) {
+    pub(super) fn has_no_room(&self, reason: &str) {
         if self.full.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -568,6 +568,8 @@ impl LogDir {
         if let Err(error) = self.ballast.let_go_of_half() {
             tracing::warn!(%error, "the ballast cannot be let go");
         }
+        // Whoever found it so: from now on the thread looks for room.
+        self.wal.nudge();
     }
 
     fn has_room(&self) {

@@ -1,9 +1,11 @@
 //! Opening partitions: at start with what the checkpoints and write-ahead logs hold, and later
 //! those of new topics.
 
+use super::log_dir::lock;
 use super::registry::{OPENER_THREADS, OfflineLog, Registry, RegistryError};
-use super::{LogDir, Partition, Policy};
+use super::{LogDir, Partition, Policy, is_full};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,6 +136,13 @@ impl Registry {
             }
             match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
                 Ok(one) => opened.extend(one),
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "partition is not served until there is room");
+                    if let Some(dir) = self.log_dir_of(&self.directory(&topic.name, index).0) {
+                        dir.has_no_room(&error.to_string());
+                    }
+                    lock(&self.without_room).insert((topic.id, index));
+                }
                 Err(error) => {
                     tracing::error!(%error, "partition is not served");
                     self.cannot_be_opened(&topic.name, index, error);
@@ -158,7 +167,7 @@ impl Registry {
         self.serve(opened);
     }
 
-    /// Nobody would open it again: the next start has to, on a disk that works or has room.
+    /// Nobody would open it again: the next start has to, on a disk that works.
     fn cannot_be_opened(&self, topic: &str, index: i32, error: RegistryError) {
         let error = match error {
             RegistryError::Directory { source, .. } => source,
@@ -329,7 +338,15 @@ impl Registry {
             on_corruption: self.args.on_corruption,
             now_ms: clock::now_ms(),
         })
-        .map_err(failed)?;
+        .map_err(|source| {
+            if let OpenError::Io(error) = &source
+                && is_full(error)
+                && !found
+            {
+                self.undo_opening(dir, log_id, &path);
+            }
+            failed(source)
+        })?;
         self.scanned_bytes.fetch_add(
             recovery.scanned_bytes + recovery.replayed_bytes,
             Ordering::Relaxed,
@@ -350,6 +367,18 @@ impl Registry {
             partition,
             found,
         }))
+    }
+
+    /// What was begun of a log that is opened for the first time goes: the next try has an id of its
+    /// own, and the log of the highest one is the one that lives.
+    fn undo_opening(&self, dir: &LogDir, log_id: LogId, path: &Path) {
+        dir.remove(log_id);
+        match self.args.disk.remove_dir_all(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "what was begun of a partition stays");
+            }
+            _ => {}
+        }
     }
 
     fn log_dir_of(&self, path: &Path) -> Option<Arc<LogDir>> {

@@ -1,6 +1,7 @@
 //! The partitions that this broker holds, kept in step with the metadata image.
 
 use super::aside::{DELETED_SUFFIX, STRAY_SUFFIX, free_path};
+use super::log_dir::lock;
 use super::{LogDir, Partition, Policy, WalSettings, is_full};
 use crate::fatal::Failed;
 use crate::import::UNFINISHED;
@@ -117,6 +118,8 @@ pub(crate) struct Registry {
     pub(super) offline: RwLock<Arc<OfflineLogs>>,
     /// Partitions whose first records have to come from the bucket before they can be opened.
     pub(super) unseeded: Mutex<BTreeSet<(TopicId, i32)>>,
+    /// Partitions that a full disk has no room to open: they are opened once there is some.
+    pub(super) without_room: Mutex<BTreeSet<(TopicId, i32)>>,
     /// The image that the partitions are in step with.
     pub(super) applied: Mutex<Arc<Image>>,
     /// Its brokers, as replicas see them.
@@ -140,6 +143,7 @@ impl Registry {
             partitions: RwLock::default(),
             offline: RwLock::default(),
             unseeded: Mutex::default(),
+            without_room: Mutex::default(),
             applied: Mutex::default(),
             brokers: Mutex::default(),
             applied_index: watch::Sender::new(0),
@@ -183,7 +187,8 @@ impl Registry {
         index: i32,
     ) -> Result<Arc<Partition>, ErrorCode> {
         self.get(topic_id, index).ok_or_else(|| {
-            if self.offline().contains_key(&(topic_id, index)) {
+            let without_room = || lock(&self.without_room).contains(&(topic_id, index));
+            if self.offline().contains_key(&(topic_id, index)) || without_room() {
                 return ErrorCode::KafkaStorageError;
             }
             match image.partition(topic_id, index) {
@@ -239,6 +244,34 @@ impl Registry {
         self.show(&image, states);
         then(&image);
         Ok(true)
+    }
+
+    /// Whether partitions wait for room to be opened.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        !lock(&self.without_room).is_empty()
+    }
+
+    /// Opens what there was no room for, once there is some and if it is still to be here; `then`
+    /// acts on it before the metadata go on. Blocks.
+    pub(crate) fn open_what_had_no_room(
+        &self,
+        settings: &BrokerSettings,
+        then: impl FnOnce(&Image),
+    ) {
+        if self.log_dirs().iter().any(|dir| dir.is_full()) {
+            return;
+        }
+        let applied = lock(&self.applied);
+        let image = Arc::clone(&applied);
+        let waiting = std::mem::take(&mut *lock(&self.without_room));
+        let topics: BTreeSet<TopicId> = waiting.iter().map(|(topic_id, _)| *topic_id).collect();
+        for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {
+            self.open_missing(&image, topic, settings);
+            let mut states = self.states(topic, None);
+            states.retain(|(at, _)| waiting.contains(&(at.topic_id, at.partition)));
+            self.show(&image, states);
+        }
+        then(&image);
     }
 
     /// What all replicas share.

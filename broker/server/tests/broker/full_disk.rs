@@ -147,6 +147,61 @@ async fn a_start_that_finds_no_room_waits_for_it() {
     server.shutdown().await;
 }
 
+/// A topic that is made on a full disk costs nobody the broker, and is there once there is room:
+/// without a start, and after one.
+#[tokio::test]
+async fn a_partition_that_finds_no_room_is_opened_once_there_is_some() {
+    for killed in [false, true] {
+        let disk = MemDisk::new();
+        let server = start(&disk).await.unwrap();
+        let mut c = Connection::open(&server).await;
+        topic(&mut c, "t", 1).await;
+        put(&mut c, "t", 0, b"one").await;
+        fill(&disk, 0);
+        topic(&mut c, "late", 3).await;
+        for index in 0..3 {
+            until("it says why it takes nothing", async || {
+                let refused = produce(&mut c, "late", index, batch(&[b"no room"])).await;
+                refused.error_code == code(ErrorCode::KafkaStorageError)
+            })
+            .await;
+        }
+        let full = "the disk is full: /data takes no records";
+        assert_eq!(disk_full(&server).await, full);
+        assert_eq!(texts(&mut c).await, ["one"]);
+        let (server, mut c) = if killed {
+            server.kill().await;
+            disk.set_capacity(None);
+            let server = start(&disk).await.unwrap();
+            let c = Connection::open(&server).await;
+            (server, c)
+        } else {
+            disk.set_capacity(None);
+            (server, c)
+        };
+        for index in 0..3 {
+            until("there is room", async || {
+                produce(&mut c, "late", index, batch(&[b"two"]))
+                    .await
+                    .error_code
+                    == NONE
+            })
+            .await;
+        }
+        assert_eq!(disk_full(&server).await, serde_json::Value::Null);
+        put(&mut c, "t", 0, b"three").await;
+        // What was tried before the room came is in nobody's way later.
+        server.kill().await;
+        let server = start(&disk).await.unwrap();
+        let mut c = Connection::open(&server).await;
+        assert_eq!(texts(&mut c).await, ["one", "three"]);
+        for index in 0..3 {
+            assert_eq!(offset(&mut c, "late", index, -1).await, 1);
+        }
+        server.shutdown().await;
+    }
+}
+
 #[tokio::test]
 async fn a_broker_whose_disk_stands_still_ends_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
