@@ -4,7 +4,7 @@ use crate::cluster::{ALL, Cluster, produce_with};
 use crate::common::get;
 use crate::kit::{
     batch, code, delete_records, delete_topic, fetch_request, first_of, from, partitions_of,
-    produce_request, read, until, values,
+    produce_request, read, try_offset, until, values,
 };
 use std::time::Duration;
 use tidemark_env::clock;
@@ -185,6 +185,49 @@ async fn a_leader_that_dies_takes_nothing_acknowledged_with_it() {
     cluster.start_node(old as usize).await;
     cluster.level(old, new, "t").await;
     cluster.until_in_sync("t", 3).await;
+}
+
+/// A new leader may not know yet that the youngest records are committed. It does not say then that
+/// there are none (KIP-207).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_does_not_say_that_nothing_is_so_young() {
+    // Nobody leaves the ISR for being slow.
+    let mut cluster = Cluster::start(&[("replica.lag.time.max.ms", "60000")]).await;
+    let old = cluster.topic("t", &[]).await;
+    let replicas = cluster.state("t").replicas;
+    let (next, last) = (replicas[1], replicas[2]);
+    let mut c = cluster.connect(old).await;
+    assert_eq!(produce_with(&mut c, "t", ALL, "of all").await.error_code, 0);
+    until("the next leader knows it is committed", async || {
+        cluster.number(next, "high_watermark", "t").await == 1
+    })
+    .await;
+    let younger_ms = clock::now_ms() + 1;
+    until("the clock is there", async || clock::now_ms() >= younger_ms).await;
+    cluster.hang_disk(last);
+    assert_eq!(produce_with(&mut c, "t", 1, "of two").await.error_code, 0);
+    until("the next leader has it", async || {
+        cluster.number(next, "durable_offset", "t").await == 2
+    })
+    .await;
+    cluster.kill(old).await;
+    assert_eq!(cluster.until_led_by_another("t", old).await, next);
+    let mut c = cluster.connect(next).await;
+    until("it serves", async || {
+        try_offset(&mut c, "t", 0, 0).await == Ok(0)
+    })
+    .await;
+    let unknown = Err(code(ErrorCode::OffsetNotAvailable));
+    assert_eq!(try_offset(&mut c, "t", 0, younger_ms).await, unknown);
+    cluster.mend_disk(last);
+    until("it knows that the younger one is committed", async || {
+        try_offset(&mut c, "t", 0, younger_ms).await == Ok(1)
+    })
+    .await;
+    assert_eq!(
+        try_offset(&mut c, "t", 0, clock::now_ms() + 60_000).await,
+        Ok(-1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
