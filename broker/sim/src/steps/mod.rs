@@ -247,7 +247,7 @@ impl World {
         let Some(open) = up.logs.get_mut(&id) else {
             return Ok(());
         };
-        let Some(job) = open.log.write_job() else {
+        let Some(job) = open.log.write_job(u64::MAX) else {
             return Ok(());
         };
         let run = job.run();
