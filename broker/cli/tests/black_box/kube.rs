@@ -105,7 +105,7 @@ fn shop() -> Kubectl {
             &json!("topics"),
         ),
         (
-            "exec orders-0-0 -c broker -- tidemark doctor -o json",
+            "exec orders-0-0 -c broker -- tidemark doctor --low-disk 6 -o json",
             &json!({"cluster_id": "C", "findings": 1, "checks": [
             {"name": "replicas", "seen": "", "findings": [{"what": "1 topic with one replica: x", "why": "w", "next": "tidemark topic describe x"}]}]}),
         ),
@@ -208,7 +208,8 @@ fn commands_run_beside_a_broker_and_logs_are_of_all_or_one() {
 #[test]
 fn the_doctor_puts_together_what_all_of_them_say() {
     let shop = shop();
-    let (code, out, error) = shop.run(&["doctor", "--cluster", "orders", "-n", "shop"]);
+    let doctor = ["doctor", "--cluster", "orders", "-n", "shop"];
+    let (code, out, error) = shop.run(&[&doctor[..], &["--low-disk", "6"]].concat());
     assert_eq!(code, 1, "{error}");
     for says in [
         "Reconciled is False",
