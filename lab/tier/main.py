@@ -24,7 +24,7 @@ import time
 import zlib
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import reader
@@ -197,7 +197,7 @@ def play(store, nodes, settings, where, chance, total):
     one = consumer(bootstrap)
     times = {}
     for partition, acked in enumerate(load.acked):
-        low, high = one.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)
+        low, high = bounds_of(one, partition)
         assert (low, high) == (0, ends[partition]), (low, high)
         found = read(one, partition, 0, len(acked), 180)
         assert [offset for offset, _, _ in found] == sorted(acked)
@@ -228,7 +228,7 @@ def play(store, nodes, settings, where, chance, total):
     # A client that has not seen the brokers since: what it knows of leaders is not from before the kill.
     again = AdminClient({"bootstrap.servers": bootstrap})
     again.delete_records([TopicPartition(TOPIC, 0, half)])[TopicPartition(TOPIC, 0, half)].result(30)
-    low, _ = one.get_watermark_offsets(TopicPartition(TOPIC, 0), timeout=30)
+    low, _ = bounds_of(one, 0)
     assert low == half, low
     (at, _, _), = read(one, 0, half, 1)
     assert at == half
@@ -239,13 +239,25 @@ def play(store, nodes, settings, where, chance, total):
         rows = json.loads(tidemark("tier", "ls", *where, "-o", "json").stdout)
         return all(row["start_offset"] > 0 and row["bytes"] <= whole * 0.7 for row in rows if row["partition"] != 0)
     wait_until(shrunk, 60, "retention in the bucket", every=1)
-    wait_until(lambda: one.get_watermark_offsets(TopicPartition(TOPIC, 1), timeout=30)[0] > 0, 30, "consumers hear of it")
+    wait_until(lambda: bounds_of(one, 1)[0] > 0, 30, "consumers hear of it")
     one.close()
     verified = tidemark("tier", "verify", *where, "-o", "json", check=False)
     findings = [f for f in json.loads(verified.stdout)["findings"] if f["kind"] != "orphan"]
     assert not findings, findings
     print("DeleteRecords and retention reach into the bucket", flush=True)
     return load
+
+
+def bounds_of(one, partition):
+    """Where a partition begins and ends. That its leader has changed, librdkafka tells and does not ask again."""
+    def ask():
+        try:
+            return one.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+            return None
+    return wait_until(ask, 30, f"the leader of {TOPIC}-{partition} to answer", every=0.2)
 
 
 def committed(bootstrap, group, partition):
@@ -273,7 +285,7 @@ def come_back(nodes, settings, where, load, chance):
         prices[key] = value
     assert producer.flush(60) == 0
     one = consumer(bootstrap)
-    bounds = [one.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=30) for p in range(PARTITIONS)]
+    bounds = [bounds_of(one, p) for p in range(PARTITIONS)]
     one.close()
     middles = [(low + high) // 2 for low, high in bounds]
     for partition, offset in enumerate(middles):
