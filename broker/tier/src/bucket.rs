@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{
@@ -278,51 +278,15 @@ impl Bucket {
             found.bytes().await
         };
         let bytes = within(key, deadline(len), range).await?;
-        whole(key, at, len, bytes.len() as u64).map(|()| bytes)
-    }
-
-    /// The same in pieces of `piece` bytes each, the last of what is left: each has its own memory.
-    ///
-    /// # Errors
-    /// Those of [`Bucket::get_range`].
-    pub async fn get_pieces(
-        &self,
-        key: &str,
-        at: u64,
-        len: u64,
-        piece: u64,
-    ) -> Result<Vec<Bytes>, TierError> {
-        let path = self.path(key);
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(at..at + len)),
-            ..GetOptions::default()
-        };
-        self.down.take(len).await;
-        let store = self.store();
-        let piece = usize::try_from(piece).unwrap_or(usize::MAX);
-        let range = async {
-            let mut stream = store.get_opts(&path, options).await?.into_stream();
-            let mut pieces: Vec<BytesMut> = Vec::new();
-            while let Some(mut bytes) = stream.try_next().await? {
-                while !bytes.is_empty() {
-                    let current = match pieces.last_mut().filter(|last| last.len() < piece) {
-                        Some(current) => current,
-                        None => {
-                            let left = usize::try_from(len).unwrap_or(usize::MAX);
-                            let left = left.saturating_sub(pieces.len() * piece);
-                            pieces.push(BytesMut::with_capacity(left.min(piece)));
-                            continue;
-                        }
-                    };
-                    let more = bytes.split_to(bytes.len().min(piece - current.len()));
-                    current.extend_from_slice(&more);
-                }
-            }
-            Ok(pieces.into_iter().map(BytesMut::freeze).collect())
-        };
-        let pieces: Vec<Bytes> = within(key, deadline(len), range).await?;
-        let got = pieces.iter().map(|piece| piece.len() as u64).sum();
-        whole(key, at, len, got).map(|()| pieces)
+        if bytes.len() as u64 == len {
+            Ok(bytes)
+        } else {
+            let got = bytes.len();
+            Err(TierError::damaged(
+                key,
+                format!("{len} bytes at {at} were asked for, and {got} came"),
+            ))
+        }
     }
 
     /// The size of an object.
@@ -549,17 +513,6 @@ impl Bucket {
             (Created::Ours, Created::Theirs(found)) if found == "first" => Ok(()),
             _ => Err(TierError::NoCreateOnly),
         }
-    }
-}
-
-/// That of the `len` bytes asked for at `at` all came.
-fn whole(key: &str, at: u64, len: u64, got: u64) -> Result<(), TierError> {
-    match got == len {
-        true => Ok(()),
-        false => Err(TierError::damaged(
-            key,
-            format!("{len} bytes at {at} were asked for, and {got} came"),
-        )),
     }
 }
 

@@ -338,11 +338,11 @@ impl Reader {
             let end = (numbers.start * BLOCK_BYTES).min(entry.log_bytes);
             let _one_more = self.requests.take().await;
             let key = entry.key(partition);
-            let blocks = self
-                .bucket
-                .get_pieces(&key, at, end - at, BLOCK_BYTES)
-                .await?;
+            let bytes = self.bucket.get_range(&key, at, end - at).await?;
+            let blocks = bytes.chunks(BLOCK_BYTES as usize);
             for ((number, guard), block) in (first..).zip(claimed).zip(blocks) {
+                // Each has its own memory: one that stays must not hold that of the others.
+                let block = Bytes::copy_from_slice(block);
                 self.shelve(entry.id, number, &block);
                 // What was forgotten meanwhile does not come back.
                 drop(guard.insert(Cached::Block(block)));

@@ -136,16 +136,9 @@ impl Registry {
             }
             match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
                 Ok(one) => opened.extend(one),
-                Err(error) if error.is_full() => {
-                    tracing::warn!(%error, "partition is not served until there is room");
-                    if let Some(dir) = self.log_dir_of(&self.directory(&topic.name, index).0) {
-                        dir.has_no_room(&error.to_string());
-                    }
-                    lock(&self.without_room).insert((topic.id, index));
-                }
                 Err(error) => {
                     tracing::error!(%error, "partition is not served");
-                    self.cannot_be_opened(&topic.name, index, error);
+                    self.cannot_be_opened(topic, index, error);
                 }
             }
         }
@@ -167,8 +160,9 @@ impl Registry {
         self.serve(opened);
     }
 
-    /// Nobody would open it again: the next start has to, on a disk that works.
-    fn cannot_be_opened(&self, topic: &str, index: i32, error: RegistryError) {
+    /// Where there is no room it is opened once there is some. Else nobody would open it again: the
+    /// next start has to, on a disk that works.
+    fn cannot_be_opened(&self, topic: &Topic, index: i32, error: RegistryError) {
         let error = match error {
             RegistryError::Directory { source, .. } => source,
             RegistryError::Open { source, .. } | RegistryError::Wal { source, .. } => {
@@ -179,8 +173,14 @@ impl Registry {
             }
             RegistryError::Config { .. } => return,
         };
-        if let Some(dir) = self.log_dir_of(&self.directory(topic, index).0) {
-            dir.log_failed(&LogError::Io(error));
+        let dir = self.log_dir_of(&self.directory(&topic.name, index).0);
+        match dir {
+            Some(dir) if is_full(&error) => {
+                dir.has_no_room(&error.to_string());
+                lock(&self.without_room).insert((topic.id, index));
+            }
+            Some(dir) => dir.log_failed(&LogError::Io(error)),
+            None => {}
         }
     }
 

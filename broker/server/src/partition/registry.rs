@@ -238,10 +238,7 @@ impl Registry {
             self.args.disk.sync_dir(parent)?;
         }
         forget();
-        self.open_missing(&image, topic, settings);
-        let mut states = self.states(topic, None);
-        states.retain(|(at, _)| at.partition == index);
-        self.show(&image, states);
+        self.open_late(&image, topic, settings, |waited| waited == index);
         then(&image);
         Ok(true)
     }
@@ -266,12 +263,26 @@ impl Registry {
         let waiting = std::mem::take(&mut *lock(&self.without_room));
         let topics: BTreeSet<TopicId> = waiting.iter().map(|(topic_id, _)| *topic_id).collect();
         for topic in topics.iter().filter_map(|id| image.topic_by_id(*id)) {
-            self.open_missing(&image, topic, settings);
-            let mut states = self.states(topic, None);
-            states.retain(|(at, _)| waiting.contains(&(at.topic_id, at.partition)));
-            self.show(&image, states);
+            self.open_late(&image, topic, settings, |index| {
+                waiting.contains(&(topic.id, index))
+            });
         }
         then(&image);
+    }
+
+    /// Opens those partitions of a topic that waited for something, and shows them what the metadata
+    /// say. Blocks.
+    fn open_late(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        settings: &BrokerSettings,
+        waited: impl Fn(i32) -> bool,
+    ) {
+        self.open_missing(image, topic, settings);
+        let mut states = self.states(topic, None);
+        states.retain(|(at, _)| waited(at.partition));
+        self.show(image, states);
     }
 
     /// What all replicas share.
