@@ -5,8 +5,9 @@ keep       SIZE over several topics; the disks are sampled each second against t
            and read again; groups resume.
 same       processor per GB, acknowledgement p99 and start with SIZE kept, against a hundredth of it.
 move       a partition with SIZE/2 in the bucket and little hot is reassigned: what moves between brokers.
-cold       catching up from the bucket against a plain parallel GET of the same objects; tailing p99 with and without
-           a cold reader; requests and bytes per GB, up and down.
+cold       catching up from the bucket against a plain parallel GET of the same objects, and tailing p99 with and
+           without a cold reader: with a bucket that is 10 ms away and sends 1 Gbit/s, and with one on the same
+           processors; requests and bytes per GB, up and down.
 manifests  memory of a broker with --partitions tiered partitions.
 """
 
@@ -34,6 +35,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from cluster import IDS, Node, end
 from labkit.paths import LAB, wait_until
+from link import Link
 from main import tidemark
 from store import BUCKET, PREFIX, Store
 
@@ -79,10 +81,13 @@ class Cluster:
         self.nodes = [Node(number, work) for number in IDS[:count]]
         self.url = f"s3://{BUCKET}/{PREFIX}"
         self.where = [self.url, "--endpoint", self.store.endpoint, "--region", "us-east-1"]
-        self.settings = [f"tier.url={self.url}", f"tier.endpoint={self.store.endpoint}", "tier.region=us-east-1",
-                         "tier.upload.max.lag.ms=5000", "log.retention.check.interval.ms=1000",
-                         "wal.file.bytes=16777216", f"wal.max.bytes={WAL_BYTES}", f"wal.memory.bytes={WAL_BYTES}"]
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    @property
+    def settings(self):
+        return [f"tier.url={self.url}", f"tier.endpoint={self.store.endpoint}", "tier.region=us-east-1",
+                "tier.upload.max.lag.ms=5000", "log.retention.check.interval.ms=1000",
+                "wal.file.bytes=16777216", f"wal.max.bytes={WAL_BYTES}", f"wal.memory.bytes={WAL_BYTES}"]
 
     def start(self):
         self.store.start()
@@ -139,6 +144,8 @@ class Cluster:
             self.store.back()
             self.store.process.kill()
             self.store.process.wait(10)
+        if self.store.link:
+            self.store.link.end()
 
 
 def bytes_below(folder, pattern="**/*"):
@@ -494,6 +501,33 @@ def get_all(cluster, keys, at_once):
     return total / (time.monotonic() - began)
 
 
+def beside_others(cluster, chosen, rows, where, keys, ends, barred):
+    """What a cold reader gets, and what it takes from one that tails."""
+    # Twice: neither of the two is to be the first to read the store's files.
+    plain = max(get_all(cluster, keys, 10) for _ in range(2))
+    rates = []
+    for _ in range(2):
+        one, results = catch_up(cluster, "history", ends)
+        took, seconds = results.get(timeout=PATIENCE)
+        one.join(30)
+        rates.append(took / seconds)
+    fastest = max(rates)
+    rows.add("cold", f"bucket {where}: catching up, against ten GETs at a time", f"{fastest / MB:,.0f} MB/s, {plain / MB:,.0f} MB/s: {fastest / plain:.2f}x",
+             "0.8x or better" if barred else "", fastest >= 0.8 * plain)
+    topics = [f"{who}-{'far' if barred else 'near'}" for who in ("alone", "beside")]
+    # A topic for each: tailing begins at the first record.
+    for topic in topics:
+        cluster.create(topic, local_retention_bytes=chosen.size)
+    alone = tail(cluster.bootstrap, topics[0], chosen.seconds, chosen.rate)["p99_ms"]
+    one, _ = catch_up(cluster, "history", ends)
+    beside = tail(cluster.bootstrap, topics[1], chosen.seconds, chosen.rate)["p99_ms"]
+    still = one.is_alive()
+    one.kill()
+    rows.add("cold", f"bucket {where}: produce to read p99, without and with a cold reader",
+             f"{alone:.1f} and {beside:.1f} ms: {beside / alone:.2f}x{'' if still else ', which was done before'}",
+             "at most 1.2x" if barred else "", beside <= 1.2 * alone)
+
+
 def cold(work, chosen, rows):
     hot = max(chosen.size // 100, 2 * MB)
     segment = max(chosen.size // 300, LEAST_SEGMENT)
@@ -521,26 +555,13 @@ def cold(work, chosen, rows):
         rows.add("cold", "bytes from the bucket for 1 GB read", f"{(cluster.metric('tidemark_tier_read_bytes_total') - read) / took:.3f} GB", "", True)
         keys = [key for folder in {key.rsplit("/", 1)[0] for key in cluster.store.list_keys("") if key.endswith(".segment")}
                 for key in cluster.store.list_keys(f"{folder}/") if key.endswith(".segment")]
-        # Twice: neither of the two is to be the first to read the store's files.
-        plain = max(get_all(cluster, keys, 10) for _ in range(2))
-        one, results = catch_up(cluster, "history", ends)
-        again, more = results.get(timeout=PATIENCE)
-        one.join(30)
-        fastest = max(took / seconds, again / more)
-        rows.add("cold", "catching up from the bucket, against ten GETs at a time", f"{fastest / MB:,.0f} MB/s, {plain / MB:,.0f} MB/s: {fastest / plain:.2f}x",
-                 "0.8x or better", fastest >= 0.8 * plain)
-
-        # A topic for each: tailing begins at the first record.
-        for topic in ("alone", "beside"):
-            cluster.create(topic, segment_bytes=segment, local_retention_bytes=hot)
-        alone = tail(cluster.bootstrap, "alone", chosen.seconds, chosen.rate)["p99_ms"]
-        one, _ = catch_up(cluster, "history", ends)
-        beside = tail(cluster.bootstrap, "beside", chosen.seconds, chosen.rate)["p99_ms"]
-        still = one.is_alive()
-        one.kill()
-        rows.add("cold", "produce to read p99, without and with a cold reader",
-                 f"{alone:.1f} and {beside:.1f} ms: {beside / alone:.2f}x{'' if still else ', which was done before'}",
-                 "at most 1.2x", beside <= 1.2 * alone)
+        # All of it shares the processors of this machine: no bars, those are for a bucket as it is elsewhere.
+        beside_others(cluster, chosen, rows, "on the same processors", keys, ends, barred=False)
+        cluster.store.link = Link(cluster.store.host, cluster.store.port)
+        for node in cluster.nodes:
+            end(node.process)
+        cluster.run()
+        beside_others(cluster, chosen, rows, "10 ms away, 1 Gbit/s", keys, ends, barred=True)
     finally:
         cluster.end()
 

@@ -25,6 +25,7 @@ class Store:
     def __init__(self, work, host="127.0.0.1", volumes=50):
         self.volumes = volumes
         self.host, self.port, self.dir, self.log, self.process = host, free_port(), work / "s3", work / "s3.log", None
+        self.link = None
         self.dir.mkdir()
         self.ports = [free_port() for _ in range(6)]
 
@@ -33,7 +34,7 @@ class Store:
 
     @property
     def endpoint(self):
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.host}:{self.link.port if self.link else self.port}"
 
     def start(self):
         master, volume, filer, *_ = self.ports
