@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
+    ClientOptions, GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, RetryConfig,
 };
 use tidemark_env::clock;
 use url::Url;
@@ -267,25 +268,66 @@ impl Bucket {
     /// It is not there, is shorter, or the bucket does not answer.
     pub async fn get_range(&self, key: &str, at: u64, len: u64) -> Result<Bytes, TierError> {
         let path = self.path(key);
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(at..at + len)),
-            ..GetOptions::default()
-        };
         self.down.take(len).await;
         let store = self.store();
         let range = async {
-            let found = store.get_opts(&path, options).await?;
+            let found = store.get_opts(&path, bounded(at, len)).await?;
             found.bytes().await
         };
         let bytes = within(key, deadline(len), range).await?;
-        if bytes.len() as u64 == len {
-            Ok(bytes)
-        } else {
-            let got = bytes.len();
-            Err(TierError::damaged(
-                key,
-                format!("{len} bytes at {at} were asked for, and {got} came"),
-            ))
+        match bytes.len() as u64 {
+            got if got == len => Ok(bytes),
+            got => Err(cut_short(key, at, len, got)),
+        }
+    }
+
+    /// Bytes of an object by one request, in pieces of `piece_bytes` with memory of their own (the
+    /// last may be smaller): `take` has each as soon as it is whole.
+    ///
+    /// # Errors
+    /// As [`Bucket::get_range`]; what was taken before is right.
+    pub async fn get_pieces(
+        &self,
+        key: &str,
+        (at, len): (u64, u64),
+        piece_bytes: usize,
+        mut take: impl FnMut(Bytes),
+    ) -> Result<(), TierError> {
+        let path = self.path(key);
+        self.down.take(len).await;
+        let store = self.store();
+        let mut left = len;
+        let pieces = async {
+            let found = store.get_opts(&path, bounded(at, len)).await?;
+            let mut stream = match found.payload {
+                GetResultPayload::Stream(stream) => stream,
+                // A stream of a file would be one of very small reads.
+                GetResultPayload::File(..) => {
+                    let whole = found.bytes().await;
+                    futures_util::stream::iter([whole]).boxed()
+                }
+            };
+            let mut piece = BytesMut::new();
+            while let Some(mut bytes) = stream.try_next().await? {
+                while !bytes.is_empty() && left > 0 {
+                    let wanted = left.min(piece_bytes as u64) as usize;
+                    if piece.is_empty() {
+                        piece.reserve(wanted);
+                    }
+                    let more = bytes.split_to(bytes.len().min(wanted - piece.len()));
+                    piece.extend_from_slice(&more);
+                    if piece.len() == wanted {
+                        left -= wanted as u64;
+                        take(std::mem::take(&mut piece).freeze());
+                    }
+                }
+            }
+            Ok(piece.len() as u64)
+        };
+        let begun = within(key, deadline(len), pieces).await?;
+        match len - left + begun {
+            got if got == len => Ok(()),
+            got => Err(cut_short(key, at, len, got)),
         }
     }
 
@@ -530,6 +572,18 @@ pub(crate) async fn within<T>(
             reason: format!("no answer within {} s", limit.as_secs()),
         }),
     }
+}
+
+fn bounded(at: u64, len: u64) -> GetOptions {
+    GetOptions {
+        range: Some(GetRange::Bounded(at..at + len)),
+        ..GetOptions::default()
+    }
+}
+
+fn cut_short(key: &str, at: u64, len: u64, got: u64) -> TierError {
+    let reason = format!("{len} bytes at {at} were asked for, and {got} came");
+    TierError::damaged(key, reason)
 }
 
 /// So long may it take to move so many bytes: a store that is slower is taken for one that hangs.

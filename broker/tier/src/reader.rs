@@ -5,15 +5,16 @@
 //! cache is right for ever. Whoever asks for a block that is on its way waits for that one. What
 //! is given out has the CRCs of its batches checked.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use quick_cache::Weighter;
 use quick_cache::sync::{DefaultLifecycle, GuardResult};
-use tidemark_env::task;
+use quick_cache::{OptionsBuilder, Weighter};
+use tidemark_env::{clock, task};
 use tidemark_records::{BATCH_OVERHEAD_BYTES, Batch, BatchHeader, Limits};
 use tidemark_wire::Uuid;
 
@@ -24,17 +25,15 @@ use crate::layout::PartitionId;
 use crate::manifest::{Chunk, ChunkRef, SegmentRef};
 use crate::segment::Tail;
 use crate::shelf::Shelf;
-use crate::streams::Streams;
+use crate::streams::{Ahead, Streams};
 
 /// Objects are read in pieces of this size.
 pub const BLOCK_BYTES: u64 = 2 << 20;
 /// Stands on the shelf for what follows an object's records.
 const TAIL: u64 = u64::MAX;
-/// What one reads ahead takes about this part of the cache: others do so, too.
-const SHARE_AHEAD: u64 = 8;
-/// So many blocks that are read ahead come with one request: a store takes hardly longer for them,
-/// and about as much work.
-const RUN_BLOCKS: u64 = 4;
+/// This part of the cache is for what was read more than once; the rest goes in the order in which
+/// it came, so that what is read ahead stays until it is read.
+const KEPT: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -79,9 +78,13 @@ impl Cache {
     pub fn new(capacity_bytes: u64) -> Cache {
         let capacity_bytes = capacity_bytes.max(4 * BLOCK_BYTES);
         let items = usize::try_from(capacity_bytes / BLOCK_BYTES * 4).unwrap_or(64);
-        Cache(Arc::new(Blocks::with(
-            items,
-            capacity_bytes,
+        // Parts of their own would have room for a few blocks each.
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(items).shards(1);
+        options.weight_capacity(capacity_bytes).hot_allocation(KEPT);
+        let options = options.build().expect("both capacities are set");
+        Cache(Arc::new(Blocks::with_options(
+            options,
             Bytewise,
             Hasher::default(),
             DefaultLifecycle::default(),
@@ -122,20 +125,18 @@ pub struct Reader {
     shelf: Option<Shelf>,
     requests: Requests,
     streams: Arc<Mutex<Streams>>,
-    run_blocks: u64,
 }
 
 impl Reader {
     /// Reads `bucket` through `cache`, by so many requests at a time.
     pub fn new(bucket: Bucket, cache: Cache, requests: Requests) -> Reader {
-        let most = cache.0.capacity() / BLOCK_BYTES / SHARE_AHEAD;
+        let streams = Streams::new(cache.0.capacity() / BLOCK_BYTES);
         Reader {
             bucket,
             cache,
             shelf: None,
             requests,
-            streams: Arc::new(Mutex::new(Streams::new(most))),
-            run_blocks: RUN_BLOCKS.min(most / 2).max(1),
+            streams: Arc::new(Mutex::new(streams)),
         }
     }
 
@@ -227,6 +228,7 @@ impl Reader {
             {
                 return Ok(Cached::Block(bytes));
             }
+            self.streams().missed(entry.id, number);
             let _one_more = self.requests.take().await;
             let bytes = self.bucket.get_range(&key, at, len).await?;
             self.shelve(entry.id, number, &bytes);
@@ -269,19 +271,14 @@ impl Reader {
         position: u64,
     ) {
         let here = position / BLOCK_BYTES;
-        let ahead = self.streams().read(entry.id, here);
-        let mut until = here + ahead as u64 + 1;
-        if until - here > self.run_blocks {
-            // Then the next request is due when all of a run is.
-            until = until.next_multiple_of(self.run_blocks);
-        }
-        let blocks = entry.log_bytes.div_ceil(BLOCK_BYTES);
-        self.fetch_ahead(partition, entry, here..until.min(blocks));
-        let beyond = until.saturating_sub(blocks);
-        if let Some(next) = next.filter(|_| beyond > 0) {
-            let of_next = next.log_bytes.div_ceil(BLOCK_BYTES);
-            self.fetch_ahead(partition, next, 0..beyond.min(of_next));
-            self.streams().goes_on(entry.id, next.id, ahead);
+        let Ahead { blocks, run } = self.streams().read(entry.id, here, clock::monotonic());
+        let there = entry.log_bytes.div_ceil(BLOCK_BYTES);
+        self.fetch_ahead(partition, entry, blocks.start..blocks.end.min(there), run);
+        if let Some(next) = next.filter(|_| blocks.end > there) {
+            let wanted = (blocks.end - there).next_multiple_of(run);
+            let blocks = self.streams().goes_on(entry.id, next.id, wanted);
+            let there = next.log_bytes.div_ceil(BLOCK_BYTES);
+            self.fetch_ahead(partition, next, blocks.start..blocks.end.min(there), run);
         }
     }
 
@@ -289,22 +286,30 @@ impl Reader {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gets those of the blocks `numbers` on their way that are not in the cache.
-    fn fetch_ahead(&self, partition: PartitionId, entry: &SegmentRef, numbers: Range<u64>) {
-        let is_missing = |at: &u64| self.cache.0.peek(&Key::Block(entry.id, *at)).is_none();
-        let Some(first) = numbers.clone().find(is_missing) else {
-            return;
-        };
-        let (reader, entry) = (self.clone(), entry.clone());
-        drop(task::spawn("tier-read-ahead", async move {
-            if let Err(error) = reader.load(partition, &entry, first..numbers.end).await {
-                // Who needs it asks again, and hears of it.
-                tracing::debug!(%error, "nothing was read ahead");
-            }
-        }));
+    /// Gets the blocks `numbers` on their way: each run of them by a request of its own, which
+    /// begins at a multiple of `run`.
+    fn fetch_ahead(
+        &self,
+        partition: PartitionId,
+        entry: &SegmentRef,
+        mut numbers: Range<u64>,
+        run: u64,
+    ) {
+        while !numbers.is_empty() {
+            let end = ((numbers.start / run + 1) * run).min(numbers.end);
+            let (reader, entry, blocks) = (self.clone(), entry.clone(), numbers.start..end);
+            drop(task::spawn("tier-read-ahead", async move {
+                if let Err(error) = reader.load(partition, &entry, blocks).await {
+                    // Who needs it asks again, and hears of it.
+                    tracing::debug!(%error, "nothing was read ahead");
+                }
+            }));
+            numbers.start = end;
+        }
     }
 
-    /// Brings blocks into the cache, in their order: those that nobody else gets in runs.
+    /// Brings blocks into the cache: those that nobody else gets, as many as follow each other by
+    /// one request.
     async fn load(
         &self,
         partition: PartitionId,
@@ -316,15 +321,15 @@ impl Reader {
         }
         while !numbers.is_empty() {
             let first = numbers.start;
-            let mut claimed = Vec::new();
-            for number in numbers.clone().take(self.run_blocks as usize) {
+            let mut claimed = VecDeque::new();
+            for number in numbers.clone() {
                 let shelf = self.shelf.as_ref();
                 if shelf.is_some_and(|shelf| shelf.has(entry.id, number)) {
                     break;
                 }
                 let key = Key::Block(entry.id, number);
                 match self.cache.0.get_value_or_guard(&key, Some(Duration::ZERO)) {
-                    GuardResult::Guard(guard) => claimed.push(guard),
+                    GuardResult::Guard(guard) => claimed.push_back((number, guard)),
                     GuardResult::Value(_) | GuardResult::Timeout => break,
                 }
             }
@@ -338,15 +343,16 @@ impl Reader {
             let end = (numbers.start * BLOCK_BYTES).min(entry.log_bytes);
             let _one_more = self.requests.take().await;
             let key = entry.key(partition);
-            let bytes = self.bucket.get_range(&key, at, end - at).await?;
-            let blocks = bytes.chunks(BLOCK_BYTES as usize);
-            for ((number, guard), block) in (first..).zip(claimed).zip(blocks) {
-                // Each has its own memory: one that stays must not hold that of the others.
-                let block = Bytes::copy_from_slice(block);
-                self.shelve(entry.id, number, &block);
-                // What was forgotten meanwhile does not come back.
-                drop(guard.insert(Cached::Block(block)));
-            }
+            let keep = |block: Bytes| {
+                if let Some((number, guard)) = claimed.pop_front() {
+                    self.shelve(entry.id, number, &block);
+                    // What was forgotten meanwhile does not come back.
+                    drop(guard.insert(Cached::Block(block)));
+                }
+            };
+            self.bucket
+                .get_pieces(&key, (at, end - at), BLOCK_BYTES as usize, keep)
+                .await?;
         }
         Ok(())
     }

@@ -33,6 +33,33 @@ fn a_directory_is_a_bucket() {
 }
 
 #[test]
+fn pieces_of_an_object_are_whole_and_one_that_is_cut_short_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", dir.path().display());
+    let local = Bucket::open(&url, &BucketOptions::default()).unwrap();
+    run(async {
+        for bucket in [memory(), local] {
+            let whole: Bytes = (0..=255).cycle().take(10_000).collect();
+            bucket.put("x", whole.clone()).await.unwrap();
+            for (at, len, pieces) in [(0, 10_000, 4), (17, 6_000, 2), (9_999, 1, 1), (5, 3_001, 2)]
+            {
+                let mut taken = Vec::new();
+                let all = bucket.get_pieces("x", (at, len), 3_000, |piece| taken.push(piece));
+                all.await.unwrap();
+                assert_eq!(taken.len(), pieces);
+                assert!(taken[..pieces - 1].iter().all(|piece| piece.len() == 3_000));
+                let (from, to) = (at as usize, (at + len) as usize);
+                assert_eq!(taken.concat(), whole[from..to]);
+            }
+            let mut taken = Vec::new();
+            let cut = bucket.get_pieces("x", (0, 14_000), 3_000, |piece| taken.push(piece));
+            assert!(matches!(cut.await, Err(TierError::Damaged { .. })));
+            assert_eq!(taken.concat(), whole[..9_000], "only whole ones");
+        }
+    });
+}
+
+#[test]
 fn verify_finds_each_kind_of_damage() {
     run(async {
         let bucket = memory();
