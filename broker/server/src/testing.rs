@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "these are helpers of tests")]
 
+pub(crate) mod counting;
+
 use crate::broker::Broker;
 use crate::context::{Context, UNKNOWN_PEER};
 use crate::{RunningServer, ServerConfig};
@@ -13,7 +15,7 @@ use tidemark_env::disk::FileDisk;
 use tidemark_model::{
     Endpoint, Image, MetadataRecord, NO_LEADER, Partition as PartitionState, TopicPartition,
 };
-use tidemark_quorum::decide::{self, Decision, Heartbeat, Join, Registration};
+use tidemark_quorum::decide::{self, Decision, Heartbeat, Join, NewTopic, Registration};
 use tidemark_wire::{ApiKey, Uuid};
 
 /// The broker that runs.
@@ -113,6 +115,29 @@ impl Two {
             broker,
             _dir: dir,
         }
+    }
+
+    /// Makes a topic with so many partitions, each on these brokers.
+    pub(crate) async fn topic(&self, name: &str, partitions: i32, replicas: Vec<i32>) {
+        let new = NewTopic {
+            name: name.into(),
+            num_partitions: -1,
+            replication_factor: -1,
+            assignments: (0..partitions).map(|at| (at, replicas.clone())).collect(),
+            configs: Vec::new(),
+        };
+        let created = self.broker.change(move |image, context, settings| {
+            decide::create_topics(
+                image,
+                context,
+                settings,
+                &[new],
+                false,
+                crate::broker::new_id,
+            )
+        });
+        let created = created.await.expect("a change");
+        assert!(created[0].is_ok(), "{created:?}");
     }
 
     /// Has partition 0 of a topic led by another leader, in a new epoch, which is in the ISR

@@ -5,33 +5,10 @@ use crate::handlers::{describe_cluster, describe_producers, describe_topic_parti
 use crate::testing::{ELSEWHERE, HERE, Two, context};
 use std::sync::Arc;
 use tidemark_model::NO_LEADER;
-use tidemark_quorum::decide::{self, Decision, NewTopic};
+use tidemark_quorum::decide::{self, Decision};
 use tidemark_wire::messages::metadata_response::MetadataResponsePartition;
 use tidemark_wire::messages::*;
 use tidemark_wire::{ApiKey, ErrorCode};
-
-/// A topic of one partition on these brokers.
-async fn topic(two: &Two, name: &'static str, replicas: Vec<i32>) {
-    let new = NewTopic {
-        name: name.into(),
-        num_partitions: -1,
-        replication_factor: -1,
-        assignments: vec![(0, replicas)],
-        configs: Vec::new(),
-    };
-    let created = two.broker.change(move |image, context, settings| {
-        decide::create_topics(
-            image,
-            context,
-            settings,
-            &[new],
-            false,
-            crate::broker::new_id,
-        )
-    });
-    let created = created.await.expect("a change");
-    assert!(created[0].is_ok(), "{created:?}");
-}
 
 async fn fence(two: &Two, id: i32) {
     let fenced = two.broker.change(move |image, context, _| Decision {
@@ -58,7 +35,7 @@ async fn told(two: &Two, context: &Context) -> (Vec<i32>, MetadataResponsePartit
 #[tokio::test]
 async fn metadata_tells_leaders_and_brokers_as_the_image_has_them() {
     let two = Two::start(&[]).await;
-    topic(&two, "t", vec![HERE, ELSEWHERE]).await;
+    two.topic("t", 1, vec![HERE, ELSEWHERE]).await;
     let context = context(ApiKey::Metadata, 12);
     let (brokers, partition) = told(&two, &context).await;
     assert_eq!(brokers, [HERE, ELSEWHERE]);
@@ -91,7 +68,7 @@ async fn metadata_tells_leaders_and_brokers_as_the_image_has_them() {
 #[tokio::test]
 async fn a_leader_that_lacks_the_clients_listener_is_told_as_that() {
     let two = Two::start(&[]).await;
-    topic(&two, "t", vec![ELSEWHERE, HERE]).await;
+    two.topic("t", 1, vec![ELSEWHERE, HERE]).await;
     for (version, expected) in [
         (12, ErrorCode::ListenerNotFound),
         (5, ErrorCode::LeaderNotAvailable),
@@ -136,7 +113,7 @@ async fn fenced_brokers_are_described_to_those_who_ask() {
 #[tokio::test]
 async fn eligible_leaders_are_told_of_a_partition_without_a_leader() {
     let two = Two::start(&[]).await;
-    topic(&two, "t", vec![ELSEWHERE]).await;
+    two.topic("t", 1, vec![ELSEWHERE]).await;
     fence(&two, ELSEWHERE).await;
     let context = context(ApiKey::DescribeTopicPartitions, 0);
     let request = DescribeTopicPartitionsRequest::default();
@@ -159,7 +136,7 @@ async fn eligible_leaders_are_told_of_a_partition_without_a_leader() {
 #[tokio::test]
 async fn producers_of_a_partition_held_elsewhere_are_not_told_here() {
     let two = Two::start(&[]).await;
-    topic(&two, "t", vec![ELSEWHERE]).await;
+    two.topic("t", 1, vec![ELSEWHERE]).await;
     let request = DescribeProducersRequest {
         topics: vec![describe_producers_request::TopicRequest {
             name: "t".into(),

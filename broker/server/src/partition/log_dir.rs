@@ -380,7 +380,7 @@ impl LogDir {
     }
 
     /// Writes what waits into segments, oldest first: all of it, or until memory is low.
-    fn write_behind(&self, all: bool) -> io::Result<()> {
+    pub(super) fn write_behind(&self, all: bool) -> io::Result<()> {
         // Those that become dirty meanwhile have their turn in the next round.
         let rounds = lock(&self.dirty).len();
         for _ in 0..rounds {

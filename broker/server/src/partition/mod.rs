@@ -12,6 +12,8 @@ mod aside;
 mod ballast;
 mod cut;
 mod log_dir;
+#[cfg(test)]
+mod memory;
 mod opening;
 mod policy;
 mod registry;
