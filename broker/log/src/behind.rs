@@ -19,6 +19,7 @@ use tidemark_wal::{Lsn, Placed};
 
 use crate::log::Log;
 use crate::names;
+use crate::retention::Doomed;
 use crate::segment::{LogShared, SegmentFiles};
 use crate::tail::IndexEntries;
 
@@ -59,9 +60,12 @@ pub(crate) struct Written {
     pub(crate) position: u32,
 }
 
-/// What waits, in the order in which it was appended.
-#[derive(Debug, Default)]
+/// What the files of a log are behind with.
+#[derive(Debug)]
 pub(crate) struct Behind {
+    /// Where the segment files end.
+    pub(crate) written: Written,
+    /// What waits to be written, in the order in which it was appended.
     batches: VecDeque<Unwritten>,
     /// How many of `batches`, from the front, are durable.
     durable: usize,
@@ -72,9 +76,60 @@ pub(crate) struct Behind {
     running: bool,
     /// A job that failed for want of room, to be tried again before any other.
     stuck: Option<Box<WriteJob>>,
+    /// Segments from this base offset on have been written to since the last checkpoint.
+    pub(crate) unsynced_from: i64,
+    /// Names in the directory have changed since the last checkpoint.
+    pub(crate) names_dirty: bool,
+    /// Whether `leader-epoch-checkpoint` lags behind.
+    pub(crate) epochs_dirty: bool,
+    /// Files that wait for their removal.
+    pub(crate) doomed: Vec<Doomed>,
+    /// The group that tells of a cut which the files do not show yet.
+    pub(crate) cutting: Option<Lsn>,
+    /// Why the files change no more.
+    pub(crate) failed: Option<String>,
 }
 
 impl Behind {
+    fn new(written: Written) -> Self {
+        Self {
+            written,
+            batches: VecDeque::new(),
+            durable: 0,
+            durable_bytes: 0,
+            rolls: VecDeque::new(),
+            running: false,
+            stuck: None,
+            unsynced_from: i64::MAX,
+            names_dirty: false,
+            epochs_dirty: false,
+            doomed: Vec::new(),
+            cutting: None,
+            failed: None,
+        }
+    }
+
+    /// From which segment on there is something to be synced, and whether epochs and names are: a
+    /// checkpoint sees to all of it.
+    pub(crate) fn take_unsynced(&mut self) -> (i64, bool, bool) {
+        (
+            std::mem::replace(&mut self.unsynced_from, i64::MAX),
+            std::mem::take(&mut self.epochs_dirty),
+            std::mem::take(&mut self.names_dirty),
+        )
+    }
+
+    /// Whether there is nothing to remember.
+    fn is_finished(&self) -> bool {
+        self.is_settled()
+            && self.unsynced_from == i64::MAX
+            && !self.names_dirty
+            && !self.epochs_dirty
+            && self.doomed.is_empty()
+            && self.cutting.is_none()
+            && self.failed.is_none()
+    }
+
     fn is_settled(&self) -> bool {
         self.batches.is_empty() && self.rolls.is_empty() && !self.running && self.stuck.is_none()
     }
@@ -172,8 +227,31 @@ pub(crate) fn create_files(shared: &LogShared, files: &SegmentFiles) -> io::Resu
 }
 
 impl Log {
+    /// What the files are behind with, to be added to. Asked for before the segments take note of what
+    /// is appended: where the files end is remembered from then on.
     pub(crate) fn behind(&mut self) -> &mut Behind {
-        self.behind.get_or_insert_default()
+        let behind = match self.behind.take() {
+            Some(behind) => behind,
+            None => Box::new(Behind::new(self.all_written())),
+        };
+        self.behind.insert(behind)
+    }
+
+    /// Where the segment files end.
+    pub(crate) fn files_end(&self) -> Written {
+        self.behind
+            .as_ref()
+            .map_or_else(|| self.all_written(), |behind| behind.written)
+    }
+
+    /// Where they end once everything is in them.
+    fn all_written(&self) -> Written {
+        let active = self.active();
+        Written {
+            end: self.end,
+            segment_base: active.base_offset(),
+            position: active.size_bytes,
+        }
     }
 
     /// Takes note of bytes that the write-ahead log has taken.
@@ -259,13 +337,13 @@ impl Log {
 
     /// Whether there is anything for [`Log::write_job`] to do.
     pub fn wants_write(&self) -> bool {
-        self.failed.is_none()
-            && self.behind.as_ref().is_some_and(|behind| {
-                !behind.running
-                    && (behind.durable > 0
-                        || behind.stuck.is_some()
-                        || (behind.batches.is_empty() && !behind.rolls.is_empty()))
-            })
+        self.behind.as_ref().is_some_and(|behind| {
+            behind.failed.is_none()
+                && !behind.running
+                && (behind.durable > 0
+                    || behind.stuck.is_some()
+                    || (behind.batches.is_empty() && !behind.rolls.is_empty()))
+        })
     }
 
     /// Whether whole segments wait to be written.
@@ -289,9 +367,9 @@ impl Log {
             return None;
         }
         let shared = self.shared.clone();
-        let mut written = self.written;
         let durable = self.durable;
         let behind = self.behind.as_mut()?;
+        let mut written = behind.written;
         behind.running = true;
         if let Some(stuck) = behind.stuck.take() {
             return Some(*stuck);
@@ -379,21 +457,21 @@ impl Log {
             bytes,
             ..
         } = job;
+        let Some(behind) = &mut self.behind else {
+            return;
+        };
         for step in steps {
             match step {
-                Step::Create { .. } => self.names_dirty = true,
+                Step::Create { .. } => behind.names_dirty = true,
                 Step::Snapshot { offset, .. } => {
-                    self.names_dirty = true;
+                    behind.names_dirty = true;
                     self.snapshot_offset = Some(offset);
                 }
                 Step::Write { .. } | Step::Index { .. } => {}
             }
         }
-        self.unsynced_from = self.unsynced_from.min(self.written.segment_base);
-        self.written = written;
-        let Some(behind) = &mut self.behind else {
-            return;
-        };
+        behind.unsynced_from = behind.unsynced_from.min(behind.written.segment_base);
+        behind.written = written;
         behind.running = false;
         behind.batches.drain(..batches);
         behind.durable -= batches;
@@ -402,7 +480,7 @@ impl Log {
         if behind.is_settled() && behind.batches.capacity() > 64 {
             behind.batches.shrink_to(16);
         }
-        debug_assert!(self.written.end <= self.durable);
+        debug_assert!(written.end <= self.durable);
     }
 
     /// Takes back a job that could not be run; [`Log::write_job`] gives it again.
@@ -434,17 +512,17 @@ impl Log {
     /// How much of segment `index` is in its file.
     pub(crate) fn written_bytes(&self, index: usize) -> u32 {
         let segment = &self.segments[index];
-        match segment.base_offset().cmp(&self.written.segment_base) {
+        let written = self.files_end();
+        match segment.base_offset().cmp(&written.segment_base) {
             std::cmp::Ordering::Less => segment.size_bytes,
-            std::cmp::Ordering::Equal => self.written.position,
+            std::cmp::Ordering::Equal => written.position,
             std::cmp::Ordering::Greater => 0,
         }
     }
 
-    /// Drops the bookkeeping of what waits when nothing does.
-    pub(crate) fn forget_settled(&mut self) {
-        if self.is_settled() {
-            self.behind = None;
-        }
+    /// Drops the bookkeeping of what the files are behind with when that is nothing.
+    pub(crate) fn forget_finished(&mut self) {
+        let finished = self.behind.take_if(|behind| behind.is_finished());
+        debug_assert!(finished.is_none_or(|behind| behind.written == self.all_written()));
     }
 }

@@ -79,7 +79,8 @@ impl Log {
             max_timestamp: None,
         });
         let mut memory = Vec::new();
-        for batch in self.in_memory(self.written.end) {
+        let written_end = self.files_end().end;
+        for batch in self.in_memory(written_end) {
             let Some(bytes) = batch.bytes.as_ref().filter(|_| batch.base_offset < offset) else {
                 break;
             };
@@ -92,7 +93,7 @@ impl Log {
             generation: self.generation(),
             offset,
             segments: files.collect(),
-            written_end: self.written.end,
+            written_end,
             memory,
         })
     }

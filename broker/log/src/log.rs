@@ -9,7 +9,7 @@ use tidemark_records::{Batch, BatchHeader, TimestampType};
 use tidemark_wal::{LogId, Lsn, Member, Placed, Record, Wal};
 use tidemark_wire::Uuid;
 
-use crate::behind::{Behind, Written};
+use crate::behind::Behind;
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, LeaderEpochs};
 use crate::error::{AppendError, LogError};
@@ -81,24 +81,13 @@ pub struct Log {
     pub(crate) topic_id: Uuid,
     /// The partition's index, for checkpoints.
     pub(crate) partition: i32,
-    /// What waits to be written; `None` when nothing does.
+    /// What the files are behind with; `None` when that is nothing. Most logs are at rest, and cost
+    /// little then.
     pub(crate) behind: Option<Box<Behind>>,
-    /// Where the segment files end.
-    pub(crate) written: Written,
-    /// Segments from this base offset on have been written to since the last checkpoint.
-    pub(crate) unsynced_from: i64,
-    /// Names in the directory have changed since the last checkpoint.
-    pub(crate) names_dirty: bool,
     /// Offset of the newest producer snapshot on disk.
     pub(crate) snapshot_offset: Option<i64>,
     /// Bytes appended since then.
     pub(crate) since_snapshot_bytes: u64,
-    /// Whether `leader-epoch-checkpoint` lags behind.
-    pub(crate) epochs_dirty: bool,
-    pub(crate) doomed: Vec<crate::retention::Doomed>,
-    /// The group that tells of a cut which the files do not show yet.
-    pub(crate) cutting: Option<Lsn>,
-    pub(crate) failed: Option<String>,
     /// When it was opened: the age of records without timestamps.
     pub(crate) opened_ms: i64,
     /// The end at the last [`Log::release_idle`].
@@ -180,15 +169,13 @@ impl Log {
 
     /// Why the log is out of use, if it is.
     pub fn failure(&self) -> Option<&str> {
-        self.failed.as_deref()
+        self.behind.as_ref()?.failed.as_deref()
     }
 
     /// Puts the log out of use: every later change is refused. For a failed sync,
     /// after which the page cache cannot be trusted.
     pub fn fail(&mut self, reason: impl Into<String>) {
-        if self.failed.is_none() {
-            self.failed = Some(reason.into());
-        }
+        self.behind().failed.get_or_insert_with(|| reason.into());
     }
 
     /// Forgets producers silent for `producer.id.expiration.ms`. Returns how many.
@@ -210,10 +197,10 @@ impl Log {
     }
 
     pub(crate) fn check_usable(&self) -> Result<(), LogError> {
-        match &self.failed {
+        match self.failure() {
             None => Ok(()),
             Some(reason) => Err(LogError::Failed {
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             }),
         }
     }
@@ -251,8 +238,14 @@ impl Log {
     }
 
     pub(crate) fn assign_epoch(&mut self, epoch: i32, start_offset: i64) {
-        if self.epochs.assign(epoch, start_offset) {
-            self.epochs_dirty = true;
+        let changed = self.epochs.assign(epoch, start_offset);
+        self.note_epochs(changed);
+    }
+
+    /// Takes note of whether the epochs have changed.
+    pub(crate) fn note_epochs(&mut self, changed: bool) {
+        if changed {
+            self.behind().epochs_dirty = true;
         }
     }
 
@@ -528,7 +521,7 @@ impl Log {
             }
         }
         if idle {
-            self.forget_settled();
+            self.forget_finished();
             // All entries are in the files: a settled log has none that wait.
             self.tail = None;
             self.segments.shrink_to_fit();

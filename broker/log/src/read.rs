@@ -169,7 +169,7 @@ impl Log {
         }
         let upper = upper.min(self.durable);
         let mut views = (None, None);
-        if offset < upper.min(self.written.end) {
+        if offset < upper.min(self.files_end().end) {
             let holding = self
                 .segments
                 .partition_point(|segment| segment.base_offset() <= offset)
@@ -228,9 +228,10 @@ impl Log {
         let mut view = SegmentView::new(segment, self.written_bytes(index));
         let next = self.segments.get(index + 1);
         // Where the file ends, which for the last one is where memory goes on.
+        let written = self.files_end();
         let file_end = match next {
-            Some(next) if segment.base_offset() < self.written.segment_base => next.base_offset(),
-            _ => self.written.end,
+            Some(next) if segment.base_offset() < written.segment_base => next.base_offset(),
+            _ => written.end,
         };
         if upper >= file_end {
             view.end = Some((view.size_bytes, file_end));

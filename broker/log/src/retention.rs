@@ -101,7 +101,7 @@ impl Log {
     ) -> Result<RetentionReport, LogError> {
         self.check_usable()?;
         let mut report = RetentionReport::default();
-        if self.cutting.is_some() {
+        if self.is_being_cut() {
             return Ok(report);
         }
         let mut reasons = vec![Reason::BelowLogStart];
@@ -142,7 +142,7 @@ impl Log {
         elsewhere: i64,
     ) -> Result<u64, LogError> {
         self.check_usable()?;
-        if !self.config.delete_retention || self.cutting.is_some() {
+        if !self.config.delete_retention || self.is_being_cut() {
             return Ok(0);
         }
         let large = self.deletable(Reason::TooLarge, now_ms, high_watermark)?;
@@ -173,7 +173,7 @@ impl Log {
             let next_base = self.segments.get(index + 1).map(|next| next.base_offset());
             let base = self.segments[index].base_offset();
             let written = match next_base {
-                Some(_) => base < self.written.segment_base,
+                Some(_) => base < self.files_end().segment_base,
                 None => self.is_settled(),
             };
             if !written {
@@ -239,8 +239,10 @@ impl Log {
         let log_start = self.log_start.max(self.segments[count].base_offset());
         let lsn = self.journal(&Record::LogStart { offset: log_start })?;
         self.log_start = log_start;
-        self.epochs_dirty |= self.epochs.truncate_from_start(log_start);
+        let changed = self.epochs.truncate_from_start(log_start);
+        self.note_epochs(changed);
         let due_ms = now_ms.saturating_add(self.config.file_delete_delay_ms);
+        let mut doomed = Vec::new();
         for segment in self.segments.drain(..count) {
             segment.files.release();
             self.size_bytes -= u64::from(segment.size_bytes);
@@ -252,14 +254,16 @@ impl Log {
                 names::TXN_INDEX,
                 names::SNAPSHOT,
             ] {
-                self.doomed.push(Doomed {
+                doomed.push(Doomed {
                     path: self.shared.path(segment.base_offset(), extension),
                     due_ms,
                     lsn,
                 });
             }
         }
-        self.names_dirty = true;
+        let behind = self.behind();
+        behind.names_dirty = true;
+        behind.doomed.append(&mut doomed);
         debug_assert!(self.log_start <= self.durable);
         Ok(count)
     }
@@ -271,7 +275,8 @@ impl Log {
             .as_ref()
             .map(|journal| journal.wal.durable_lsn());
         let said = |doomed: &mut Doomed| durable.is_none_or(|durable| doomed.lsn <= durable);
-        let due: Vec<Doomed> = self
+        let behind = self.behind.as_mut()?;
+        let due: Vec<Doomed> = behind
             .doomed
             .extract_if(.., |doomed| doomed.due_ms <= now_ms && said(doomed))
             .collect();
@@ -321,7 +326,8 @@ impl Log {
         }
         let lsn = self.journal(&Record::LogStart { offset })?;
         self.log_start = offset;
-        self.epochs_dirty |= self.epochs.truncate_from_start(offset);
+        let changed = self.epochs.truncate_from_start(offset);
+        self.note_epochs(changed);
         Ok(Some(lsn))
     }
 
@@ -329,7 +335,8 @@ impl Log {
     pub(crate) fn start_at(&mut self, offset: i64) {
         if offset > self.log_start {
             self.log_start = offset;
-            self.epochs_dirty |= self.epochs.truncate_from_start(offset);
+            let changed = self.epochs.truncate_from_start(offset);
+            self.note_epochs(changed);
         }
     }
 }

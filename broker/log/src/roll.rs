@@ -111,9 +111,10 @@ impl Log {
     pub(crate) fn create_segment(&mut self, base_offset: i64) -> io::Result<()> {
         let segment = Segment::new(base_offset, 0);
         create_files(&self.shared, &segment.files)?;
-        self.names_dirty = true;
         self.segments.push(segment);
-        self.written = Written {
+        let behind = self.behind();
+        behind.names_dirty = true;
+        behind.written = Written {
             end: base_offset,
             segment_base: base_offset,
             position: 0,

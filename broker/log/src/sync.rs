@@ -186,36 +186,36 @@ impl Log {
             Some(first) => cut.min(first - 1),
             None => cut,
         };
-        let lsn = self.cutting.map_or(lsn, |cutting| lsn.min(cutting - 1));
+        let cutting = self.behind.as_ref().and_then(|behind| behind.cutting);
+        let lsn = cutting.map_or(lsn, |cutting| lsn.min(cutting - 1));
+        let written = self.files_end();
         let entry = LogCheckpoint {
             topic_id: self.topic_id,
             partition: self.partition,
             last_epoch: self.epochs.latest().unwrap_or(-1),
             lsn,
             log_start: self.log_start,
-            end: self.written.end,
-            segment_base: self.written.segment_base,
-            position: u64::from(self.written.position),
+            end: written.end,
+            segment_base: written.segment_base,
+            position: u64::from(written.position),
             high_watermark: self.committed,
         };
-        let unsynced = self.unsynced_from <= self.written.segment_base;
-        let sync =
-            (unsynced || self.epochs_dirty || self.names_dirty || snapshot.is_some()).then(|| {
-                SyncWork {
-                    shared: self.shared.clone(),
-                    segments: if unsynced {
-                        self.written_segments_from(self.unsynced_from)
-                    } else {
-                        Vec::new()
-                    },
-                    epochs: self.epochs_dirty.then(|| self.epochs.to_text()),
-                    snapshot,
-                    names: self.names_dirty,
-                }
-            });
-        self.unsynced_from = i64::MAX;
-        self.epochs_dirty = false;
-        self.names_dirty = false;
+        let (unsynced_from, epochs, names) = match &mut self.behind {
+            Some(behind) => behind.take_unsynced(),
+            None => (i64::MAX, false, false),
+        };
+        let unsynced = unsynced_from <= written.segment_base;
+        let sync = (unsynced || epochs || names || snapshot.is_some()).then(|| SyncWork {
+            shared: self.shared.clone(),
+            segments: if unsynced {
+                self.written_segments_from(unsynced_from)
+            } else {
+                Vec::new()
+            },
+            epochs: epochs.then(|| self.epochs.to_text()),
+            snapshot,
+            names,
+        });
         CheckpointPart {
             id: self.journal.as_ref().map_or(LogId(0), |journal| journal.id),
             entry,
@@ -227,9 +227,10 @@ impl Log {
     pub fn checkpoint_failed(&mut self, part: &CheckpointPart) {
         if let Some(work) = &part.sync {
             let first = work.segments.first().map(|files| files.base_offset);
-            self.unsynced_from = self.unsynced_from.min(first.unwrap_or(i64::MAX));
-            self.epochs_dirty |= work.epochs.is_some();
-            self.names_dirty = true;
+            let behind = self.behind();
+            behind.unsynced_from = behind.unsynced_from.min(first.unwrap_or(i64::MAX));
+            behind.epochs_dirty |= work.epochs.is_some();
+            behind.names_dirty = true;
             if work.snapshot.is_some() {
                 self.snapshot_offset = None;
             }
@@ -264,11 +265,11 @@ impl Log {
     }
 
     fn written_segments_from(&self, base: i64) -> Vec<Arc<SegmentFiles>> {
+        let written = base..=self.files_end().segment_base;
         self.segments
             .iter()
-            .map(|segment| &segment.files)
-            .filter(|files| (base..=self.written.segment_base).contains(&files.base_offset))
-            .cloned()
+            .filter(|segment| written.contains(&segment.base_offset()))
+            .map(|segment| segment.files.clone())
             .collect()
     }
 
@@ -306,13 +307,18 @@ impl Log {
                 let tail = self.tail(now_ms)?;
                 tail.add_time_entry();
                 tail.write_entries(&shared, &files)?;
-                self.unsynced_from = self.unsynced_from.min(files.base_offset);
+                let behind = self.behind();
+                behind.unsynced_from = behind.unsynced_from.min(files.base_offset);
             }
             if self.snapshot_offset != Some(self.end) {
                 part_snapshot = Some(self.snapshot_now());
             }
         }
-        for doomed in self.doomed.drain(..) {
+        let doomed = self
+            .behind
+            .as_mut()
+            .map(|behind| std::mem::take(&mut behind.doomed));
+        for doomed in doomed.into_iter().flatten() {
             doomed.remove(&*self.shared.disk);
         }
         let mut part = self.checkpoint_part(cut);

@@ -78,7 +78,7 @@ impl Log {
                         Some(tail) if index == last => Some(tail.max_timestamp),
                         _ => segment.max_timestamp,
                     },
-                    sealed: segment.base_offset() < self.written.segment_base,
+                    sealed: segment.base_offset() < self.files_end().segment_base,
                 }
             })
             .collect();

@@ -133,7 +133,7 @@ impl Log {
     fn begin(&mut self, change: Change, record: &Record<'_>) -> Result<PendingCut, LogError> {
         let lsn = Some(self.journal(record)?);
         // Until the files show it, no checkpoint may say that they do.
-        self.cutting = lsn;
+        self.behind().cutting = lsn;
         Ok(PendingCut { change, lsn })
     }
 
@@ -143,12 +143,13 @@ impl Log {
     /// # Errors
     /// The disk failed; the log is out of use then.
     pub fn finish_cut(&mut self, pending: PendingCut, now_ms: i64) -> Result<i64, LogError> {
-        self.cutting = None;
+        self.behind().cutting = None;
         match pending.change {
             Change::Nothing => self.begin_generation(),
             Change::Epochs(offset) => {
                 self.begin_generation();
-                self.epochs_dirty |= self.epochs.truncate_from_end(offset);
+                let changed = self.epochs.truncate_from_end(offset);
+                self.note_epochs(changed);
             }
             Change::End(cut) => {
                 let done = self.cut(&cut, now_ms);
@@ -161,6 +162,12 @@ impl Log {
         }
         debug_assert!(self.log_start <= self.end && self.durable <= self.end);
         Ok(self.end)
+    }
+
+    /// Whether a cut was begun that the files do not show yet.
+    pub(crate) fn is_being_cut(&self) -> bool {
+        let behind = self.behind.as_ref();
+        behind.is_some_and(|behind| behind.cutting.is_some())
     }
 
     /// Writes out what is durable, which has to be everything: files are what is cut.
@@ -221,12 +228,13 @@ impl Log {
         self.tail = Some(Box::new(tail));
         self.end = cut.end;
         self.committed = self.committed.min(cut.end);
-        self.written = Written {
+        let behind = self.behind();
+        behind.written = Written {
             end: cut.end,
             segment_base: files.base_offset,
             position: cut.position,
         };
-        self.unsynced_from = self.unsynced_from.min(files.base_offset);
+        behind.unsynced_from = behind.unsynced_from.min(files.base_offset);
         self.after_cut(now_ms)
     }
 
@@ -236,7 +244,7 @@ impl Log {
         while !self.segments.is_empty() {
             self.remove_last_segment()?;
         }
-        for doomed in self.doomed.drain(..) {
+        for doomed in std::mem::take(&mut self.behind().doomed) {
             doomed.remove(&*self.shared.disk);
         }
         // What they know of is gone, whatever offset it had, but for what was put there for this.
@@ -247,13 +255,13 @@ impl Log {
             self.shared.disk.remove(&path)?;
         }
         self.create_segment(offset)?;
-        self.unsynced_from = offset;
+        self.behind().unsynced_from = offset;
         self.tail = Some(Box::new(Tail::new(offset, now_ms)));
         self.log_start = offset;
         self.durable = offset;
         self.end = offset;
         self.committed = offset;
-        self.epochs_dirty |= !self.epochs.entries().is_empty();
+        self.note_epochs(!self.epochs.entries().is_empty());
         self.epochs = Default::default();
         self.after_cut(now_ms)
     }
@@ -264,11 +272,11 @@ impl Log {
     }
 
     fn remove_last_segment(&mut self) -> io::Result<()> {
+        self.behind().names_dirty = true;
         let Some(segment) = self.segments.pop() else {
             return Ok(());
         };
         segment.files.release();
-        self.names_dirty = true;
         let base = segment.base_offset();
         self.shared
             .disk
@@ -290,7 +298,8 @@ impl Log {
             .iter()
             .map(|segment| u64::from(segment.size_bytes))
             .sum();
-        self.epochs_dirty |= self.epochs.truncate_from_end(self.end);
+        let changed = self.epochs.truncate_from_end(self.end);
+        self.note_epochs(changed);
         let snapshots = snapshot_offsets(&self.shared)?;
         let (producers, snapshot_offset) = load_producers(
             &self.shared,
@@ -302,7 +311,7 @@ impl Log {
         )?;
         self.producers = producers;
         self.snapshot_offset = snapshot_offset;
-        self.names_dirty = true;
+        self.behind().names_dirty = true;
         Ok(())
     }
 }

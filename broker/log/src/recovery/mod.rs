@@ -28,7 +28,6 @@ use tidemark_env::disk::{self, DirEntry, Disk, OpenMode};
 use tidemark_wal::{Entry, EntryKind, Scan};
 use tidemark_wire::Uuid;
 
-use crate::behind::Written;
 use crate::checkpoint::LogCheckpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
@@ -239,12 +238,7 @@ impl Opening {
             .iter()
             .map(|segment| u64::from(segment.size_bytes))
             .sum();
-        let last = scanned.segments.last();
-        let written = Written {
-            end,
-            segment_base: last.map_or(end, Segment::base_offset),
-            position: last.map_or(0, |segment| segment.size_bytes),
-        };
+        let epochs_changed = epochs != epochs_before;
         let mut log = Log {
             config: self.args.config.clone(),
             segments: scanned.segments,
@@ -258,17 +252,10 @@ impl Opening {
             topic_id: self.recovery.topic_id.unwrap_or_default(),
             partition: self.args.partition,
             behind: None,
-            written,
-            unsynced_from: i64::MAX,
-            names_dirty: false,
-            epochs_dirty: epochs != epochs_before,
             epochs,
             producers,
             snapshot_offset,
             since_snapshot_bytes: 0,
-            doomed: Vec::new(),
-            cutting: None,
-            failed: None,
             opened_ms: self.args.now_ms,
             idle_end: end,
             shared,
@@ -276,6 +263,7 @@ impl Opening {
         if log.segments.is_empty() {
             log.create_segment(log.end)?;
         }
+        log.note_epochs(epochs_changed);
         if let Some(known) = &known {
             self.replay(&mut log, known, replay_from)?;
         }
@@ -285,7 +273,8 @@ impl Opening {
             .as_ref()
             .map_or(log_start, committed)
             .clamp(log_start, log.end);
-        log.epochs_dirty |= log.epochs.truncate_from_start(log_start);
+        let epochs_changed = log.epochs.truncate_from_start(log_start);
+        log.note_epochs(epochs_changed);
         self.finish(&mut log, known.as_ref());
         Ok((log, self.recovery))
     }
@@ -479,10 +468,12 @@ impl Opening {
     fn finish(&mut self, log: &mut Log, known: Option<&Known>) {
         if self.recovery.created {
             self.recovery.clean = true;
-            log.names_dirty = true;
-            log.unsynced_from = 0;
+            let behind = log.behind();
+            behind.names_dirty = true;
+            behind.unsynced_from = 0;
             return;
         }
+        let behind = log.behind.as_ref();
         let untouched = self.recovery.cut_bytes == 0
             && self.recovery.scanned_bytes == 0
             && self.recovery.replayed_bytes == 0
@@ -490,16 +481,16 @@ impl Opening {
             && self.recovery.rebuilt_indexes == 0
             && self.recovery.segments_set_aside == 0
             && known.is_none_or(|known| known.replay.is_empty())
-            && !log.names_dirty;
+            && !behind.is_some_and(|behind| behind.names_dirty);
         let as_noted = known.is_some_and(|known| {
             known.checkpoint.end == log.end
                 && known.checkpoint.segment_base == log.active().base_offset()
         });
-        self.recovery.clean = untouched && as_noted && !log.epochs_dirty;
+        let epochs_dirty = behind.is_some_and(|behind| behind.epochs_dirty);
+        self.recovery.clean = untouched && as_noted && !epochs_dirty;
         if self.recovery.clean {
             return;
         }
-        log.names_dirty = true;
         let from = match known {
             // A cut that the process before had made, and not synced, may lie further back.
             Some(known) if self.recovery.rebuilt_indexes == 0 => {
@@ -508,7 +499,9 @@ impl Opening {
             }
             _ => 0,
         };
-        log.unsynced_from = log.unsynced_from.min(from);
+        let behind = log.behind();
+        behind.names_dirty = true;
+        behind.unsynced_from = behind.unsynced_from.min(from);
     }
 
     fn topic_id(&mut self) -> Result<(), OpenError> {
