@@ -52,6 +52,8 @@ impl Epochs {
             self.latest().is_none_or(|latest| latest < epoch),
             "epochs do not decrease along a log"
         );
+        // Most logs have one or two: a vector that grows by itself would make room for four.
+        self.0.reserve_exact(1);
         self.0.push(EpochStart {
             epoch,
             start_offset,

@@ -45,6 +45,6 @@ pub use event::{
 pub use leader::AckState;
 pub use log::LogState;
 pub use read::{ConsumerFetch, Rack, preferred_read_replica};
-pub use replica::{Identity, Refusal, Replica, RoleName, Settings};
+pub use replica::{Common, Identity, Refusal, Replica, RoleName, Settings};
 pub use throttle::Throttle;
 pub use view::{BrokerView, PartitionView};

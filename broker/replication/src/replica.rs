@@ -1,6 +1,8 @@
 //! The replica: its role, and how metadata and events change it.
 
-use tidemark_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+use std::sync::Arc;
+
+use tidemark_model::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use crate::event::{Action, Event, FetchDecision, FetchPlan, FollowerFetch, OfflineReason};
 use crate::follower::Follower;
@@ -44,12 +46,19 @@ pub struct Identity {
     pub registered_index: i64,
 }
 
+/// What all replicas of a process have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Common {
+    /// Whose they are.
+    pub me: Identity,
+    /// Their settings.
+    pub settings: Settings,
+}
+
 /// One replica of one partition. Held behind the partition's lock and asked for moments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
-    partition: TopicPartition,
-    me: Identity,
-    settings: Settings,
+    common: Arc<Common>,
     log: LogState,
     /// The newest epoch in which all that is committed here was seen to be the leader's, too.
     committed_epoch: LeaderEpoch,
@@ -107,29 +116,17 @@ pub enum Refusal {
 impl Replica {
     /// A replica that waits for metadata. The high watermark of `log` is what was known of
     /// it before the start; its log start where nothing was.
-    pub fn new(
-        partition: TopicPartition,
-        me: Identity,
-        settings: Settings,
-        mut log: LogState,
-    ) -> Self {
+    pub fn new(common: Arc<Common>, mut log: LogState) -> Self {
         log.high_watermark = log.high_watermark.min(log.end).max(log.log_start);
         log.check();
         Self {
-            partition,
-            me,
-            settings,
+            common,
             committed_epoch: log.epochs.latest().unwrap_or(-1),
             log,
             cutting: false,
             view: None,
             role: Role::StandBy,
         }
-    }
-
-    /// Whose replica it is.
-    pub fn partition(&self) -> TopicPartition {
-        self.partition
     }
 
     /// Its log, as far as it was told.
@@ -206,7 +203,7 @@ impl Replica {
             }
             Event::AlterAnswered { accepted } => {
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.alter_answered(now_ms, &self.settings, accepted);
+                    leader.alter_answered(now_ms, &self.common.settings, accepted);
                 }
             }
             Event::FetchAnswered(answer) => {
@@ -234,8 +231,8 @@ impl Replica {
             }
             Event::Tick => {
                 if let (Role::Leader(leader), Some(view)) = (&mut self.role, &self.view) {
-                    leader.watch_own_disk(now_ms, &self.settings, &self.log, actions);
-                    leader.review_isr(now_ms, &self.settings, view, &self.log, actions);
+                    leader.watch_own_disk(now_ms, &self.common.settings, &self.log, actions);
+                    leader.review_isr(now_ms, &self.common.settings, view, &self.log, actions);
                 }
             }
             Event::Paused => {
@@ -250,7 +247,7 @@ impl Replica {
     fn take_view(&mut self, now_ms: i64, view: PartitionView, actions: &mut Vec<Action>) {
         // Older metadata than this process's registration speak of another process, and
         // none are taken back.
-        if view.image_index < self.me.registered_index
+        if view.image_index < self.common.me.registered_index
             || self
                 .view
                 .as_ref()
@@ -265,8 +262,8 @@ impl Replica {
                 "epochs do not go down"
             );
         }
-        let id = self.me.broker_id;
-        let here = view.broker_epoch(id) == Some(self.me.broker_epoch)
+        let id = self.common.me.broker_id;
+        let here = view.broker_epoch(id) == Some(self.common.me.broker_epoch)
             && view.replicas.contains(&id)
             && view.has_leader();
         let epoch = view.leader_epoch;
@@ -304,13 +301,13 @@ impl Replica {
         };
         leader.take_view(now_ms, view);
         leader.advance_high_watermark(view, &mut self.log, actions);
-        leader.review_isr(now_ms, &self.settings, view, &self.log, actions);
+        leader.review_isr(now_ms, &self.common.settings, view, &self.log, actions);
     }
 
     fn lead(&mut self, now_ms: i64, actions: &mut Vec<Action>) {
         let Some(view) = &self.view else { return };
         let granted = view.leader_epoch;
-        let leader = Leader::new(self.me.broker_id, now_ms, view, self.log.end);
+        let leader = Leader::new(self.common.me.broker_id, now_ms, view, self.log.end);
         // An epoch belongs to one process from its first record to its last.
         if let Some(known) = self.log.epochs.latest().filter(|known| *known >= granted) {
             self.go_offline(OfflineReason::EpochNotNew { granted, known }, actions);
@@ -350,7 +347,7 @@ impl Replica {
         self.committed_epoch = epoch;
         actions.push(Action::Serve { epoch });
         leader.advance_high_watermark(view, &mut self.log, actions);
-        leader.review_isr(now_ms, &self.settings, view, &self.log, actions);
+        leader.review_isr(now_ms, &self.common.settings, view, &self.log, actions);
     }
 
     fn on_durable(&mut self, now_ms: i64, before: Offset, actions: &mut Vec<Action>) {
@@ -360,7 +357,7 @@ impl Replica {
                 leader.advance_high_watermark(view, &mut self.log, actions);
             }
             (Role::Follower(follower), _) => {
-                follower.acknowledge(self.me.broker_epoch, &self.log, actions);
+                follower.acknowledge(self.common.me.broker_epoch, &self.log, actions);
             }
             _ => {}
         }
@@ -377,7 +374,7 @@ impl Replica {
             return;
         };
         if leader.may_change_isr(broker, view) {
-            leader.review_isr(now_ms, &self.settings, view, &self.log, actions);
+            leader.review_isr(now_ms, &self.common.settings, view, &self.log, actions);
         }
         leader.advance_high_watermark(view, &mut self.log, actions);
     }
@@ -400,9 +397,11 @@ impl Replica {
     /// is being cut.
     pub fn next_fetch(&self) -> Option<FetchPlan> {
         match &self.role {
-            Role::Follower(follower) if !self.cutting => {
-                Some(follower.plan(self.me.broker_id, self.me.broker_epoch, &self.log))
-            }
+            Role::Follower(follower) if !self.cutting => Some(follower.plan(
+                self.common.me.broker_id,
+                self.common.me.broker_epoch,
+                &self.log,
+            )),
             _ => None,
         }
     }

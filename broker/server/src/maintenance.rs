@@ -69,13 +69,13 @@ fn tend(partition: &Arc<Partition>, retention: bool) -> Result<(), LogError> {
             }
         }
         let due = log.take_due_deletions(now_ms);
-        // An idle partition holds no file open.
-        log.release_idle();
         Ok::<_, LogError>((deleted, due))
     });
     // Closed meanwhile: there is nothing left to tend.
     let Ok(planned) = planned else { return Ok(()) };
     let (deleted, due) = planned?;
+    // An idle partition holds no file open, and little memory.
+    partition.rest();
     if deleted > 0 {
         partition.log_start_moved();
     }

@@ -146,12 +146,14 @@ impl Leader {
             .chain(join)
             .filter_map(|id| Some((id, view.broker_epoch(id)?)))
             .collect();
-        let pending = self.pending.get_or_insert(Pending {
-            partition_epoch: view.partition_epoch,
-            additions: Vec::new(),
-            answer_by_ms: None,
-            next_try_ms: now_ms,
-            backoff_ms: settings.alter_backoff_ms,
+        let pending = self.pending.get_or_insert_with(|| {
+            Box::new(Pending {
+                partition_epoch: view.partition_epoch,
+                additions: Vec::new(),
+                answer_by_ms: None,
+                next_try_ms: now_ms,
+                backoff_ms: settings.alter_backoff_ms,
+            })
         });
         debug_assert_eq!(pending.partition_epoch, view.partition_epoch);
         for member in &isr {

@@ -19,7 +19,7 @@ pub(crate) struct Leader {
     pub(crate) start_offset: Offset,
     pub(crate) stage: Stage,
     peers: Vec<Peer>,
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// Since when records wait for this broker's own disk without any progress.
     unsynced_since_ms: Option<i64>,
 }
@@ -85,7 +85,7 @@ impl Leader {
             epoch: view.leader_epoch,
             start_offset,
             stage: Stage::Elected,
-            peers: Vec::with_capacity(view.replicas.len()),
+            peers: Vec::with_capacity(view.replicas.len().saturating_sub(1)),
             pending: None,
             unsynced_since_ms: None,
         };

@@ -6,11 +6,11 @@ mod reads;
 mod throttle;
 
 use crate::{
-    Action, BrokerView, DurableReport, EpochStart, Epochs, Event, FollowerFetch, Identity,
+    Action, BrokerView, Common, DurableReport, EpochStart, Epochs, Event, FollowerFetch, Identity,
     LogState, PartitionView, Replica, Settings,
 };
 use std::sync::Arc;
-use tidemark_model::{BrokerId, LeaderEpoch, Offset, Partition, TopicId, TopicPartition};
+use tidemark_model::{BrokerId, LeaderEpoch, Offset, Partition};
 
 pub(crate) const ME: BrokerId = 1;
 const INDEX: i64 = 100;
@@ -68,16 +68,13 @@ pub(crate) fn log() -> LogState {
 }
 
 pub(crate) fn replica(log: LogState) -> Replica {
-    let partition = TopicPartition {
-        topic_id: TopicId::default(),
-        partition: 0,
-    };
     let me = Identity {
         broker_id: ME,
         broker_epoch: 11,
         registered_index: INDEX,
     };
-    Replica::new(partition, me, Settings::default(), log)
+    let settings = Settings::default();
+    Replica::new(Arc::new(Common { me, settings }), log)
 }
 
 /// What comes of an event at a time.

@@ -9,7 +9,6 @@ mod node;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use tidemark_model::TopicPartition;
 use tidemark_replication::{
     Action, DurableReport, FetchAnswer, FetchPlan, Identity, Proposal, Replica, Settings,
 };
@@ -170,13 +169,6 @@ impl World {
             world.begin_process(at);
         }
         world
-    }
-
-    pub fn partition() -> TopicPartition {
-        TopicPartition {
-            topic_id: tidemark_wire::Uuid([7; 16]),
-            partition: 0,
-        }
     }
 
     pub fn saw(&mut self, what: &'static str) {

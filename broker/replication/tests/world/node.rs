@@ -1,7 +1,9 @@
 //! A broker's shell: carries out what its replica says.
 
+use std::sync::Arc;
+
 use tidemark_replication::{
-    Action, ConsumerFetch, Event, FetchAnswer, FetchDecision, FetchOutcome, Identity,
+    Action, Common, ConsumerFetch, Event, FetchAnswer, FetchDecision, FetchOutcome, Identity,
     OfflineReason, Replica, RoleName,
 };
 
@@ -24,12 +26,11 @@ impl World {
         let Some(identity) = node.identity else {
             return;
         };
-        node.replica = Some(Replica::new(
-            Self::partition(),
-            identity,
-            SETTINGS,
-            node.disk.state(),
-        ));
+        let common = Common {
+            me: identity,
+            settings: SETTINGS,
+        };
+        node.replica = Some(Replica::new(Arc::new(common), node.disk.state()));
         node.syncing = false;
     }
 

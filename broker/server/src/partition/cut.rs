@@ -43,7 +43,7 @@ impl Partition {
         let mut state = self.lock();
         if state.log.is_some() {
             // Where that was to be may lie above the end now; the leader will say it again.
-            state.raise_to = 0;
+            state.waits.set_raise_to(0);
             self.step(&mut state, cut);
             if let Some((fetcher, slot)) = &state.following {
                 fetcher.signal.mark(*slot);

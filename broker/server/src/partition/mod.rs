@@ -18,6 +18,7 @@ mod opening;
 mod policy;
 mod registry;
 mod role;
+mod waits;
 
 pub(crate) use acks::Acks;
 pub(crate) use aside::{DELETED_SUFFIX, STRAY_SUFFIX, free_path};
@@ -28,6 +29,7 @@ pub(crate) use policy::Policy;
 pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 pub(crate) use role::{Acked, FollowerRead, RunOfRecords, refused};
+pub(crate) use waits::Wants;
 
 use crate::fetch::{Signal, Slot};
 use crate::replica::{Fetcher, Replicas};
@@ -40,6 +42,7 @@ use tidemark_model::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use tidemark_records::Batch;
 use tidemark_replication::{Event, Refusal, Replica};
 use tidemark_wal::{LogId, Lsn, Member};
+use waits::Waits;
 
 /// What a partition has taken in and given out since the broker started.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,23 +58,15 @@ pub(crate) struct State {
     replica: Replica,
     /// The group of the write-ahead log that tells this partition when it is durable.
     touched: Lsn,
-    /// The leader epoch whose start is being made durable, and by which group.
-    starting: Option<(LeaderEpoch, Lsn)>,
-    /// Where the log start goes as soon as that is durable.
-    raise_to: i64,
     /// On the list of those with something to be written into segments.
     dirty: bool,
-    /// Who waits for the high watermark to reach an offset, lowest first; below all offsets, for
-    /// this leader to serve.
-    waiting: Vec<(i64, Arc<Acks>)>,
-    /// Who waits for the durable end to reach an offset (acks=1), lowest first.
-    waiting_durable: Vec<(i64, Arc<Acks>)>,
-    /// Requests that want to know when something moves.
-    watching: Vec<Watch>,
+    waits: Waits,
     /// Who fetches for it, while it follows, and its place there.
     following: Option<(Arc<Fetcher>, Slot)>,
     throttled: Throttled,
-    pub(crate) traffic: Traffic,
+    /// What it has taken in since the broker started.
+    bytes_in: u64,
+    records_in: u64,
 }
 
 /// Whether this replica is held to its broker's replication rates while it is not in sync
@@ -96,26 +91,10 @@ impl Throttled {
     }
 }
 
-/// What a request that is parked at partitions waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wants {
-    /// The high watermark or the log start to move.
-    Committed,
-    /// The durable end to move, as well.
-    Durable,
-    /// Followers to say that they have deleted.
-    LowWatermark,
-}
-
-struct Watch {
-    signal: Arc<Signal>,
-    slot: Slot,
-    wants: Wants,
-}
-
 /// A partition that this broker has a replica of.
 pub(crate) struct Partition {
     pub(crate) topic: Arc<str>,
+    topic_id: TopicId,
     pub(crate) index: i32,
     /// The log's id in the write-ahead log of its directory.
     pub(crate) log_id: LogId,
@@ -162,26 +141,20 @@ impl Partition {
         dir: Arc<LogDir>,
         replicas: Arc<Replicas>,
     ) -> Partition {
-        let at = TopicPartition {
-            topic_id,
-            partition: index,
-        };
         let state = State {
-            replica: replicas.replica(at, role::log_state(&log)),
+            replica: replicas.replica(role::log_state(&log)),
             log: Some(log),
             touched: 0,
-            starting: None,
-            raise_to: 0,
             dirty: false,
-            waiting: Vec::new(),
-            waiting_durable: Vec::new(),
-            watching: Vec::new(),
+            waits: Waits::default(),
             following: None,
             throttled: Throttled::of(&policy, index, replicas.broker_id()),
-            traffic: Traffic::default(),
+            bytes_in: 0,
+            records_in: 0,
         };
         Partition {
             topic,
+            topic_id,
             index,
             log_id,
             state: Mutex::new(state),
@@ -217,7 +190,10 @@ impl Partition {
 
     /// Its identity.
     pub(crate) fn at(&self) -> TopicPartition {
-        self.lock().replica.partition()
+        TopicPartition {
+            topic_id: self.topic_id,
+            partition: self.index,
+        }
     }
 
     /// Where consumers can begin to read: in the bucket, where that reaches further back than this
@@ -278,7 +254,8 @@ impl Partition {
             log,
             replica,
             touched,
-            traffic,
+            bytes_in,
+            records_in,
             ..
         } = &mut *state;
         let log = log.as_mut().ok_or(NotServed::Closed)?;
@@ -295,8 +272,8 @@ impl Partition {
         if let Ok(appended) = &appended
             && !appended.duplicate
         {
-            traffic.bytes_in += batch.bytes.len() as u64;
-            traffic.records_in += batch.header.record_count.max(0) as u64;
+            *bytes_in += batch.bytes.len() as u64;
+            *records_in += batch.header.record_count.max(0) as u64;
             let event = Event::Appended {
                 epoch,
                 base_offset: appended.base_offset,
@@ -317,24 +294,17 @@ impl Partition {
             drop(state);
             return acks.done();
         }
-        wait_for(&mut state.waiting, target, acks);
+        state.waits.for_committed(target, acks);
     }
 
     /// Has `slot` of `signal` marked whenever what it wants moves.
     pub(crate) fn watch(&self, signal: &Arc<Signal>, slot: Slot, wants: Wants) {
-        let signal = Arc::clone(signal);
-        self.lock().watching.push(Watch {
-            signal,
-            slot,
-            wants,
-        });
+        self.lock().waits.watch(Arc::clone(signal), slot, wants);
     }
 
     /// Ends a [`Partition::watch`].
     pub(crate) fn unwatch(&self, signal: &Arc<Signal>, slot: Slot) {
-        self.lock()
-            .watching
-            .retain(|watch| !(Arc::ptr_eq(&watch.signal, signal) && watch.slot == slot));
+        self.lock().waits.unwatch(signal, slot);
     }
 
     /// Where the log begins and ends.
@@ -384,15 +354,17 @@ impl Partition {
 
     /// What went in and out.
     pub(crate) fn traffic(&self) -> Traffic {
+        let state = self.lock();
         Traffic {
+            bytes_in: state.bytes_in,
+            records_in: state.records_in,
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
-            ..self.lock().traffic
         }
     }
 
     /// Tells watchers that the log start moved.
     pub(crate) fn log_start_moved(&self) {
-        mark(&self.lock().watching, |_| true);
+        self.lock().waits.mark(|_| true);
     }
 
     /// Writes what is durable into the segments' files. Blocks.
@@ -425,6 +397,16 @@ impl Partition {
         done
     }
 
+    /// Lets go of what only a partition that is in use needs. To be called now and then, every minute
+    /// say: what was not used since the last time goes.
+    pub(crate) fn rest(&self) {
+        let mut state = self.lock();
+        state.waits.rest();
+        if let Some(log) = &mut state.log {
+            log.release_idle();
+        }
+    }
+
     /// The disk failed: nothing more becomes durable.
     pub(super) fn disk_failed(self: &Arc<Self>, reason: &str) {
         let mut state = self.lock();
@@ -437,9 +419,9 @@ impl Partition {
     /// Stops serving the partition; whoever waits for it is told, and gives up.
     pub(crate) fn close(&self) -> Option<Log> {
         let mut state = self.lock();
-        state.release_all();
+        state.waits.release_all();
         state.unfollow();
-        mark(&state.watching, |_| true);
+        state.waits.mark(|_| true);
         state.log.take()
     }
 
@@ -453,12 +435,6 @@ impl Partition {
 }
 
 impl State {
-    /// Ends every wait: whoever waited looks for what became of it.
-    fn release_all(&mut self) {
-        release(self.waiting.drain(..));
-        release(self.waiting_durable.drain(..));
-    }
-
     /// Nobody fetches for it any more.
     fn unfollow(&mut self) {
         if let Some((fetcher, slot)) = self.following.take() {
@@ -473,30 +449,6 @@ fn bounds_of(log: &Log, replica: &Replica) -> Bounds {
         high_watermark: replica.log().high_watermark,
         end: log.end_offset(),
         durable: log.durable_offset(),
-    }
-}
-
-fn wait_for(waiting: &mut Vec<(i64, Arc<Acks>)>, target: i64, acks: &Arc<Acks>) {
-    // Targets nearly always come in order; a duplicate's may be lower.
-    let at = waiting.partition_point(|(other, _)| *other <= target);
-    waiting.insert(at, (target, Arc::clone(acks)));
-}
-
-fn release(waiting: impl Iterator<Item = (i64, Arc<Acks>)>) {
-    for (_, acks) in waiting {
-        acks.done();
-    }
-}
-
-/// Releases those who wait for no more than `reached`.
-fn release_to(waiting: &mut Vec<(i64, Arc<Acks>)>, reached: i64) {
-    let due = waiting.partition_point(|(target, _)| *target <= reached);
-    release(waiting.drain(..due));
-}
-
-fn mark(watching: &[Watch], whom: impl Fn(Wants) -> bool) {
-    for watch in watching.iter().filter(|watch| whom(watch.wants)) {
-        watch.signal.mark(watch.slot);
     }
 }
 

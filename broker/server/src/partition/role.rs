@@ -1,6 +1,6 @@
 //! What a partition's replica is told, and what is done of what it says.
 
-use super::{Acks, Bounds, Partition, State, Wants, bounds_of, mark, release_to, wait_for};
+use super::{Acks, Bounds, Partition, State, Wants, bounds_of};
 use crate::metrics::Standing;
 use bytes::Bytes;
 use std::cell::Cell;
@@ -16,9 +16,6 @@ use tidemark_replication::{
 };
 use tidemark_wal::{Failure, Lsn, Member};
 use tidemark_wire::ErrorCode;
-
-/// Stands in [`State::waiting`] for whoever waits for the leader to serve.
-const UNTIL_SERVING: i64 = -1;
 
 thread_local! {
     /// Used by every step of this thread: none allocates once it has grown.
@@ -123,21 +120,21 @@ impl Partition {
                 if let Some(log) = &mut state.log {
                     log.note_committed(offset);
                 }
-                release_to(&mut state.waiting, offset);
-                mark(&state.watching, |wants| wants != Wants::LowWatermark);
+                state.waits.committed(offset);
+                state.waits.mark(|wants| wants != Wants::LowWatermark);
             }
             Action::StartEpoch { epoch, .. } => self.start_epoch(state, epoch),
             Action::Serve { .. } => {
-                release_to(&mut state.waiting, UNTIL_SERVING);
-                mark(&state.watching, |_| true);
+                state.waits.serving();
+                state.waits.mark(|_| true);
             }
             Action::StopLeading { .. } | Action::StandBy => {
-                state.starting = None;
-                state.release_all();
-                mark(&state.watching, |_| true);
+                state.waits.started();
+                state.waits.release_all();
+                state.waits.mark(|_| true);
             }
             Action::AlterPartition(proposal) => {
-                self.replicas.propose(state.replica.partition(), proposal);
+                self.replicas.propose(self.at(), proposal);
             }
             Action::Resign { .. } => {
                 let pause = self.replicas.lag_time_max();
@@ -151,30 +148,30 @@ impl Partition {
             Action::Follow { leader, .. } => {
                 state.unfollow();
                 let fetcher = self.replicas.fetcher(leader);
-                let slot = fetcher.add(self, state.replica.partition());
+                let slot = fetcher.add(self, self.at());
                 state.following = Some((fetcher, slot));
-                mark(&state.watching, |_| true);
+                state.waits.mark(|_| true);
             }
             // By `fetch_answered`, which has the records.
             Action::Append => {}
             Action::Truncate { .. } | Action::Reset { .. } => self.begin_cut(action, None),
             Action::RaiseLogStart { to } => {
-                state.raise_to = to;
+                state.waits.set_raise_to(to);
                 self.raise_log_start(state);
             }
             Action::SendDurableAck { report, .. } => {
                 if let Some((fetcher, _)) = &state.following {
-                    fetcher.acknowledge(state.replica.partition(), report);
+                    fetcher.acknowledge(self.at(), report);
                 }
             }
             Action::GoOffline(reason) => {
                 if reason != OfflineReason::LogFailed {
                     tracing::error!(topic = %self.topic, partition = self.index, %reason, "the partition is offline here");
                 }
-                state.starting = None;
+                state.waits.started();
                 state.unfollow();
-                state.release_all();
-                mark(&state.watching, |_| true);
+                state.waits.release_all();
+                state.waits.mark(|_| true);
             }
         }
     }
@@ -193,7 +190,7 @@ impl Partition {
             (std::mem::replace(touched, lsn) != lsn).then(|| Arc::clone(self) as Arc<dyn Member>)
         });
         match started {
-            Ok(Some(lsn)) => state.starting = Some((epoch, lsn)),
+            Ok(Some(lsn)) => state.waits.start(epoch, lsn),
             Ok(None) => tracing::error!(
                 topic = %self.topic, partition = self.index, epoch,
                 "the log has the epoch that this broker is to lead in"
@@ -209,14 +206,17 @@ impl Partition {
     /// Follows the log start of the leader as far as records are durable.
     fn raise_log_start(&self, state: &mut State) {
         let Some(log) = &mut state.log else { return };
-        let to = state.raise_to.min(log.durable_offset());
-        if to <= log.log_start_offset() {
-            return;
+        let raise_to = state.waits.raise_to();
+        let to = raise_to.min(log.durable_offset());
+        if to > log.log_start_offset() {
+            if let Err(error) = log.delete_records(to) {
+                tracing::warn!(topic = %self.topic, partition = self.index, %error, "the log start stays");
+            }
+            state.waits.mark(|_| true);
         }
-        if let Err(error) = log.delete_records(to) {
-            tracing::warn!(topic = %self.topic, partition = self.index, %error, "the log start stays");
+        if log.log_start_offset() >= raise_to {
+            state.waits.set_raise_to(0);
         }
-        mark(&state.watching, |_| true);
     }
 
     /// Takes what the metadata says; gives the group that makes the start of an epoch durable, if
@@ -251,7 +251,7 @@ impl Partition {
         if state.replica.role() != RoleName::Follower {
             state.unfollow();
         }
-        state.starting.map(|(_, lsn)| lsn)
+        state.waits.starting().map(|(_, lsn)| lsn)
     }
 
     /// Time has passed, or this process stood still for long.
@@ -397,11 +397,11 @@ impl Partition {
             drop(state);
             return acks.done();
         }
-        let waiting = match all {
-            1 => &mut state.waiting_durable,
-            _ => &mut state.waiting,
-        };
-        wait_for(waiting, appended.last_offset + 1, acks);
+        let target = appended.last_offset + 1;
+        match all {
+            1 => state.waits.for_durable(target, acks),
+            _ => state.waits.for_committed(target, acks),
+        }
     }
 
     /// Has `acks` told when this broker serves as the leader, or will not.
@@ -411,7 +411,7 @@ impl Partition {
             drop(state);
             return acks.done();
         }
-        wait_for(&mut state.waiting, UNTIL_SERVING, acks);
+        state.waits.for_serving(acks);
     }
 
     /// How it stands with its replicas, and whether it is offline here.
@@ -581,7 +581,7 @@ impl Partition {
         let decision = self.with_actions(&mut state, |state, now_ms, actions| {
             state.replica.follower_fetch(now_ms, fetch, actions)
         });
-        mark(&state.watching, |wants| wants == Wants::LowWatermark);
+        state.waits.mark(|wants| wants == Wants::LowWatermark);
         let State { log, replica, .. } = &*state;
         let Some(log) = log else {
             return FollowerRead::Refused(ErrorCode::NotLeaderOrFollower);
@@ -660,21 +660,21 @@ impl Member for Partition {
                     generation,
                 },
             );
-            release_to(&mut state.waiting_durable, end_offset);
+            state.waits.durable(end_offset);
             // On a follower what is committed may be durable later than that is known.
             let follows = state.following.is_some();
-            mark(&state.watching, |wants| follows || wants == Wants::Durable);
+            state.waits.mark(|wants| follows || wants == Wants::Durable);
             if let Some((fetcher, slot)) = &state.following {
                 fetcher.signal.mark(*slot);
             }
-            if state.raise_to > 0 {
+            if state.waits.raise_to() > 0 {
                 self.raise_log_start(&mut state);
             }
         }
-        if let Some((epoch, at)) = state.starting
+        if let Some((epoch, at)) = state.waits.starting()
             && at <= lsn
         {
-            state.starting = None;
+            state.waits.started();
             self.step(&mut state, Event::EpochStartDurable { epoch });
         }
         if wants_write && !std::mem::replace(&mut state.dirty, true) {

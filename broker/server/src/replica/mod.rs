@@ -24,13 +24,12 @@ use tidemark_env::clock::Instant;
 use tidemark_env::runtime::NetThreads;
 use tidemark_env::{clock, task};
 use tidemark_model::{BrokerEpoch, BrokerId, TopicPartition};
-use tidemark_replication::{Identity, LogState, Proposal, Replica, Settings};
+use tidemark_replication::{Common, Identity, LogState, Proposal, Replica, Settings};
 use tokio::sync::{Notify, watch};
 
 /// What all replicas of this broker share.
 pub(crate) struct Replicas {
-    me: Identity,
-    settings: Settings,
+    common: Arc<Common>,
     began: Instant,
     pub(crate) metrics: Arc<Metrics>,
     fetchers: Mutex<BTreeMap<BrokerId, Arc<Fetcher>>>,
@@ -56,15 +55,17 @@ impl Replicas {
         metrics: Arc<Metrics>,
     ) -> Replicas {
         Replicas {
-            me: Identity {
-                broker_id: settings.node_id,
-                broker_epoch,
-                registered_index: broker_epoch,
-            },
-            settings: Settings {
-                replica_lag_time_max_ms: settings.replica_lag_time_max_ms,
-                ..Settings::default()
-            },
+            common: Arc::new(Common {
+                me: Identity {
+                    broker_id: settings.node_id,
+                    broker_epoch,
+                    registered_index: broker_epoch,
+                },
+                settings: Settings {
+                    replica_lag_time_max_ms: settings.replica_lag_time_max_ms,
+                    ..Settings::default()
+                },
+            }),
             began: clock::monotonic(),
             metrics,
             fetchers: Mutex::default(),
@@ -78,7 +79,7 @@ impl Replicas {
 
     /// This broker.
     pub(crate) fn broker_id(&self) -> BrokerId {
-        self.me.broker_id
+        self.common.me.broker_id
     }
 
     /// Time that does not jump, in milliseconds.
@@ -88,12 +89,14 @@ impl Replicas {
 
     /// `replica.lag.time.max.ms`.
     pub(crate) fn lag_time_max(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.settings.replica_lag_time_max_ms).unwrap_or(0))
+        Duration::from_millis(
+            u64::try_from(self.common.settings.replica_lag_time_max_ms).unwrap_or(0),
+        )
     }
 
     /// A replica of this broker on this log.
-    pub(crate) fn replica(&self, partition: TopicPartition, log: LogState) -> Replica {
-        Replica::new(partition, self.me, self.settings, log)
+    pub(crate) fn replica(&self, log: LogState) -> Replica {
+        Replica::new(Arc::clone(&self.common), log)
     }
 
     /// Who fetches from `leader`.
@@ -101,7 +104,7 @@ impl Replicas {
         let mut fetchers = lock(&self.fetchers);
         let fetcher = fetchers.entry(leader).or_insert_with(|| {
             self.more_fetchers.notify_one();
-            Fetcher::new(self.me, leader)
+            Fetcher::new(self.common.me, leader)
         });
         Arc::clone(fetcher)
     }
