@@ -262,7 +262,7 @@ impl Log {
         max_timestamp_ms: i64,
         size_bytes: usize,
     ) {
-        let files = self.active().files.clone();
+        let files = self.active().files().clone();
         let position = self.active().size_bytes;
         self.since_snapshot_bytes += size_bytes as u64;
         let behind = self.behind();
@@ -427,7 +427,7 @@ impl Log {
         while let Some(due) = rolls.next_if(|roll| roll.created.base_offset <= durable) {
             roll(&mut steps, due, &mut written);
         }
-        let active = self.active().files.clone();
+        let active = self.active().files().clone();
         if written.segment_base == active.base_offset
             && let Some(tail) = &mut self.tail
             && let Some(entries) = tail.take_entries(written.position, written.end)

@@ -73,11 +73,7 @@ impl Log {
         }
         let below = |segment: &&Segment| segment.base_offset() < offset;
         let segments = self.segments.iter().take_while(below).enumerate();
-        let files = segments.map(|(index, segment)| Segment {
-            files: segment.files.clone(),
-            size_bytes: self.written_bytes(index),
-            max_timestamp: None,
-        });
+        let files = segments.map(|(index, segment)| segment.up_to(self.written_bytes(index)));
         let mut memory = Vec::new();
         let written_end = self.files_end().end;
         for batch in self.in_memory(written_end) {

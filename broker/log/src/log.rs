@@ -515,9 +515,9 @@ impl Log {
         let idle = self.is_settled() && self.end == self.idle_end;
         self.idle_end = self.end;
         let last = self.segments.len() - 1;
-        for (index, segment) in self.segments.iter().enumerate() {
+        for (index, segment) in self.segments.iter_mut().enumerate() {
             if index < last || idle {
-                segment.files.release_unused();
+                segment.release_unused();
             }
         }
         if idle {
@@ -534,7 +534,7 @@ impl Log {
     ) -> Arc<LogShared> {
         Arc::new(LogShared {
             disk,
-            dir,
+            dir: dir.into_boxed_path(),
             generation: AtomicU64::new(1),
         })
     }

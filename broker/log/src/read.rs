@@ -258,7 +258,7 @@ impl SegmentView {
     /// The first `size_bytes` of `segment`, of which nothing more is known.
     pub(crate) fn new(segment: &Segment, size_bytes: u32) -> SegmentView {
         SegmentView {
-            files: segment.files.clone(),
+            files: segment.files().clone(),
             size_bytes,
             exact: None,
             hint: None,

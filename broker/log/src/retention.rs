@@ -215,7 +215,7 @@ impl Log {
         } else if let Some(max) = self.segments[index].max_timestamp {
             max.timestamp_ms
         } else {
-            let files = &self.segments[index].files;
+            let files = self.segments[index].files();
             let file = files.time_index(&self.shared)?;
             let last = index::last_timestamp(&*file, files.base_offset)?;
             self.segments[index].max_timestamp = last;
@@ -244,7 +244,7 @@ impl Log {
         let due_ms = now_ms.saturating_add(self.config.file_delete_delay_ms);
         let mut doomed = Vec::new();
         for segment in self.segments.drain(..count) {
-            segment.files.release();
+            segment.release();
             self.size_bytes -= u64::from(segment.size_bytes);
             // The log file goes first: without it the others are orphans.
             for extension in [

@@ -36,7 +36,7 @@ impl Log {
                 let active = self.active();
                 Box::new(Tail::load(
                     &self.shared,
-                    &active.files,
+                    active.files(),
                     active.size_bytes,
                     now_ms,
                 )?)
@@ -98,10 +98,10 @@ impl Log {
         let entries = tail.take_all_entries();
         let max_timestamp = tail.max_timestamp;
         self.active_mut().max_timestamp = Some(max_timestamp);
-        let sealed = self.active().files.clone();
+        let sealed = self.active().files().clone();
         let segment = Segment::new(self.end, 0);
         let snapshot = snapshot::encode(&self.producers);
-        self.note_roll(sealed, entries, snapshot, segment.files.clone());
+        self.note_roll(sealed, entries, snapshot, segment.files().clone());
         self.segments.push(segment);
         self.tail = Some(Box::new(Tail::new(self.end, now_ms)));
         Ok(())
@@ -110,7 +110,7 @@ impl Log {
     /// Adds an empty segment with its files.
     pub(crate) fn create_segment(&mut self, base_offset: i64) -> io::Result<()> {
         let segment = Segment::new(base_offset, 0);
-        create_files(&self.shared, &segment.files)?;
+        create_files(&self.shared, segment.files())?;
         self.segments.push(segment);
         let behind = self.behind();
         behind.names_dirty = true;

@@ -1,5 +1,6 @@
 //! One segment of a log: what readers share of it, and what its owner knows.
 
+use std::cell::OnceCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct LogShared {
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Box<Path>,
     /// Bumped before a truncation touches any file: a read that saw two values
     /// may have seen half of each log.
     pub(crate) generation: AtomicU64,
@@ -118,7 +119,6 @@ impl SegmentFiles {
     }
 
     /// Whether any handle is open.
-    #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         lock(&self.log).is_some() || lock(&self.index).is_some()
     }
@@ -133,7 +133,9 @@ impl SegmentFiles {
 /// One segment as its owner knows it.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) files: Arc<SegmentFiles>,
+    base_offset: i64,
+    /// Made when they are asked for, and forgotten when nobody uses them.
+    files: OnceCell<Arc<SegmentFiles>>,
     /// Appended bytes.
     pub(crate) size_bytes: u32,
     /// Largest timestamp and the last offset of its batch, once it has been asked
@@ -144,13 +146,52 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn new(base_offset: i64, size_bytes: u32) -> Self {
         Self {
-            files: SegmentFiles::new(base_offset),
+            base_offset,
+            files: OnceCell::new(),
             size_bytes,
             max_timestamp: None,
         }
     }
 
+    /// The first `size_bytes` of it.
+    pub(crate) fn up_to(&self, size_bytes: u32) -> Self {
+        Self {
+            files: OnceCell::from(self.files().clone()),
+            ..Self::new(self.base_offset, size_bytes)
+        }
+    }
+
     pub(crate) fn base_offset(&self) -> i64 {
-        self.files.base_offset
+        self.base_offset
+    }
+
+    pub(crate) fn files(&self) -> &Arc<SegmentFiles> {
+        self.files
+            .get_or_init(|| SegmentFiles::new(self.base_offset))
+    }
+
+    /// Whether anything is kept of its files.
+    #[cfg(test)]
+    pub(crate) fn has_files(&self) -> bool {
+        self.files.get().is_some()
+    }
+
+    /// Closes the files' handles.
+    pub(crate) fn release(&self) {
+        if let Some(files) = self.files.get() {
+            files.release();
+        }
+    }
+
+    /// Closes the handles unless they were used since the last call.
+    pub(crate) fn release_unused(&mut self) {
+        let Some(files) = self.files.get() else {
+            return;
+        };
+        files.release_unused();
+        // Whoever else has them got them from here, under the log's lock.
+        if Arc::strong_count(files) == 1 && !files.is_open() {
+            self.files.take();
+        }
     }
 }

@@ -260,7 +260,7 @@ impl Log {
             .saturating_sub(1);
         self.segments[first..]
             .iter()
-            .map(|segment| segment.files.clone())
+            .map(|segment| segment.files().clone())
             .collect()
     }
 
@@ -269,7 +269,7 @@ impl Log {
         self.segments
             .iter()
             .filter(|segment| written.contains(&segment.base_offset()))
-            .map(|segment| segment.files.clone())
+            .map(|segment| segment.files().clone())
             .collect()
     }
 
@@ -302,7 +302,7 @@ impl Log {
         let mut part_snapshot = None;
         if self.active().size_bytes > 0 {
             if self.tail.is_some() {
-                let files = self.active().files.clone();
+                let files = self.active().files().clone();
                 let shared = self.shared.clone();
                 let tail = self.tail(now_ms)?;
                 tail.add_time_entry();

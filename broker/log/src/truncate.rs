@@ -213,11 +213,11 @@ impl Log {
             self.remove_last_segment()?;
         }
         let segment = &mut self.segments[cut.segment];
-        let file = segment.files.log(&self.shared)?;
+        let file = segment.files().log(&self.shared)?;
         file.set_len(u64::from(cut.position))?;
         segment.size_bytes = cut.position;
         segment.max_timestamp = None;
-        let files = segment.files.clone();
+        let files = segment.files().clone();
         let (tail, _) = Tail::rebuild(
             &self.shared,
             &files,
@@ -276,11 +276,11 @@ impl Log {
         let Some(segment) = self.segments.pop() else {
             return Ok(());
         };
-        segment.files.release();
+        segment.release();
         let base = segment.base_offset();
         self.shared
             .disk
-            .remove(&segment.files.log_path(&self.shared))?;
+            .remove(&self.shared.path(base, names::LOG))?;
         for extension in [names::INDEX, names::TIME_INDEX, names::TXN_INDEX] {
             match self.shared.disk.remove(&self.shared.path(base, extension)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -151,7 +151,7 @@ pub(crate) fn replay(
         if segment.size_bytes == 0 || next_base <= from || segment.base_offset() >= end {
             continue;
         }
-        let file = segment.files.log(shared)?;
+        let file = segment.files().log(shared)?;
         let mut scanner = BatchScanner::headers(file, 0, u64::from(segment.size_bytes));
         while let Step::Batch { header, .. } = scanner.step()? {
             if header.base_offset >= from && header.base_offset < end {
@@ -159,7 +159,7 @@ pub(crate) fn replay(
             }
         }
         if index + 1 < segments.len() {
-            segment.files.release_unused();
+            segment.files().release_unused();
         }
     }
     Ok(producers)

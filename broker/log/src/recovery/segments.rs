@@ -170,14 +170,14 @@ impl Opening {
         let position = u32::try_from(trusted.position).unwrap_or(u32::MAX);
         let segment = Segment::new(base, position);
         if size > position {
-            segment.files.log(shared)?.set_len(trusted.position)?;
+            segment.files().log(shared)?.set_len(trusted.position)?;
             self.recovery.untrusted_bytes += u64::from(size - position);
         }
         let sane = self.indexes_sane(base, size);
         if sane && (self.args.trust_indexes || position == 0) && size == position {
             // Closed cleanly, or empty: nothing can lie behind.
         } else if sane {
-            let (offsets, times) = crate::tail::open_indexes(shared, &segment.files)?;
+            let (offsets, times) = crate::tail::open_indexes(shared, segment.files())?;
             index::trim_offsets(&*offsets, base, position, trusted.end)?;
             index::trim_times(&*times, base, trusted.end)?;
         } else {
@@ -202,7 +202,7 @@ impl Opening {
             return Ok((end, u64::from(!is_begun)));
         };
         let len = self.file_len(base, names::LOG).unwrap_or(0);
-        let file = Segment::new(base, 0).files.log(shared)?;
+        let file = Segment::new(base, 0).files().log(shared)?;
         let mut scanner = BatchScanner::headers(file, 0, len);
         let mut position = 0;
         while let Step::Batch { header, .. } = scanner.step()? {
@@ -244,8 +244,8 @@ impl Opening {
     ) -> Result<bool, OpenError> {
         let mut segment = Segment::new(base, size);
         let len = u64::from(size);
-        let file = segment.files.log(shared)?;
-        let mut tail = Tail::with_fresh_indexes(shared, &segment.files, self.args.now_ms)?;
+        let file = segment.files().log(shared)?;
+        let mut tail = Tail::with_fresh_indexes(shared, segment.files(), self.args.now_ms)?;
         self.recovery.rebuilt_indexes += 1;
         let interval = self.args.config.index_interval_bytes;
         let mut position = 0;
@@ -287,7 +287,7 @@ impl Opening {
                         let at = u32::try_from(at).unwrap_or(u32::MAX);
                         tail.note_batch(&header, at, interval);
                         if tail.wants_write() {
-                            tail.write_entries(shared, &segment.files)?;
+                            tail.write_entries(shared, segment.files())?;
                         }
                         scanned.note_epoch(&header);
                         scanned.end = header.next_offset();
@@ -311,7 +311,7 @@ impl Opening {
             None => false,
             Some((bad_position, reason)) => {
                 let damage = Damage {
-                    file: segment.files.log_path(shared),
+                    file: segment.files().log_path(shared),
                     position: bad_position,
                     offset: scanned.end,
                     reason,
@@ -330,7 +330,7 @@ impl Opening {
             tail.add_time_entry();
             segment.max_timestamp = Some(tail.max_timestamp);
         }
-        tail.write_entries(shared, &segment.files)?;
+        tail.write_entries(shared, segment.files())?;
         scanned.segments.push(segment);
         scanned.tail = Some(Box::new(tail));
         Ok(cut)
@@ -350,7 +350,7 @@ impl Opening {
     fn rebuild_indexes(&mut self, shared: &LogShared, segment: &Segment) -> Result<(), OpenError> {
         let (mut tail, bad) = Tail::rebuild(
             shared,
-            &segment.files,
+            segment.files(),
             segment.size_bytes,
             self.args.config.index_interval_bytes,
             self.args.now_ms,
@@ -359,15 +359,15 @@ impl Opening {
         if let Some((position, reason)) = bad {
             // Reading will say so when it gets there; the rest is of use.
             tracing::error!(
-                file = %segment.files.log_path(shared).display(),
+                file = %segment.files().log_path(shared).display(),
                 position,
                 reason,
                 "a sealed segment is damaged"
             );
         }
         tail.add_time_entry();
-        tail.write_entries(shared, &segment.files)?;
-        segment.files.release();
+        tail.write_entries(shared, segment.files())?;
+        segment.release();
         Ok(())
     }
 
@@ -444,7 +444,7 @@ pub(super) fn extend_epochs(
     };
     let below = segments.iter().take_while(|s| s.base_offset() < first);
     for segment in below {
-        let file = segment.files.log(shared)?;
+        let file = segment.files().log(shared)?;
         let mut scanner = BatchScanner::headers(file, 0, segment.size_bytes.into());
         while let Step::Batch { header, .. } = scanner.step()?
             && header.base_offset < first

@@ -238,7 +238,7 @@ fn a_full_disk_keeps_records_in_memory_until_there_is_room() {
     flush(&mut log);
     log.settle().unwrap();
     assert_eq!(read_all(&log, 0).len(), 3);
-    let file = log.active().files.log(&log.shared).unwrap();
+    let file = log.active().files().log(&log.shared).unwrap();
     assert_eq!(file.len().unwrap(), log.size_bytes());
 }
 

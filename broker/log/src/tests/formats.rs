@@ -368,7 +368,7 @@ fn a_log_at_rest_holds_no_files_open() {
         log.release_idle();
     }
     assert!(log.tail.is_none());
-    assert!(log.segments.iter().all(|segment| !segment.files.is_open()));
+    assert!(log.segments.iter().all(|segment| !segment.has_files()));
     assert!(
         std::mem::size_of::<Log>() <= 400,
         "{}",
