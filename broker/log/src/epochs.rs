@@ -23,10 +23,17 @@ pub struct EpochEnd {
 /// The epochs of a log, oldest first; epochs and offsets both increase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderEpochs {
-    entries: Vec<EpochEntry>,
+    // Most logs have one or two, and seldom another: without room to grow.
+    entries: Box<[EpochEntry]>,
 }
 
 impl LeaderEpochs {
+    fn change(&mut self, change: impl FnOnce(&mut Vec<EpochEntry>)) {
+        let mut entries = std::mem::take(&mut self.entries).into_vec();
+        change(&mut entries);
+        self.entries = entries.into_boxed_slice();
+    }
+
     /// All entries, oldest first.
     pub fn entries(&self) -> &[EpochEntry] {
         &self.entries
@@ -45,11 +52,12 @@ impl LeaderEpochs {
         if epoch < 0 || self.latest().is_some_and(|latest| latest == epoch) {
             return false;
         }
-        self.entries
-            .retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
-        self.entries.push(EpochEntry {
-            epoch,
-            start_offset,
+        self.change(|entries| {
+            entries.retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
+            entries.push(EpochEntry {
+                epoch,
+                start_offset,
+            });
         });
         true
     }
@@ -91,7 +99,9 @@ impl LeaderEpochs {
             .entries
             .partition_point(|entry| entry.start_offset < end_offset);
         let changed = kept < self.entries.len();
-        self.entries.truncate(kept);
+        if changed {
+            self.change(|entries| entries.truncate(kept));
+        }
         changed
     }
 
@@ -107,8 +117,10 @@ impl LeaderEpochs {
         if holding == 0 && self.entries[0].start_offset == start_offset {
             return false;
         }
-        self.entries.drain(..holding);
-        self.entries[0].start_offset = start_offset;
+        self.change(|entries| {
+            entries.drain(..holding);
+            entries[0].start_offset = start_offset;
+        });
         true
     }
 
@@ -160,6 +172,8 @@ impl LeaderEpochs {
         if entries.len() != count {
             return Err(format!("it says {count} entries and has {}", entries.len()));
         }
-        Ok(Self { entries })
+        Ok(Self {
+            entries: entries.into_boxed_slice(),
+        })
     }
 }

@@ -5,7 +5,6 @@
 //! expiry aside.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Values;
 
 use tidemark_records::BatchHeader;
 
@@ -117,13 +116,14 @@ pub enum SequenceCheck {
 /// The producers of one partition, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Producers {
-    entries: BTreeMap<i64, ProducerEntry>,
+    // Boxed: most partitions have one or two, and a node of the map has room for eleven.
+    entries: BTreeMap<i64, Box<ProducerEntry>>,
 }
 
 impl Producers {
     /// All producers in order of their ids, for DescribeProducers.
-    pub fn iter(&self) -> Values<'_, i64, ProducerEntry> {
-        self.entries.values()
+    pub fn iter(&self) -> impl Iterator<Item = &ProducerEntry> {
+        self.entries.values().map(|entry| &**entry)
     }
 
     /// How many producers are known.
@@ -138,7 +138,7 @@ impl Producers {
 
     /// The producer of that id.
     pub fn get(&self, producer_id: i64) -> Option<&ProducerEntry> {
-        self.entries.get(&producer_id)
+        self.entries.get(&producer_id).map(|entry| &**entry)
     }
 
     /// The first offset of the oldest open transaction.
@@ -201,10 +201,10 @@ impl Producers {
         if !header.has_producer_id() {
             return;
         }
-        let entry = self
-            .entries
-            .entry(header.producer_id)
-            .or_insert_with(|| ProducerEntry::new(header.producer_id, header.producer_epoch));
+        let entry = self.entries.entry(header.producer_id).or_insert_with(|| {
+            let entry = ProducerEntry::new(header.producer_id, header.producer_epoch);
+            Box::new(entry)
+        });
         entry.set_epoch(header.producer_epoch);
         entry.last_active_ms = now_ms;
         entry.last_timestamp_ms = header.max_timestamp_ms;
@@ -236,6 +236,6 @@ impl Producers {
     }
 
     pub(crate) fn insert(&mut self, entry: ProducerEntry) {
-        self.entries.insert(entry.producer_id, entry);
+        self.entries.insert(entry.producer_id, Box::new(entry));
     }
 }

@@ -22,13 +22,20 @@ pub struct EpochEnd {
 
 /// The epochs of a log, oldest first; epochs increase, offsets do not decrease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Epochs(Vec<EpochStart>);
+// Most logs have one or two, and seldom another: without room to grow.
+pub struct Epochs(Box<[EpochStart]>);
 
 impl Epochs {
     /// From the log's own list, oldest first.
     pub fn new(starts: Vec<EpochStart>) -> Self {
         debug_assert!(starts.windows(2).all(|w| w[0].epoch < w[1].epoch));
-        Self(starts)
+        Self(starts.into_boxed_slice())
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Vec<EpochStart>)) {
+        let mut entries = std::mem::take(&mut self.0).into_vec();
+        change(&mut entries);
+        self.0 = entries.into_boxed_slice();
     }
 
     /// All of them, oldest first.
@@ -52,11 +59,11 @@ impl Epochs {
             self.latest().is_none_or(|latest| latest < epoch),
             "epochs do not decrease along a log"
         );
-        // Most logs have one or two: a vector that grows by itself would make room for four.
-        self.0.reserve_exact(1);
-        self.0.push(EpochStart {
-            epoch,
-            start_offset,
+        self.change(|entries| {
+            entries.push(EpochStart {
+                epoch,
+                start_offset,
+            });
         });
     }
 
@@ -92,8 +99,9 @@ impl Epochs {
 
     /// Forgets epochs that begin at or after `end_offset`.
     pub fn truncate_from_end(&mut self, end_offset: Offset) {
-        while self.0.last().is_some_and(|e| e.start_offset >= end_offset) {
-            self.0.pop();
+        let kept = self.0.partition_point(|e| e.start_offset < end_offset);
+        if kept < self.0.len() {
+            self.change(|entries| entries.truncate(kept));
         }
     }
 
@@ -101,13 +109,15 @@ impl Epochs {
     pub fn truncate_from_start(&mut self, start_offset: Offset) {
         let above = self.0.partition_point(|e| e.start_offset <= start_offset);
         if let Some(holding) = above.checked_sub(1) {
-            self.0.drain(..holding);
-            self.0[0].start_offset = start_offset;
+            self.change(|entries| {
+                entries.drain(..holding);
+                entries[0].start_offset = start_offset;
+            });
         }
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 }
