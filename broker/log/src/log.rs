@@ -90,8 +90,6 @@ pub struct Log {
     pub(crate) since_snapshot_bytes: u64,
     /// When it was opened: the age of records without timestamps.
     pub(crate) opened_ms: i64,
-    /// The end at the last [`Log::release_idle`].
-    pub(crate) idle_end: i64,
 }
 
 impl Log {
@@ -512,8 +510,8 @@ impl Log {
     /// bookkeeping of a log that nobody has appended to since. Call it now and then,
     /// every minute say; everything opens again when it is needed.
     pub fn release_idle(&mut self) {
-        let idle = self.is_settled() && self.end == self.idle_end;
-        self.idle_end = self.end;
+        let appended = self.tail.as_mut().is_some_and(|tail| tail.take_appended());
+        let idle = self.is_settled() && !appended;
         let last = self.segments.len() - 1;
         for (index, segment) in self.segments.iter_mut().enumerate() {
             if index < last || idle {
@@ -523,7 +521,10 @@ impl Log {
         if idle {
             self.forget_finished();
             // All entries are in the files: a settled log has none that wait.
-            self.tail = None;
+            if let Some(tail) = self.tail.take() {
+                // For retention, which would load it to look.
+                self.active_mut().max_timestamp = Some(tail.max_timestamp);
+            }
             self.segments.shrink_to_fit();
         }
     }

@@ -210,10 +210,10 @@ impl Log {
     /// The largest timestamp of a segment. One without timestamps counts as old as
     /// the time since the log was opened.
     fn newest_ms(&mut self, index: usize, now_ms: i64) -> Result<i64, LogError> {
-        let newest = if index + 1 == self.segments.len() {
-            self.tail(now_ms)?.max_timestamp.timestamp_ms
-        } else if let Some(max) = self.segments[index].max_timestamp {
+        let newest = if let Some(max) = self.segments[index].max_timestamp {
             max.timestamp_ms
+        } else if index + 1 == self.segments.len() {
+            self.tail(now_ms)?.max_timestamp.timestamp_ms
         } else {
             let files = self.segments[index].files();
             let file = files.time_index(&self.shared)?;

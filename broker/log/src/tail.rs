@@ -34,6 +34,8 @@ pub(crate) struct Tail {
     pub(crate) created_ms: i64,
     pub(crate) max_timestamp: TimestampOffset,
     bytes_since_entry: u32,
+    /// Whether anything was appended since this was asked last.
+    appended: bool,
     /// Base offsets and positions of the newest batches, for readers at the tail.
     recent: VecDeque<(i64, u32)>,
     pending_offsets: Vec<OffsetPosition>,
@@ -57,6 +59,7 @@ impl Tail {
             created_ms: now_ms,
             max_timestamp: none,
             bytes_since_entry: 0,
+            appended: false,
             recent: VecDeque::new(),
             pending_offsets: Vec::new(),
             pending_times: Vec::new(),
@@ -160,6 +163,7 @@ impl Tail {
             self.first_timestamp_ms = header.max_timestamp_ms;
         }
         self.note_timestamp(header);
+        self.appended = true;
         if self.recent.len() == MAX_RECENT_BATCHES {
             self.recent.pop_front();
         }
@@ -174,6 +178,11 @@ impl Tail {
         }
         let size = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
         self.bytes_since_entry = self.bytes_since_entry.saturating_add(size);
+    }
+
+    /// Whether anything was appended since the last call.
+    pub(crate) fn take_appended(&mut self) -> bool {
+        std::mem::take(&mut self.appended)
     }
 
     /// Adds the largest timestamp to the time index unless it is there already; done

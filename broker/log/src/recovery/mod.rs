@@ -257,7 +257,6 @@ impl Opening {
             snapshot_offset,
             since_snapshot_bytes: 0,
             opened_ms: self.args.now_ms,
-            idle_end: end,
             shared,
         };
         if log.segments.is_empty() {
