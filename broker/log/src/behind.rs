@@ -264,7 +264,8 @@ impl Log {
     ) {
         let files = self.active().files().clone();
         let position = self.active().size_bytes;
-        self.since_snapshot_bytes += size_bytes as u64;
+        let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
+        self.since_snapshot_bytes = self.since_snapshot_bytes.saturating_add(size_bytes);
         let behind = self.behind();
         debug_assert!(
             behind
@@ -280,7 +281,7 @@ impl Log {
             max_timestamp_ms,
             files,
             position,
-            len: u32::try_from(size_bytes).unwrap_or(u32::MAX),
+            len: size_bytes,
             at: placed.position,
             bytes: None,
         });
@@ -465,7 +466,7 @@ impl Log {
                 Step::Create { .. } => behind.names_dirty = true,
                 Step::Snapshot { offset, .. } => {
                     behind.names_dirty = true;
-                    self.snapshot_offset = Some(offset);
+                    self.snapshot_at_end = offset == self.end;
                 }
                 Step::Write { .. } | Step::Index { .. } => {}
             }

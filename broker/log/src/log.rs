@@ -84,10 +84,10 @@ pub struct Log {
     /// What the files are behind with; `None` when that is nothing. Most logs are at rest, and cost
     /// little then.
     pub(crate) behind: Option<Box<Behind>>,
-    /// Offset of the newest producer snapshot on disk.
-    pub(crate) snapshot_offset: Option<i64>,
-    /// Bytes appended since then.
-    pub(crate) since_snapshot_bytes: u64,
+    /// Whether there is a producers' snapshot of the end on disk.
+    pub(crate) snapshot_at_end: bool,
+    /// Bytes appended since the last one.
+    pub(crate) since_snapshot_bytes: u32,
     /// When it was opened: the age of records without timestamps.
     pub(crate) opened_ms: i64,
 }
@@ -503,6 +503,7 @@ impl Log {
         self.producers.record(header, now_ms);
         self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
+        self.snapshot_at_end = false;
         debug_assert!(self.log_start <= self.durable && self.durable <= self.end);
     }
 

@@ -21,7 +21,7 @@ use crate::snapshot;
 const MAX_SINGLE_SYNCS: usize = 16;
 /// A producers' snapshot is due when so much has been appended since the last one:
 /// a recovery looks at the headers behind it.
-const SNAPSHOT_AFTER_BYTES: u64 = 64 << 20;
+const SNAPSHOT_AFTER_BYTES: u32 = 64 << 20;
 
 /// What a checkpoint says of one log, and what has to be synced before it may.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ impl Log {
             behind.epochs_dirty |= work.epochs.is_some();
             behind.names_dirty = true;
             if work.snapshot.is_some() {
-                self.snapshot_offset = None;
+                self.snapshot_at_end = false;
             }
         }
     }
@@ -242,13 +242,13 @@ impl Log {
         let due = self.since_snapshot_bytes >= SNAPSHOT_AFTER_BYTES
             && !self.producers.is_empty()
             && self.is_settled()
-            && self.snapshot_offset != Some(self.end);
+            && !self.snapshot_at_end;
         due.then(|| self.snapshot_now())
     }
 
     fn snapshot_now(&mut self) -> (i64, Vec<u8>) {
         self.since_snapshot_bytes = 0;
-        self.snapshot_offset = Some(self.end);
+        self.snapshot_at_end = true;
         (self.end, snapshot::encode(&self.producers))
     }
 
@@ -310,7 +310,7 @@ impl Log {
                 let behind = self.behind();
                 behind.unsynced_from = behind.unsynced_from.min(files.base_offset);
             }
-            if self.snapshot_offset != Some(self.end) {
+            if !self.snapshot_at_end {
                 part_snapshot = Some(self.snapshot_now());
             }
         }

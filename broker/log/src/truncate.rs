@@ -310,7 +310,7 @@ impl Log {
             now_ms,
         )?;
         self.producers = producers;
-        self.snapshot_offset = snapshot_offset;
+        self.snapshot_at_end = snapshot_offset == Some(self.end);
         self.behind().names_dirty = true;
         Ok(())
     }

@@ -254,7 +254,7 @@ impl Opening {
             behind: None,
             epochs,
             producers,
-            snapshot_offset,
+            snapshot_at_end: snapshot_offset == Some(end),
             since_snapshot_bytes: 0,
             opened_ms: self.args.now_ms,
             shared,
