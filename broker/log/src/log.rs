@@ -160,6 +160,11 @@ impl Log {
         self.config = config;
     }
 
+    /// Its id in the write-ahead log; 0 for one that is only looked at.
+    pub fn id(&self) -> LogId {
+        self.journal.as_ref().map_or(LogId(0), |journal| journal.id)
+    }
+
     /// The partition's directory.
     pub fn dir(&self) -> &std::path::Path {
         &self.shared.dir

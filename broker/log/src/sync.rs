@@ -217,7 +217,7 @@ impl Log {
             names,
         });
         CheckpointPart {
-            id: self.journal.as_ref().map_or(LogId(0), |journal| journal.id),
+            id: self.id(),
             entry,
             sync,
         }

@@ -182,7 +182,7 @@ impl PartitionSource for Partitions<'_> {
                 continue;
             };
             visitor(PartitionSample {
-                topic: &partition.topic,
+                topic: &partition.topic.name,
                 index: partition.index,
                 log_start: bounds.log_start,
                 high_watermark: bounds.high_watermark,

@@ -95,7 +95,7 @@ async fn cost(two: &Two, name: &str, replicas: Vec<i32>, producer_id: i64) -> Co
     let (before, files, tasks) = at_rest().await;
     two.topic(name, PARTITIONS, replicas).await;
     let mut held = registry.all();
-    held.retain(|partition| *partition.topic == *name);
+    held.retain(|partition| *partition.topic.name == *name);
     use_and_rest(registry, &held, producer_id);
     let (after, files_after, tasks_after) = at_rest().await;
     // The broker has a few of its own, which come and go.
@@ -115,11 +115,12 @@ async fn cost(two: &Two, name: &str, replicas: Vec<i32>, producer_id: i64) -> Co
             .partitions
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        map.retain(|_, partition| *partition.topic != *name);
+        map.retain(|_, partition| *partition.topic.name != *name);
         map.shrink_to_fit();
     }
     for partition in &held {
-        partition.dir.remove(partition.log_id);
+        let id = partition.with_log(|log, _| log.id()).expect("it is open");
+        partition.dir.remove(id);
     }
     let removed = at_rest().await.0;
     for partition in &held {

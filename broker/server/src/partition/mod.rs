@@ -18,6 +18,7 @@ mod opening;
 mod policy;
 mod registry;
 mod role;
+mod topic;
 mod waits;
 
 pub(crate) use acks::Acks;
@@ -29,6 +30,7 @@ pub(crate) use policy::Policy;
 pub use registry::RegistryError;
 pub(crate) use registry::{OfflineLogs, Registry, RegistryArgs};
 pub(crate) use role::{Acked, FollowerRead, RunOfRecords, refused};
+pub(crate) use topic::TopicHere;
 pub(crate) use waits::Wants;
 
 use crate::fetch::{Signal, Slot};
@@ -36,12 +38,12 @@ use crate::replica::{Fetcher, Replicas};
 use crate::tier::ColdCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_log::{AppendError, Appended, Log, LogError};
-use tidemark_model::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
+use tidemark_model::{BrokerId, LeaderEpoch, TopicPartition};
 use tidemark_records::Batch;
 use tidemark_replication::{Event, Refusal, Replica};
-use tidemark_wal::{LogId, Lsn, Member};
+use tidemark_wal::{Lsn, Member};
 use waits::Waits;
 
 /// What a partition has taken in and given out since the broker started.
@@ -93,13 +95,9 @@ impl Throttled {
 
 /// A partition that this broker has a replica of.
 pub(crate) struct Partition {
-    pub(crate) topic: Arc<str>,
-    topic_id: TopicId,
+    pub(crate) topic: Arc<TopicHere>,
     pub(crate) index: i32,
-    /// The log's id in the write-ahead log of its directory.
-    pub(crate) log_id: LogId,
     state: Mutex<State>,
-    policy: RwLock<Arc<Policy>>,
     dir: Arc<LogDir>,
     replicas: Arc<Replicas>,
     /// What of it is in the bucket, where the topic is tiered.
@@ -133,11 +131,9 @@ pub(crate) enum NotServed {
 
 impl Partition {
     pub(crate) fn new(
-        (topic, topic_id): (Arc<str>, TopicId),
+        topic: Arc<TopicHere>,
         index: i32,
         log: Log,
-        log_id: LogId,
-        policy: Arc<Policy>,
         dir: Arc<LogDir>,
         replicas: Arc<Replicas>,
     ) -> Partition {
@@ -148,17 +144,14 @@ impl Partition {
             dirty: false,
             waits: Waits::default(),
             following: None,
-            throttled: Throttled::of(&policy, index, replicas.broker_id()),
+            throttled: Throttled::of(&topic.policy(), index, replicas.broker_id()),
             bytes_in: 0,
             records_in: 0,
         };
         Partition {
             topic,
-            topic_id,
             index,
-            log_id,
             state: Mutex::new(state),
-            policy: RwLock::new(policy),
             dir,
             replicas,
             cold: ColdCell::default(),
@@ -173,10 +166,10 @@ impl Partition {
 
     /// The settings in force.
     pub(crate) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+        self.topic.policy()
     }
 
-    /// Puts new settings in force.
+    /// Puts new settings of its topic in force.
     pub(crate) fn set_policy(&self, policy: Arc<Policy>) {
         {
             let mut state = self.lock();
@@ -185,13 +178,13 @@ impl Partition {
                 log.set_config(Arc::clone(&policy.log));
             }
         }
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.topic.set_policy(policy);
     }
 
     /// Its identity.
     pub(crate) fn at(&self) -> TopicPartition {
         TopicPartition {
-            topic_id: self.topic_id,
+            topic_id: self.topic.id,
             partition: self.index,
         }
     }

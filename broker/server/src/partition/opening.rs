@@ -3,7 +3,7 @@
 
 use super::log_dir::lock;
 use super::registry::{OPENER_THREADS, OfflineLog, Registry, RegistryError};
-use super::{LogDir, Partition, Policy, is_full};
+use super::{LogDir, Partition, TopicHere, is_full};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -44,15 +44,15 @@ impl Registry {
         self.set_strays_aside(image)?;
         let mut wanted = Vec::new();
         for topic in image.topics() {
-            let policy = self.policy(image, topic, settings)?;
+            let here = TopicHere::new(topic, self.policy(image, topic, settings)?);
             for index in self.placed_here(topic) {
-                wanted.push((Arc::clone(topic), index, Arc::clone(&policy)));
+                wanted.push((Arc::clone(topic), index, Arc::clone(&here)));
             }
         }
         self.to_open.store(wanted.len(), Ordering::Relaxed);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
-        let open = |(topic, index, policy): (Arc<Topic>, i32, Arc<Policy>)| {
-            if let Some(one) = self.open_or_set_offline(&topic, index, policy, Some(&left))? {
+        let open = |(topic, index, here): (Arc<Topic>, i32, Arc<TopicHere>)| {
+            if let Some(one) = self.open_or_set_offline(&topic, index, here, Some(&left))? {
                 let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
                 opened.push(one);
             }
@@ -122,8 +122,10 @@ impl Registry {
     }
 
     pub(super) fn open_missing(&self, image: &Image, topic: &Topic, settings: &BrokerSettings) {
-        let policy = match self.policy(image, topic, settings) {
-            Ok(policy) => policy,
+        let here = match self.policy(image, topic, settings) {
+            Ok(policy) => self
+                .topic_here(topic)
+                .unwrap_or_else(|| TopicHere::new(topic, policy)),
             Err(error) => return tracing::error!(%error, "topic is not served"),
         };
         let mut opened = Vec::new();
@@ -134,7 +136,7 @@ impl Registry {
             if offline || self.get(topic.id, index).is_some() {
                 continue;
             }
-            match self.open_or_set_offline(topic, index, Arc::clone(&policy), None) {
+            match self.open_or_set_offline(topic, index, Arc::clone(&here), None) {
                 Ok(one) => opened.extend(one),
                 Err(error) => {
                     tracing::error!(%error, "partition is not served");
@@ -158,6 +160,13 @@ impl Registry {
             }
         }
         self.serve(opened);
+    }
+
+    /// A topic as those of its partitions have it that are open.
+    fn topic_here(&self, topic: &Topic) -> Option<Arc<TopicHere>> {
+        let mut placed = self.placed_here(topic).into_iter();
+        let open = placed.find_map(|index| self.get(topic.id, index))?;
+        Some(Arc::clone(&open.topic))
     }
 
     /// Where there is no room it is opened once there is some. Else nobody would open it again: the
@@ -189,7 +198,7 @@ impl Registry {
         &self,
         topic: &Topic,
         index: i32,
-        policy: Arc<Policy>,
+        here: Arc<TopicHere>,
         left: Option<&Left>,
     ) -> Result<Option<Opened>, RegistryError> {
         let (path, mut found) = self.directory(&topic.name, index);
@@ -233,7 +242,7 @@ impl Registry {
         match self.open(
             topic,
             index,
-            policy,
+            here,
             (&dir, log_id, path.clone()),
             known.clone(),
             found,
@@ -305,7 +314,7 @@ impl Registry {
         &self,
         topic: &Topic,
         index: i32,
-        policy: Arc<Policy>,
+        here: Arc<TopicHere>,
         (dir, log_id, path): (&Arc<LogDir>, LogId, PathBuf),
         known: Option<Known>,
         found: bool,
@@ -334,7 +343,7 @@ impl Registry {
             }),
             known,
             trust_indexes,
-            config: Arc::clone(&policy.log),
+            config: Arc::clone(&here.policy().log),
             on_corruption: self.args.on_corruption,
             now_ms: clock::now_ms(),
         })
@@ -353,11 +362,9 @@ impl Registry {
         );
         report_cut(&path, &recovery);
         let partition = Arc::new(Partition::new(
-            (Arc::clone(&topic.name), topic.id),
+            here,
             index,
             log,
-            log_id,
-            policy,
             Arc::clone(dir),
             Arc::clone(self.replicas()),
         ));

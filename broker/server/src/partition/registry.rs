@@ -515,9 +515,9 @@ impl Registry {
                 continue;
             };
             let dir = Arc::clone(partition.dir());
-            dir.remove(partition.log_id);
+            dir.remove(log.id());
             // A failed disk holds no records that anybody would apply.
-            let said = dir.wal.append(partition.log_id, &Record::Delete, |_| None);
+            let said = dir.wal.append(log.id(), &Record::Delete, |_| None);
             gone.push((log.dir().to_path_buf(), dir, said.ok()));
         }
         for (path, dir, said) in gone {

@@ -146,7 +146,7 @@ impl Tier {
         let begin = |base_offset| {
             Upload::new(
                 &self.bucket,
-                (&partition.topic, id_of(partition)),
+                (&partition.topic.name, id_of(partition)),
                 base_offset,
                 (writer.generation, writer.leader_epoch),
             )

@@ -381,7 +381,8 @@ impl Tier {
         let now_ms = clock::steady_ms();
         let mended = self.mended.swap(false, Ordering::AcqRel);
         for partition in broker.partitions.all() {
-            let backed_up = partition.policy().backed_up || *partition.topic == *CONSUMER_OFFSETS;
+            let backed_up =
+                partition.policy().backed_up || *partition.topic.name == *CONSUMER_OFFSETS;
             if !backed_up && !partition.policy().settings.remote_storage_enable {
                 continue;
             }

@@ -79,7 +79,7 @@ impl Tier {
             return;
         }
         let seen = Seen::of(partition).ok();
-        let (topic, index) = (&partition.topic, partition.index);
+        let (topic, index) = (&partition.topic.name, partition.index);
         let tended = match backed_up {
             true => self.back_up(broker, partition, &mut pace).await,
             false => self.tend_now(broker, partition, &mut pace).await,
@@ -183,7 +183,10 @@ impl Tier {
         let writer = self.writer(epoch)?;
         let since_ms = partition.replicas_now_ms();
         let (manifest, crc32) = match self.bucket.first_key(&id.manifests()).await? {
-            None => (Manifest::first(&partition.topic, id, writer, start), None),
+            None => (
+                Manifest::first(&partition.topic.name, id, writer, start),
+                None,
+            ),
             Some(key) => {
                 let (manifest, crc32) = self.bucket.manifest(id, &key).await?;
                 // Who counts for more has led since: it is not for this leader to say what counts.
@@ -300,7 +303,7 @@ impl Tier {
         let writer = self.writer(known.epoch)?;
         let mut upload = Upload::new(
             &self.bucket,
-            (&partition.topic, id_of(partition)),
+            (&partition.topic.name, id_of(partition)),
             from,
             (writer.generation, writer.leader_epoch),
         );
