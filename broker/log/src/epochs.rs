@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use smallvec::SmallVec;
+
 /// An epoch and the offset of its first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochEntry {
@@ -23,17 +25,11 @@ pub struct EpochEnd {
 /// The epochs of a log, oldest first; epochs and offsets both increase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderEpochs {
-    // Most logs have one or two, and seldom another: without room to grow.
-    entries: Box<[EpochEntry]>,
+    // Most logs have one.
+    entries: SmallVec<[EpochEntry; 1]>,
 }
 
 impl LeaderEpochs {
-    fn change(&mut self, change: impl FnOnce(&mut Vec<EpochEntry>)) {
-        let mut entries = std::mem::take(&mut self.entries).into_vec();
-        change(&mut entries);
-        self.entries = entries.into_boxed_slice();
-    }
-
     /// All entries, oldest first.
     pub fn entries(&self) -> &[EpochEntry] {
         &self.entries
@@ -52,12 +48,11 @@ impl LeaderEpochs {
         if epoch < 0 || self.latest().is_some_and(|latest| latest == epoch) {
             return false;
         }
-        self.change(|entries| {
-            entries.retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
-            entries.push(EpochEntry {
-                epoch,
-                start_offset,
-            });
+        self.entries
+            .retain(|entry| entry.epoch < epoch && entry.start_offset < start_offset);
+        self.entries.push(EpochEntry {
+            epoch,
+            start_offset,
         });
         true
     }
@@ -99,9 +94,7 @@ impl LeaderEpochs {
             .entries
             .partition_point(|entry| entry.start_offset < end_offset);
         let changed = kept < self.entries.len();
-        if changed {
-            self.change(|entries| entries.truncate(kept));
-        }
+        self.entries.truncate(kept);
         changed
     }
 
@@ -117,10 +110,8 @@ impl LeaderEpochs {
         if holding == 0 && self.entries[0].start_offset == start_offset {
             return false;
         }
-        self.change(|entries| {
-            entries.drain(..holding);
-            entries[0].start_offset = start_offset;
-        });
+        self.entries.drain(..holding);
+        self.entries[0].start_offset = start_offset;
         true
     }
 
@@ -151,7 +142,7 @@ impl LeaderEpochs {
             .next()
             .and_then(|line| line.trim().parse().ok())
             .ok_or("its second line is not a count")?;
-        let mut entries: Vec<EpochEntry> = Vec::new();
+        let mut entries: SmallVec<[EpochEntry; 1]> = SmallVec::new();
         for line in lines.filter(|line| !line.is_empty()) {
             let entry = line
                 .split_once(' ')
@@ -172,8 +163,6 @@ impl LeaderEpochs {
         if entries.len() != count {
             return Err(format!("it says {count} entries and has {}", entries.len()));
         }
-        Ok(Self {
-            entries: entries.into_boxed_slice(),
-        })
+        Ok(Self { entries })
     }
 }

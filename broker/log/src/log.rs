@@ -14,7 +14,7 @@ use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, LeaderEpochs};
 use crate::error::{AppendError, LogError};
 use crate::producers::{Producers, SequenceCheck};
-use crate::segment::{LogShared, Segment};
+use crate::segment::{LogShared, Segment, Segments};
 use crate::tail::{NO_TIMESTAMP, Tail};
 
 /// Replayed records are written to their segment when there are so many bytes of them.
@@ -64,7 +64,7 @@ pub struct Log {
     pub(crate) shared: Arc<LogShared>,
     pub(crate) config: Arc<LogConfig>,
     /// Oldest first; the last one is appended to. Never empty.
-    pub(crate) segments: Vec<Segment>,
+    pub(crate) segments: Segments,
     /// Bookkeeping of the last segment; loaded at the first append.
     pub(crate) tail: Option<Box<Tail>>,
     pub(crate) log_start: i64,
@@ -72,7 +72,6 @@ pub struct Log {
     pub(crate) durable: i64,
     /// Records below are known to be committed, as far as this log was told; for checkpoints.
     pub(crate) committed: i64,
-    pub(crate) size_bytes: u64,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) producers: Producers,
     /// Where it is written ahead; `None` for one that is only looked at.
@@ -126,7 +125,8 @@ impl Log {
 
     /// Bytes of all segments, without indexes.
     pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        let sizes = self.segments.iter().map(|s| u64::from(s.size_bytes));
+        sizes.sum()
     }
 
     /// How many segments there are, the active one included.
@@ -503,8 +503,7 @@ impl Log {
         }
         let active = self.active_mut();
         active.size_bytes += size;
-        active.max_timestamp = None;
-        self.size_bytes += u64::from(size);
+        active.set_max_timestamp(None);
         self.producers.record(header, now_ms);
         self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
@@ -529,7 +528,8 @@ impl Log {
             // All entries are in the files: a settled log has none that wait.
             if let Some(tail) = self.tail.take() {
                 // For retention, which would load it to look.
-                self.active_mut().max_timestamp = Some(tail.max_timestamp);
+                self.active_mut()
+                    .set_max_timestamp(Some(tail.max_timestamp));
             }
             self.segments.shrink_to_fit();
         }

@@ -116,35 +116,39 @@ pub enum SequenceCheck {
 /// The producers of one partition, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Producers {
-    // Boxed: most partitions have one or two, and a node of the map has room for eleven.
-    entries: BTreeMap<i64, Box<ProducerEntry>>,
+    // `None` is none, as in most partitions. Boxed: of the others most have one or two, and a node
+    // of the map has room for eleven.
+    entries: Option<Box<Entries>>,
 }
+
+type Entries = BTreeMap<i64, Box<ProducerEntry>>;
 
 impl Producers {
     /// All producers in order of their ids, for DescribeProducers.
     pub fn iter(&self) -> impl Iterator<Item = &ProducerEntry> {
-        self.entries.values().map(|entry| &**entry)
+        let entries = self.entries.iter();
+        entries.flat_map(|entries| entries.values().map(|entry| &**entry))
     }
 
     /// How many producers are known.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.as_ref().map_or(0, |entries| entries.len())
     }
 
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_none()
     }
 
     /// The producer of that id.
     pub fn get(&self, producer_id: i64) -> Option<&ProducerEntry> {
-        self.entries.get(&producer_id).map(|entry| &**entry)
+        let entry = self.entries.as_ref()?.get(&producer_id);
+        entry.map(|entry| &**entry)
     }
 
     /// The first offset of the oldest open transaction.
     pub fn first_unstable_offset(&self) -> Option<i64> {
-        self.entries
-            .values()
+        self.iter()
             .filter_map(|entry| entry.transaction_first_offset)
             .min()
     }
@@ -160,7 +164,7 @@ impl Producers {
         if !header.has_producer_id() {
             return Ok(SequenceCheck::New);
         }
-        let Some(entry) = self.entries.get(&header.producer_id) else {
+        let Some(entry) = self.get(header.producer_id) else {
             return Ok(SequenceCheck::New);
         };
         if header.producer_epoch < entry.epoch {
@@ -201,7 +205,8 @@ impl Producers {
         if !header.has_producer_id() {
             return;
         }
-        let entry = self.entries.entry(header.producer_id).or_insert_with(|| {
+        let entries = self.entries.get_or_insert_default();
+        let entry = entries.entry(header.producer_id).or_insert_with(|| {
             let entry = ProducerEntry::new(header.producer_id, header.producer_epoch);
             Box::new(entry)
         });
@@ -227,15 +232,19 @@ impl Producers {
     /// Forgets producers that have been silent for `expiration_ms`, unless they
     /// have a transaction open. Returns how many.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> usize {
-        let before = self.entries.len();
-        self.entries.retain(|_, entry| {
-            entry.transaction_first_offset.is_some()
-                || now_ms.saturating_sub(entry.last_active_ms) < expiration_ms
-        });
-        before - self.entries.len()
+        let before = self.len();
+        if let Some(entries) = &mut self.entries {
+            entries.retain(|_, entry| {
+                entry.transaction_first_offset.is_some()
+                    || now_ms.saturating_sub(entry.last_active_ms) < expiration_ms
+            });
+            self.entries.take_if(|entries| entries.is_empty());
+        }
+        before - self.len()
     }
 
     pub(crate) fn insert(&mut self, entry: ProducerEntry) {
-        self.entries.insert(entry.producer_id, Box::new(entry));
+        let entries = self.entries.get_or_insert_default();
+        entries.insert(entry.producer_id, Box::new(entry));
     }
 }

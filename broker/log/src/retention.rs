@@ -122,9 +122,9 @@ impl Log {
                 self.settle()?;
                 debug_assert!(self.is_settled(), "it was before the roll");
             }
-            let before = self.size_bytes;
+            let before = self.size_bytes();
             let deleted = self.delete_first(count, now_ms);
-            report.deleted_bytes += before - self.size_bytes;
+            report.deleted_bytes += before - self.size_bytes();
             report.deleted_segments += deleted?;
         }
         Ok(report)
@@ -165,7 +165,7 @@ impl Log {
         high_watermark: i64,
     ) -> Result<usize, LogError> {
         let mut excess = match u64::try_from(self.config.retention_bytes) {
-            Ok(limit) => self.size_bytes.saturating_sub(limit),
+            Ok(limit) => self.size_bytes().saturating_sub(limit),
             Err(_) => 0,
         };
         for index in 0..self.segments.len() {
@@ -210,7 +210,7 @@ impl Log {
     /// The largest timestamp of a segment. One without timestamps counts as old as
     /// the time since the log was opened.
     fn newest_ms(&mut self, index: usize, now_ms: i64) -> Result<i64, LogError> {
-        let newest = if let Some(max) = self.segments[index].max_timestamp {
+        let newest = if let Some(max) = self.segments[index].max_timestamp() {
             max.timestamp_ms
         } else if index + 1 == self.segments.len() {
             self.tail(now_ms)?.max_timestamp.timestamp_ms
@@ -218,7 +218,7 @@ impl Log {
             let files = self.segments[index].files();
             let file = files.time_index(&self.shared)?;
             let last = index::last_timestamp(&*file, files.base_offset)?;
-            self.segments[index].max_timestamp = last;
+            self.segments[index].set_max_timestamp(last);
             last.map_or(NO_TIMESTAMP, |last| last.timestamp_ms)
         };
         Ok(if newest > NO_TIMESTAMP {
@@ -245,7 +245,6 @@ impl Log {
         let mut doomed = Vec::new();
         for segment in self.segments.drain(..count) {
             segment.release();
-            self.size_bytes -= u64::from(segment.size_bytes);
             // The log file goes first: without it the others are orphans.
             for extension in [
                 names::LOG,

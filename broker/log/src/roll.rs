@@ -97,7 +97,7 @@ impl Log {
         tail.add_time_entry();
         let entries = tail.take_all_entries();
         let max_timestamp = tail.max_timestamp;
-        self.active_mut().max_timestamp = Some(max_timestamp);
+        self.active_mut().set_max_timestamp(Some(max_timestamp));
         let sealed = self.active().files().clone();
         let segment = Segment::new(self.end, 0);
         let snapshot = snapshot::encode(&self.producers);

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
 use tidemark_env::disk::{Disk, DiskFile, OpenMode};
 
-use crate::index::TimestampOffset;
+use crate::index::{TimestampOffset, relative};
 use crate::names;
 
 /// A lock that a panicked holder does not spoil: all that is behind these locks is
@@ -130,6 +131,9 @@ impl SegmentFiles {
     }
 }
 
+/// The segments of a log. Most have one.
+pub(crate) type Segments = SmallVec<[Segment; 1]>;
+
 /// One segment as its owner knows it.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -138,10 +142,14 @@ pub(crate) struct Segment {
     files: OnceCell<Arc<SegmentFiles>>,
     /// Appended bytes.
     pub(crate) size_bytes: u32,
-    /// Largest timestamp and the last offset of its batch, once it has been asked
-    /// for; -1 in a segment without any.
-    pub(crate) max_timestamp: Option<TimestampOffset>,
+    /// Largest timestamp in milliseconds, -1 in a segment without any; [`NOT_ASKED_FOR`] until it
+    /// has been asked for.
+    max_timestamp_ms: i64,
+    /// The last offset of its batch, relative to the segment's as in the time index.
+    max_timestamp_at: i32,
 }
+
+const NOT_ASKED_FOR: i64 = i64::MIN;
 
 impl Segment {
     pub(crate) fn new(base_offset: i64, size_bytes: u32) -> Self {
@@ -149,7 +157,8 @@ impl Segment {
             base_offset,
             files: OnceCell::new(),
             size_bytes,
-            max_timestamp: None,
+            max_timestamp_ms: NOT_ASKED_FOR,
+            max_timestamp_at: 0,
         }
     }
 
@@ -168,6 +177,21 @@ impl Segment {
     pub(crate) fn files(&self) -> &Arc<SegmentFiles> {
         self.files
             .get_or_init(|| SegmentFiles::new(self.base_offset))
+    }
+
+    /// Largest timestamp and the last offset of its batch, once it has been asked for; -1 in a
+    /// segment without any.
+    pub(crate) fn max_timestamp(&self) -> Option<TimestampOffset> {
+        (self.max_timestamp_ms != NOT_ASKED_FOR).then(|| TimestampOffset {
+            timestamp_ms: self.max_timestamp_ms,
+            offset: self.base_offset + i64::from(self.max_timestamp_at),
+        })
+    }
+
+    pub(crate) fn set_max_timestamp(&mut self, max: Option<TimestampOffset>) {
+        self.max_timestamp_ms = max.map_or(NOT_ASKED_FOR, |max| max.timestamp_ms);
+        let at = max.and_then(|max| relative(self.base_offset, max.offset));
+        self.max_timestamp_at = at.unwrap_or(0);
     }
 
     /// Whether anything is kept of its files.

@@ -76,7 +76,7 @@ impl Log {
                     max: match &self.tail {
                         _ if !whole => None,
                         Some(tail) if index == last => Some(tail.max_timestamp),
-                        _ => segment.max_timestamp,
+                        _ => segment.max_timestamp(),
                     },
                     sealed: segment.base_offset() < self.files_end().segment_base,
                 }

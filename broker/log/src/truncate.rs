@@ -216,7 +216,7 @@ impl Log {
         let file = segment.files().log(&self.shared)?;
         file.set_len(u64::from(cut.position))?;
         segment.size_bytes = cut.position;
-        segment.max_timestamp = None;
+        segment.set_max_timestamp(None);
         let files = segment.files().clone();
         let (tail, _) = Tail::rebuild(
             &self.shared,
@@ -293,11 +293,6 @@ impl Log {
     /// Brings all that depends on the records back to the new end.
     fn after_cut(&mut self, now_ms: i64) -> Result<(), LogError> {
         self.durable = self.durable.min(self.end);
-        self.size_bytes = self
-            .segments
-            .iter()
-            .map(|segment| u64::from(segment.size_bytes))
-            .sum();
         let changed = self.epochs.truncate_from_end(self.end);
         self.note_epochs(changed);
         let snapshots = snapshot_offsets(&self.shared)?;

@@ -1,5 +1,6 @@
 //! Which leader epoch began at which offset, and where two histories part (KIP-101, KIP-279).
 
+use smallvec::SmallVec;
 use tidemark_model::{LeaderEpoch, Offset};
 
 /// An epoch and where its leader began.
@@ -22,20 +23,14 @@ pub struct EpochEnd {
 
 /// The epochs of a log, oldest first; epochs increase, offsets do not decrease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-// Most logs have one or two, and seldom another: without room to grow.
-pub struct Epochs(Box<[EpochStart]>);
+// Most logs have one.
+pub struct Epochs(SmallVec<[EpochStart; 1]>);
 
 impl Epochs {
     /// From the log's own list, oldest first.
     pub fn new(starts: Vec<EpochStart>) -> Self {
         debug_assert!(starts.windows(2).all(|w| w[0].epoch < w[1].epoch));
-        Self(starts.into_boxed_slice())
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Vec<EpochStart>)) {
-        let mut entries = std::mem::take(&mut self.0).into_vec();
-        change(&mut entries);
-        self.0 = entries.into_boxed_slice();
+        Self(starts.into())
     }
 
     /// All of them, oldest first.
@@ -59,11 +54,9 @@ impl Epochs {
             self.latest().is_none_or(|latest| latest < epoch),
             "epochs do not decrease along a log"
         );
-        self.change(|entries| {
-            entries.push(EpochStart {
-                epoch,
-                start_offset,
-            });
+        self.0.push(EpochStart {
+            epoch,
+            start_offset,
         });
     }
 
@@ -100,19 +93,15 @@ impl Epochs {
     /// Forgets epochs that begin at or after `end_offset`.
     pub fn truncate_from_end(&mut self, end_offset: Offset) {
         let kept = self.0.partition_point(|e| e.start_offset < end_offset);
-        if kept < self.0.len() {
-            self.change(|entries| entries.truncate(kept));
-        }
+        self.0.truncate(kept);
     }
 
     /// Forgets epochs whose records all lie below `start_offset`.
     pub fn truncate_from_start(&mut self, start_offset: Offset) {
         let above = self.0.partition_point(|e| e.start_offset <= start_offset);
         if let Some(holding) = above.checked_sub(1) {
-            self.change(|entries| {
-                entries.drain(..holding);
-                entries[0].start_offset = start_offset;
-            });
+            self.0.drain(..holding);
+            self.0[0].start_offset = start_offset;
         }
     }
 

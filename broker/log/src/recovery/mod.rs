@@ -34,7 +34,7 @@ use crate::epochs::LeaderEpochs;
 use crate::error::OpenError;
 use crate::log::{Journal, Log};
 use crate::names;
-use crate::segment::{LogShared, Segment};
+use crate::segment::{LogShared, Segment, Segments};
 use crate::tail::Tail;
 
 /// A checkpoint file of epochs longer than this is not one.
@@ -146,7 +146,7 @@ struct Scanned {
     /// compaction may have left gaps in it.
     known: bool,
     epochs: LeaderEpochs,
-    segments: Vec<Segment>,
+    segments: Segments,
     end: i64,
     tail: Option<Box<Tail>>,
 }
@@ -221,8 +221,7 @@ impl Opening {
             trusted,
             known: known.is_some(),
             epochs: epochs_before.clone(),
-            // Most logs have one: a vector that grows by itself would make room for four.
-            segments: Vec::with_capacity(self.bases.len().max(1)),
+            segments: Segments::new(),
             end: trusted.end,
             tail: None,
         };
@@ -233,11 +232,6 @@ impl Opening {
         segments::extend_epochs(&shared, &scanned.segments, &mut epochs, trusted.log_start)?;
         epochs.truncate_from_end(trusted.epochs_end.min(end + 1));
         let (producers, snapshot_offset) = self.producers(&shared, &scanned)?;
-        let size_bytes = scanned
-            .segments
-            .iter()
-            .map(|segment| u64::from(segment.size_bytes))
-            .sum();
         let epochs_changed = epochs != epochs_before;
         let mut log = Log {
             config: self.args.config.clone(),
@@ -247,7 +241,6 @@ impl Opening {
             end,
             durable: end,
             committed: 0,
-            size_bytes,
             journal: self.args.journal.take(),
             topic_id: self.recovery.topic_id.unwrap_or_default(),
             partition: self.args.partition,

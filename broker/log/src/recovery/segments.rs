@@ -328,7 +328,7 @@ impl Opening {
         };
         if !last && !cut {
             tail.add_time_entry();
-            segment.max_timestamp = Some(tail.max_timestamp);
+            segment.set_max_timestamp(Some(tail.max_timestamp));
         }
         tail.write_entries(shared, segment.files())?;
         scanned.segments.push(segment);
