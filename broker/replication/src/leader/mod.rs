@@ -18,10 +18,11 @@ pub(crate) struct Leader {
     /// The log's end when this epoch began.
     pub(crate) start_offset: Offset,
     pub(crate) stage: Stage,
-    peers: Vec<Peer>,
+    peers: Box<[Peer]>,
     pending: Option<Box<Pending>>,
-    /// Since when records wait for this broker's own disk without any progress.
-    unsynced_since_ms: Option<i64>,
+    /// Since when records wait for this broker's own disk without any progress; `i64::MAX` while
+    /// none does.
+    unsynced_since_ms: i64,
 }
 
 /// How far a leader is with beginning its epoch.
@@ -85,9 +86,9 @@ impl Leader {
             epoch: view.leader_epoch,
             start_offset,
             stage: Stage::Elected,
-            peers: Vec::with_capacity(view.replicas.len().saturating_sub(1)),
+            peers: Box::default(),
             pending: None,
-            unsynced_since_ms: None,
+            unsynced_since_ms: i64::MAX,
         };
         leader.take_view(now_ms, view);
         leader
@@ -100,16 +101,18 @@ impl Leader {
     /// Takes over who the followers are. A later process of one starts with an unknown
     /// position: what an earlier one had may be gone.
     pub(crate) fn take_view(&mut self, now_ms: i64, view: &PartitionView) {
-        self.peers.retain(|peer| view.replicas.contains(&peer.id));
+        let mut peers = std::mem::take(&mut self.peers).into_vec();
+        peers.retain(|peer| view.replicas.contains(&peer.id));
         for &id in view.replicas.iter().filter(|id| **id != self.me) {
             let epoch = view.broker_epoch(id).unwrap_or(-1);
-            match self.peers.iter_mut().find(|peer| peer.id == id) {
+            match peers.iter_mut().find(|peer| peer.id == id) {
                 // It may have been heard of before the metadata were.
                 Some(peer) if peer.broker_epoch >= epoch => {}
                 Some(peer) => peer.begin(epoch, now_ms),
-                None => self.peers.push(Peer::new(id, epoch, now_ms)),
+                None => peers.push(Peer::new(id, epoch, now_ms)),
             }
         }
+        self.peers = peers.into_boxed_slice();
         self.settle_pending(view);
     }
 
@@ -285,12 +288,12 @@ impl Leader {
         actions: &mut Vec<Action>,
     ) {
         if log.durable_end >= log.end {
-            self.unsynced_since_ms = None;
+            self.unsynced_since_ms = i64::MAX;
             return;
         }
-        let since = *self.unsynced_since_ms.get_or_insert(now_ms);
-        if now_ms - since > settings.replica_lag_time_max_ms / 2 {
-            self.unsynced_since_ms = Some(now_ms);
+        self.unsynced_since_ms = self.unsynced_since_ms.min(now_ms);
+        if now_ms - self.unsynced_since_ms > settings.replica_lag_time_max_ms / 2 {
+            self.unsynced_since_ms = now_ms;
             actions.push(Action::Resign { epoch: self.epoch });
         }
     }
@@ -303,7 +306,8 @@ impl Leader {
                 peer.caught_up_ms = now_ms;
             }
         }
-        self.unsynced_since_ms = (log.durable_end < log.end).then_some(now_ms);
+        let waits = log.durable_end < log.end;
+        self.unsynced_since_ms = if waits { now_ms } else { i64::MAX };
     }
 
     /// After this process stood still, nobody is late: none could be heard.
@@ -312,7 +316,7 @@ impl Leader {
             peer.caught_up_ms = now_ms;
             peer.last_fetch_ms = now_ms;
         }
-        self.unsynced_since_ms = None;
+        self.unsynced_since_ms = i64::MAX;
     }
 
     /// Up to where deleted records are gone on every live replica (DeleteRecords).
