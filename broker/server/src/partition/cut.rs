@@ -103,7 +103,7 @@ impl Partition {
         if let Some(Event::Truncated { end_offset, .. }) = &finished {
             let cut = u64::try_from(end.saturating_sub(*end_offset)).unwrap_or(0);
             tracing::debug!(topic = %self.topic, partition = self.index, cut, "a log is cut");
-            self.replicas.metrics.truncated_records.inc_by(cut);
+            self.topic.replicas.metrics.truncated_records.inc_by(cut);
         }
         Ok(finished)
     }

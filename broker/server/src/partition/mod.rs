@@ -34,7 +34,7 @@ pub(crate) use topic::TopicHere;
 pub(crate) use waits::Wants;
 
 use crate::fetch::{Signal, Slot};
-use crate::replica::{Fetcher, Replicas};
+use crate::replica::Fetcher;
 use crate::tier::ColdCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,7 +99,6 @@ pub(crate) struct Partition {
     pub(crate) index: i32,
     state: Mutex<State>,
     dir: Arc<LogDir>,
-    replicas: Arc<Replicas>,
     /// What of it is in the bucket, where the topic is tiered.
     pub(crate) cold: ColdCell,
     /// Bytes that fetches took: not behind the lock, which a fetch needs only once.
@@ -130,21 +129,15 @@ pub(crate) enum NotServed {
 }
 
 impl Partition {
-    pub(crate) fn new(
-        topic: Arc<TopicHere>,
-        index: i32,
-        log: Log,
-        dir: Arc<LogDir>,
-        replicas: Arc<Replicas>,
-    ) -> Partition {
+    pub(crate) fn new(topic: Arc<TopicHere>, index: i32, log: Log, dir: Arc<LogDir>) -> Partition {
         let state = State {
-            replica: replicas.replica(role::log_state(&log)),
+            replica: topic.replicas.replica(role::log_state(&log)),
             log: Some(log),
             touched: 0,
             dirty: false,
             waits: Waits::default(),
             following: None,
-            throttled: Throttled::of(&topic.policy(), index, replicas.broker_id()),
+            throttled: Throttled::of(&topic.policy(), index, topic.replicas.broker_id()),
             bytes_in: 0,
             records_in: 0,
         };
@@ -153,7 +146,6 @@ impl Partition {
             index,
             state: Mutex::new(state),
             dir,
-            replicas,
             cold: ColdCell::default(),
             bytes_out: AtomicU64::new(0),
         }
@@ -173,7 +165,7 @@ impl Partition {
     pub(crate) fn set_policy(&self, policy: Arc<Policy>) {
         {
             let mut state = self.lock();
-            state.throttled = Throttled::of(&policy, self.index, self.replicas.broker_id());
+            state.throttled = Throttled::of(&policy, self.index, self.topic.replicas.broker_id());
             if let Some(log) = &mut state.log {
                 log.set_config(Arc::clone(&policy.log));
             }

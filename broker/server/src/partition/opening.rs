@@ -44,7 +44,7 @@ impl Registry {
         self.set_strays_aside(image)?;
         let mut wanted = Vec::new();
         for topic in image.topics() {
-            let here = TopicHere::new(topic, self.policy(image, topic, settings)?);
+            let here = TopicHere::new(topic, self.policy(image, topic, settings)?, self.replicas());
             for index in self.placed_here(topic) {
                 wanted.push((Arc::clone(topic), index, Arc::clone(&here)));
             }
@@ -125,7 +125,7 @@ impl Registry {
         let here = match self.policy(image, topic, settings) {
             Ok(policy) => self
                 .topic_here(topic)
-                .unwrap_or_else(|| TopicHere::new(topic, policy)),
+                .unwrap_or_else(|| TopicHere::new(topic, policy, self.replicas())),
             Err(error) => return tracing::error!(%error, "topic is not served"),
         };
         let mut opened = Vec::new();
@@ -361,13 +361,7 @@ impl Registry {
             Ordering::Relaxed,
         );
         report_cut(&path, &recovery);
-        let partition = Arc::new(Partition::new(
-            here,
-            index,
-            log,
-            Arc::clone(dir),
-            Arc::clone(self.replicas()),
-        ));
+        let partition = Arc::new(Partition::new(here, index, log, Arc::clone(dir)));
         Ok(Some(Opened {
             id: (topic.id, index),
             log_id,

@@ -106,7 +106,7 @@ impl Partition {
         ask: impl FnOnce(&mut State, i64, &mut Vec<Action>) -> T,
     ) -> T {
         let mut actions = ACTIONS.take();
-        let result = ask(state, self.replicas.now_ms(), &mut actions);
+        let result = ask(state, self.topic.replicas.now_ms(), &mut actions);
         for action in actions.drain(..) {
             self.carry_out(state, action);
         }
@@ -134,10 +134,10 @@ impl Partition {
                 state.waits.mark(|_| true);
             }
             Action::AlterPartition(proposal) => {
-                self.replicas.propose(self.at(), proposal);
+                self.topic.replicas.propose(self.at(), proposal);
             }
             Action::Resign { .. } => {
-                let pause = self.replicas.lag_time_max();
+                let pause = self.topic.replicas.lag_time_max();
                 if self.dir.resign(pause) {
                     tracing::warn!(
                         dir = %self.dir.path.display(), ?pause,
@@ -147,7 +147,7 @@ impl Partition {
             }
             Action::Follow { leader, .. } => {
                 state.unfollow();
-                let fetcher = self.replicas.fetcher(leader);
+                let fetcher = self.topic.replicas.fetcher(leader);
                 let slot = fetcher.add(self, self.at());
                 state.following = Some((fetcher, slot));
                 state.waits.mark(|_| true);
@@ -234,19 +234,19 @@ impl Partition {
             match after.cmp(&before) {
                 Ordering::Less => {
                     tracing::debug!(topic = %self.topic, partition = self.index, "an ISR shrinks");
-                    self.replicas.metrics.isr_shrinks.inc();
+                    self.topic.replicas.metrics.isr_shrinks.inc();
                 }
                 Ordering::Equal => {}
                 Ordering::Greater => {
                     tracing::debug!(topic = %self.topic, partition = self.index, "an ISR grows");
-                    self.replicas.metrics.isr_expands.inc();
+                    self.topic.replicas.metrics.isr_expands.inc();
                 }
             }
         }
         if unclean_before.is_some_and(|before| unclean > before)
             && led_isr(&state.replica).is_some_and(|(epoch, _)| epoch == unclean)
         {
-            self.replicas.metrics.unclean_elections.inc();
+            self.topic.replicas.metrics.unclean_elections.inc();
         }
         if state.replica.role() != RoleName::Follower {
             state.unfollow();
@@ -261,7 +261,7 @@ impl Partition {
             self.step(&mut state, Event::Paused);
         }
         self.step(&mut state, Event::Tick);
-        let in_sync = in_sync(&state, self.replicas.broker_id());
+        let in_sync = in_sync(&state, self.topic.replicas.broker_id());
         if let (Some((fetcher, slot)), false) = (&state.following, in_sync) {
             fetcher.ask_again(*slot);
         }
@@ -287,7 +287,7 @@ impl Partition {
     }
 
     fn is_filled_slowly(&self, state: &State) -> bool {
-        state.throttled.as_follower && !in_sync(state, self.replicas.broker_id())
+        state.throttled.as_follower && !in_sync(state, self.topic.replicas.broker_id())
     }
 
     /// Takes the leader's answer, with checked records, or with the producers that are known where
@@ -314,7 +314,7 @@ impl Partition {
         let state = &mut *state;
         let throttled = self.is_filled_slowly(state);
         let mut actions = ACTIONS.take();
-        let now_ms = self.replicas.now_ms();
+        let now_ms = self.topic.replicas.now_ms();
         state
             .replica
             .step(now_ms, Event::FetchAnswered(answer), &mut actions);
@@ -484,7 +484,7 @@ impl Partition {
 
     /// The clock that replicas go by.
     pub(crate) fn replicas_now_ms(&self) -> i64 {
-        self.replicas.now_ms()
+        self.topic.replicas.now_ms()
     }
 
     /// Up to where the records of a tiered topic may go from here for their age or the log's size:
