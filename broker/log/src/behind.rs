@@ -197,7 +197,7 @@ impl WriteJob {
                 Step::Index { files, entries } => entries.write(&self.shared, files)?,
                 Step::Snapshot { offset, bytes } => {
                     let path = self.shared.path(*offset, names::SNAPSHOT);
-                    let file = self.shared.disk.open(&path, OpenMode::Create)?;
+                    let file = self.shared.disk().open(&path, OpenMode::Create)?;
                     file.set_len(0)?;
                     file.write_at(bytes, 0)?;
                 }
@@ -212,7 +212,7 @@ impl WriteJob {
 pub(crate) fn create_files(shared: &LogShared, files: &SegmentFiles) -> io::Result<()> {
     let open = |extension| {
         let path = shared.path(files.base_offset, extension);
-        let file = shared.disk.open(&path, OpenMode::Create)?;
+        let file = shared.disk().open(&path, OpenMode::Create)?;
         if !file.is_empty()? {
             // What a failed attempt of before left.
             file.set_len(0)?;

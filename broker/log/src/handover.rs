@@ -117,7 +117,7 @@ impl ProducersPlan {
         let mut found = None;
         while let Some(offset) = offsets.pop() {
             let path = shared.path(offset, names::SNAPSHOT);
-            let bytes = disk::read_file(&*shared.disk, &path, MAX_SNAPSHOT_BYTES)?;
+            let bytes = disk::read_file(shared.disk(), &path, MAX_SNAPSHOT_BYTES)?;
             match snapshot::decode(&bytes, now_ms) {
                 Ok(producers) => {
                     found = Some((producers, offset));
@@ -155,7 +155,7 @@ impl ProducersPlace {
     /// The disk is full or failed.
     pub fn put(&self, snapshot: &ProducersSnapshot) -> io::Result<PlacedProducers> {
         let path = self.shared.path(self.offset, names::SNAPSHOT);
-        disk::write_file_atomic(&*self.shared.disk, &path, &snapshot.0)?;
+        disk::write_file_atomic(self.shared.disk(), &path, &snapshot.0)?;
         Ok(PlacedProducers {
             offset: self.offset,
         })

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tidemark_env::disk::{self, Disk, DiskFile, OpenMode};
 use tidemark_records::BatchHeader;
+use tidemark_wal::LogId;
 use tidemark_wire::Uuid;
 
 use crate::checkpoint::{DirCheckpoint, LogCheckpoint};
@@ -20,6 +21,7 @@ use crate::log::Log;
 use crate::names;
 use crate::recovery::{OnCorruption, OpenArgs, topic_id_of};
 use crate::scan::{BatchScanner, Step, find_batch_after};
+use crate::segment::DataDir;
 use crate::sync::sync_parts;
 
 const COPY_BYTES: usize = 1 << 20;
@@ -373,12 +375,16 @@ fn copy(
 
 /// Opens the copy, which makes its indexes and state, and closes it cleanly.
 fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Result<(), ImportError> {
-    let (mut log, _) = Log::open(OpenArgs {
+    let parent = DataDir {
         disk: args.disk.clone(),
-        dir: staging.to_owned(),
+        path: staging.parent().unwrap_or(Path::new("")).to_owned(),
+        wal: None,
+    };
+    let (mut log, _) = Log::open(OpenArgs {
+        parent: Arc::new(parent),
+        name: staging.file_name().unwrap_or_default().to_owned(),
+        id: LogId(0),
         topic_id: Some(args.topic_id),
-        partition: args.partition,
-        journal: None,
         known: None,
         trust_indexes: false,
         config: Arc::new(LogConfig::default()),
@@ -399,7 +405,7 @@ fn complete(args: &ImportArgs, staging: &Path, imported: &mut Imported) -> Resul
              committed records stop there"
         ));
     }
-    let part = log.close(0, args.now_ms)?;
+    let part = log.close(0, (args.topic_id, args.partition), args.now_ms)?;
     imported.checkpoint = part.entry;
     sync_parts(&*args.disk, staging, &[part])?;
     Ok(())

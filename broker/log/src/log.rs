@@ -1,13 +1,12 @@
 //! The log itself: its state, and appending.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use tidemark_records::{Batch, BatchHeader, TimestampType};
-use tidemark_wal::{LogId, Lsn, Member, Placed, Record, Wal};
-use tidemark_wire::Uuid;
+use tidemark_wal::{LogId, Lsn, Member, Placed, Record};
 
 use crate::behind::Behind;
 use crate::config::LogConfig;
@@ -38,21 +37,6 @@ pub struct Appended {
     pub leader_epoch: i32,
 }
 
-/// The write-ahead log that a log is kept in, and its name there.
-#[derive(Clone)]
-pub struct Journal {
-    /// The write-ahead log of the data directory.
-    pub wal: Arc<Wal>,
-    /// The log's id in it.
-    pub id: LogId,
-}
-
-impl std::fmt::Debug for Journal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Journal({})", self.id.0)
-    }
-}
-
 /// Nobody is to be told of a group.
 pub(crate) fn nobody(_: Lsn) -> Option<Arc<dyn Member>> {
     None
@@ -74,12 +58,8 @@ pub struct Log {
     pub(crate) committed: i64,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) producers: Producers,
-    /// Where it is written ahead; `None` for one that is only looked at.
-    pub(crate) journal: Option<Journal>,
-    /// The topic's id, for checkpoints.
-    pub(crate) topic_id: Uuid,
-    /// The partition's index, for checkpoints.
-    pub(crate) partition: i32,
+    /// Its id in the write-ahead log.
+    pub(crate) id: LogId,
     /// What the files are behind with; `None` when that is nothing. Most logs are at rest, and cost
     /// little then.
     pub(crate) behind: Option<Box<Behind>>,
@@ -160,14 +140,14 @@ impl Log {
         self.config = config;
     }
 
-    /// Its id in the write-ahead log; 0 for one that is only looked at.
+    /// Its id in the write-ahead log.
     pub fn id(&self) -> LogId {
-        self.journal.as_ref().map_or(LogId(0), |journal| journal.id)
+        self.id
     }
 
     /// The partition's directory.
-    pub fn dir(&self) -> &std::path::Path {
-        &self.shared.dir
+    pub fn dir(&self) -> PathBuf {
+        self.shared.dir()
     }
 
     /// Why the log is out of use, if it is.
@@ -262,17 +242,23 @@ impl Log {
         record: &Record<'_>,
         touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
     ) -> Result<Lsn, LogError> {
-        let Some(journal) = &self.journal else {
+        Ok(self.place(record, touched)?.lsn)
+    }
+
+    fn place(
+        &self,
+        record: &Record<'_>,
+        touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
+    ) -> Result<Placed, LogError> {
+        let Some(wal) = &self.shared.parent.wal else {
             return Err(LogError::Failed {
                 reason: "it was opened to be looked at".to_owned(),
             });
         };
-        match journal.wal.append(journal.id, record, touched) {
-            Ok(placed) => Ok(placed.lsn),
-            Err(failure) => Err(LogError::Failed {
-                reason: failure.to_string(),
-            }),
-        }
+        let placed = wal.append(self.id, record, touched);
+        placed.map_err(|failure| LogError::Failed {
+            reason: failure.to_string(),
+        })
     }
 
     /// Appends a client's batch, which `tidemark_records::validate_produce` accepted:
@@ -445,22 +431,13 @@ impl Log {
         parts: &[&[u8]],
         touched: impl FnOnce(Lsn) -> Option<Arc<dyn Member>>,
     ) -> Result<(), AppendError> {
-        let Some(journal) = &self.journal else {
-            let reason = "it was opened to be looked at".to_owned();
-            return Err(LogError::Failed { reason }.into());
-        };
         let record = Record::Batches {
             base_offset: header.base_offset,
             next_offset,
             leader_epoch: header.partition_leader_epoch,
             parts,
         };
-        let placed = journal
-            .wal
-            .append(journal.id, &record, touched)
-            .map_err(|failure| LogError::Failed {
-                reason: failure.to_string(),
-            })?;
+        let placed = self.place(&record, touched)?;
         self.note_unwritten(
             placed,
             (header.base_offset, next_offset),
@@ -533,16 +510,5 @@ impl Log {
             }
             self.segments.shrink_to_fit();
         }
-    }
-
-    pub(crate) fn new_shared(
-        disk: Arc<dyn tidemark_env::disk::Disk>,
-        dir: std::path::PathBuf,
-    ) -> Arc<LogShared> {
-        Arc::new(LogShared {
-            disk,
-            dir: dir.into_boxed_path(),
-            generation: AtomicU64::new(1),
-        })
     }
 }

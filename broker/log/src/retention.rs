@@ -269,10 +269,8 @@ impl Log {
 
     /// Files of deleted segments whose delay is over.
     pub fn take_due_deletions(&mut self, now_ms: i64) -> Option<Deletions> {
-        let durable = self
-            .journal
-            .as_ref()
-            .map(|journal| journal.wal.durable_lsn());
+        let wal = self.shared.parent.wal.as_ref();
+        let durable = wal.map(|wal| wal.durable_lsn());
         let said = |doomed: &mut Doomed| durable.is_none_or(|durable| doomed.lsn <= durable);
         let behind = self.behind.as_mut()?;
         let due: Vec<Doomed> = behind
@@ -280,7 +278,7 @@ impl Log {
             .extract_if(.., |doomed| doomed.due_ms <= now_ms && said(doomed))
             .collect();
         (!due.is_empty()).then(|| Deletions {
-            disk: self.shared.disk.clone(),
+            disk: self.shared.parent.disk.clone(),
             files: due,
         })
     }

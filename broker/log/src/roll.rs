@@ -75,7 +75,7 @@ impl Log {
         if bound <= 0 {
             return 0;
         }
-        let name = self.shared.dir.as_os_str().as_encoded_bytes();
+        let name = self.shared.name.as_encoded_bytes();
         let mut hash = self.active().base_offset() as u64 ^ 0xcbf2_9ce4_8422_2325;
         for byte in name {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);

@@ -1,13 +1,15 @@
 //! One segment of a log: what readers share of it, and what its owner knows.
 
 use std::cell::OnceCell;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use smallvec::SmallVec;
 use tidemark_env::disk::{Disk, DiskFile, OpenMode};
+use tidemark_wal::Wal;
 
 use crate::index::{TimestampOffset, relative};
 use crate::names;
@@ -18,11 +20,28 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A data directory, as its logs share it.
+pub struct DataDir {
+    /// The disk that it is on.
+    pub disk: Arc<dyn Disk>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where its logs are written ahead; `None` to look at them, or to prepare them.
+    pub wal: Option<Arc<Wal>>,
+}
+
+impl fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataDir({})", self.path.display())
+    }
+}
+
 /// What a log and its outstanding plans share.
 #[derive(Debug)]
 pub(crate) struct LogShared {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: Box<Path>,
+    pub(crate) parent: Arc<DataDir>,
+    /// The name of the partition's directory.
+    pub(crate) name: Box<OsStr>,
     /// Bumped before a truncation touches any file: a read that saw two values
     /// may have seen half of each log.
     pub(crate) generation: AtomicU64,
@@ -33,8 +52,17 @@ impl LogShared {
         self.generation.load(Ordering::Acquire)
     }
 
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.parent.disk
+    }
+
+    /// The partition's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.parent.path.join(&*self.name)
+    }
+
     pub(crate) fn path(&self, offset: i64, extension: &str) -> PathBuf {
-        names::path(&self.dir, offset, extension)
+        names::path(&self.dir(), offset, extension)
     }
 }
 
@@ -66,27 +94,27 @@ impl SegmentFiles {
         &self,
         slot: &Mutex<Option<Arc<dyn DiskFile>>>,
         shared: &LogShared,
-        path: &Path,
+        extension: &str,
     ) -> io::Result<Arc<dyn DiskFile>> {
         self.used.store(true, Ordering::Relaxed);
         let mut slot = lock(slot);
         if let Some(file) = &*slot {
             return Ok(file.clone());
         }
-        let file = shared.disk.open(path, OpenMode::ReadWrite)?;
+        let path = shared.path(self.base_offset, extension);
+        let file = shared.disk().open(&path, OpenMode::ReadWrite)?;
         *slot = Some(file.clone());
         Ok(file)
     }
 
     /// The `.log` file.
     pub(crate) fn log(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
-        self.cached(&self.log, shared, &self.log_path(shared))
+        self.cached(&self.log, shared, names::LOG)
     }
 
     /// The `.index` file.
     pub(crate) fn index(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
-        let path = shared.path(self.base_offset, names::INDEX);
-        self.cached(&self.index, shared, &path)
+        self.cached(&self.index, shared, names::INDEX)
     }
 
     /// The `.log` file, if it is open.
@@ -104,7 +132,7 @@ impl SegmentFiles {
     /// The `.timeindex` file; it is not kept open.
     pub(crate) fn time_index(&self, shared: &LogShared) -> io::Result<Arc<dyn DiskFile>> {
         let path = shared.path(self.base_offset, names::TIME_INDEX);
-        shared.disk.open(&path, OpenMode::ReadWrite)
+        shared.disk().open(&path, OpenMode::ReadWrite)
     }
 
     /// Puts an already open `.log` file into its place.

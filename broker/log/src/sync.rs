@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use tidemark_env::disk::{Disk, OpenMode};
 use tidemark_wal::{LogId, Lsn};
+use tidemark_wire::Uuid;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::error::LogError;
 use crate::log::Log;
 use crate::names;
-use crate::segment::{LogShared, SegmentFiles};
+use crate::segment::{DataDir, LogShared, SegmentFiles};
 use crate::snapshot;
 
 /// With more logs than this one sync of the whole file system is cheaper than theirs.
@@ -46,13 +47,13 @@ struct SyncWork {
 
 impl SyncWork {
     fn epochs_tmp(&self) -> std::path::PathBuf {
-        let path = self.shared.dir.join(names::EPOCHS);
+        let path = self.shared.dir().join(names::EPOCHS);
         names::with_suffix(&path, ".tmp")
     }
 
     /// Writes the small files; their names and contents are not synced.
     fn write(&self) -> io::Result<()> {
-        let disk = &*self.shared.disk;
+        let disk = self.shared.disk();
         if let Some((offset, bytes)) = &self.snapshot {
             let file = disk.open(
                 &self.shared.path(*offset, names::SNAPSHOT),
@@ -72,8 +73,8 @@ impl SyncWork {
     /// Puts the epochs into place, once their bytes are synced.
     fn rename(&self) -> io::Result<()> {
         if self.epochs.is_some() {
-            let to = self.shared.dir.join(names::EPOCHS);
-            self.shared.disk.rename(&self.epochs_tmp(), &to)?;
+            let to = self.shared.dir().join(names::EPOCHS);
+            self.shared.disk().rename(&self.epochs_tmp(), &to)?;
         }
         Ok(())
     }
@@ -90,17 +91,17 @@ impl SyncWork {
             }
             for extension in [names::INDEX, names::TIME_INDEX, names::SNAPSHOT] {
                 let path = shared.path(files.base_offset, extension);
-                sync_if_there(&*shared.disk, &path)?;
+                sync_if_there(shared.disk(), &path)?;
             }
         }
         if let Some((offset, _)) = &self.snapshot {
-            sync_if_there(&*shared.disk, &shared.path(*offset, names::SNAPSHOT))?;
+            sync_if_there(shared.disk(), &shared.path(*offset, names::SNAPSHOT))?;
         }
         if self.epochs.is_some() {
-            sync_if_there(&*shared.disk, &self.epochs_tmp())?;
+            sync_if_there(shared.disk(), &self.epochs_tmp())?;
         }
         if self.names {
-            sync_if_there(&*shared.disk, &shared.dir.join(names::METADATA))?;
+            sync_if_there(shared.disk(), &shared.dir().join(names::METADATA))?;
         }
         Ok(())
     }
@@ -111,7 +112,7 @@ impl SyncWork {
         match result {
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
-                    && !self.shared.disk.exists(&self.shared.dir)? =>
+                    && !self.shared.disk().exists(&self.shared.dir())? =>
             {
                 Ok(())
             }
@@ -161,10 +162,11 @@ pub fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) -> io::
 
 /// Makes the names in a log's directory, and its own name, durable.
 pub(crate) fn sync_names(shared: &LogShared) -> io::Result<()> {
-    shared.disk.sync_dir(&shared.dir)?;
-    match shared.dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => shared.disk.sync_dir(parent),
-        _ => Ok(()),
+    let DataDir { disk, path, .. } = &*shared.parent;
+    disk.sync_dir(&shared.dir())?;
+    match path.as_os_str().is_empty() {
+        true => Ok(()),
+        false => disk.sync_dir(path),
     }
 }
 
@@ -178,9 +180,14 @@ pub(crate) fn sync_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
 }
 
 impl Log {
-    /// The log's part of a checkpoint. `cut` is a group that was durable before this is
-    /// called; all that is in the files is claimed, and no group above `cut`.
-    pub fn checkpoint_part(&mut self, cut: Lsn) -> CheckpointPart {
+    /// The log's part of a checkpoint, which names its topic and partition. `cut` is a group that
+    /// was durable before this is called; all that is in the files is claimed, and no group above
+    /// `cut`.
+    pub fn checkpoint_part(
+        &mut self,
+        cut: Lsn,
+        (topic_id, partition): (Uuid, i32),
+    ) -> CheckpointPart {
         let snapshot = self.due_snapshot();
         let lsn = match self.first_unwritten_lsn() {
             Some(first) => cut.min(first - 1),
@@ -190,8 +197,8 @@ impl Log {
         let lsn = cutting.map_or(lsn, |cutting| lsn.min(cutting - 1));
         let written = self.files_end();
         let entry = LogCheckpoint {
-            topic_id: self.topic_id,
-            partition: self.partition,
+            topic_id,
+            partition,
             last_epoch: self.epochs.latest().unwrap_or(-1),
             lsn,
             log_start: self.log_start,
@@ -217,7 +224,7 @@ impl Log {
             names,
         });
         CheckpointPart {
-            id: self.id(),
+            id: self.id,
             entry,
             sync,
         }
@@ -296,7 +303,12 @@ impl Log {
     ///
     /// # Errors
     /// The disk failed; nothing durable is lost, the next open recovers.
-    pub fn close(mut self, cut: Lsn, now_ms: i64) -> Result<CheckpointPart, LogError> {
+    pub fn close(
+        mut self,
+        cut: Lsn,
+        of: (Uuid, i32),
+        now_ms: i64,
+    ) -> Result<CheckpointPart, LogError> {
         self.settle()?;
         debug_assert!(self.is_settled(), "what is not durable cannot be written");
         let mut part_snapshot = None;
@@ -319,9 +331,9 @@ impl Log {
             .as_mut()
             .map(|behind| std::mem::take(&mut behind.doomed));
         for doomed in doomed.into_iter().flatten() {
-            doomed.remove(&*self.shared.disk);
+            doomed.remove(self.shared.disk());
         }
-        let mut part = self.checkpoint_part(cut);
+        let mut part = self.checkpoint_part(cut, of);
         if part_snapshot.is_some() {
             let shared = self.shared.clone();
             let work = part.sync.get_or_insert_with(|| SyncWork {

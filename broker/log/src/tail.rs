@@ -323,7 +323,7 @@ type IndexFiles = (std::sync::Arc<dyn DiskFile>, std::sync::Arc<dyn DiskFile>);
 pub(crate) fn open_indexes(shared: &LogShared, files: &SegmentFiles) -> io::Result<IndexFiles> {
     let open = |extension| {
         shared
-            .disk
+            .disk()
             .open(&shared.path(files.base_offset, extension), OpenMode::Create)
     };
     Ok((open(names::INDEX)?, open(names::TIME_INDEX)?))

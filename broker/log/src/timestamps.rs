@@ -143,7 +143,7 @@ impl TimestampPlan {
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<FoundTimestamp>, ReadError> {
         let damaged = |error: tidemark_records::BatchError| ReadError::Corrupt {
-            file: self.shared.dir.to_path_buf(),
+            file: self.shared.dir(),
             position: 0,
             reason: format!("a batch in memory: {error}"),
         };

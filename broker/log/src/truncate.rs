@@ -69,8 +69,8 @@ impl Log {
     }
 
     fn wait_and_finish(&mut self, pending: PendingCut, now_ms: i64) -> Result<i64, LogError> {
-        if let (Some(journal), Some(lsn)) = (&self.journal, pending.lsn) {
-            let waited = journal.wal.wait_durable(lsn);
+        if let (Some(wal), Some(lsn)) = (&self.shared.parent.wal, pending.lsn) {
+            let waited = wal.wait_durable(lsn);
             waited.map_err(|failure| LogError::Failed {
                 reason: failure.to_string(),
             })?;
@@ -245,14 +245,14 @@ impl Log {
             self.remove_last_segment()?;
         }
         for doomed in std::mem::take(&mut self.behind().doomed) {
-            doomed.remove(&*self.shared.disk);
+            doomed.remove(self.shared.disk());
         }
         // What they know of is gone, whatever offset it had, but for what was put there for this.
         let mut gone = snapshot_offsets(&self.shared)?;
         gone.retain(|snapshot| !(keeps_producers && *snapshot == offset));
         for snapshot in gone {
             let path = self.shared.path(snapshot, names::SNAPSHOT);
-            self.shared.disk.remove(&path)?;
+            self.shared.disk().remove(&path)?;
         }
         self.create_segment(offset)?;
         self.behind().unsynced_from = offset;
@@ -279,10 +279,14 @@ impl Log {
         segment.release();
         let base = segment.base_offset();
         self.shared
-            .disk
+            .disk()
             .remove(&self.shared.path(base, names::LOG))?;
         for extension in [names::INDEX, names::TIME_INDEX, names::TXN_INDEX] {
-            match self.shared.disk.remove(&self.shared.path(base, extension)) {
+            match self
+                .shared
+                .disk()
+                .remove(&self.shared.path(base, extension))
+            {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

@@ -85,7 +85,7 @@ impl AbortedPlan {
         let mut found = Vec::new();
         for files in &self.segments {
             let path = self.shared.path(files.base_offset, names::TXN_INDEX);
-            let file = match self.shared.disk.open(&path, OpenMode::Read) {
+            let file = match self.shared.disk().open(&path, OpenMode::Read) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tidemark_env::disk::{Disk, MemDisk};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{
-    CheckpointPart, Journal, Log, LogConfig, OnCorruption, OpenArgs, OpenError, RecoveredDir,
+    CheckpointPart, DataDir, Log, LogConfig, OnCorruption, OpenArgs, OpenError, RecoveredDir,
     WriteJob, sync_parts, topic_id_of,
 };
 use tidemark_wal::{Failure, LogId, Lsn, Member, Record, RingId, Wal, WalConfig};
@@ -237,14 +237,14 @@ impl Directory {
         }
         let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
         let (log, _) = Log::open(OpenArgs {
-            disk: Arc::clone(&self.disk),
-            dir: path,
-            topic_id: Some(wanted.topic),
-            partition: 0,
-            journal: Some(Journal {
-                wal: Arc::clone(&self.wal),
-                id,
+            parent: Arc::new(DataDir {
+                disk: Arc::clone(&self.disk),
+                path: self.path.clone(),
+                wal: Some(Arc::clone(&self.wal)),
             }),
+            name: wanted.name.clone().into(),
+            id,
+            topic_id: Some(wanted.topic),
             known,
             trust_indexes,
             config: Arc::new(config.clone()),
@@ -292,7 +292,7 @@ impl Directory {
         let parts: Vec<CheckpointPart> = self
             .logs
             .values_mut()
-            .map(|open| open.log.checkpoint_part(cut))
+            .map(|open| open.log.checkpoint_part(cut, (open.topic, 0)))
             .collect();
         let oldest = parts.iter().map(|part| part.entry.lsn);
         let oldest = oldest.chain(self.creating.values().map(|log| log.lsn));

@@ -104,24 +104,24 @@ pub(crate) fn load_producers(
     while let Some(offset) = offsets.pop() {
         let path = shared.path(offset, names::SNAPSHOT);
         if offset > end {
-            shared.disk.remove(&path)?;
+            shared.disk().remove(&path)?;
             continue;
         }
         let unsure = offset > unsure_above;
         if found.is_some() && !unsure {
             break;
         }
-        let bytes = disk::read_file(&*shared.disk, &path, MAX_SNAPSHOT_BYTES)?;
+        let bytes = disk::read_file(shared.disk(), &path, MAX_SNAPSHOT_BYTES)?;
         match snapshot::decode(&bytes, now_ms) {
             Ok(producers) => {
                 if unsure {
-                    sync_if_there(&*shared.disk, &path)?;
+                    sync_if_there(shared.disk(), &path)?;
                 }
                 found.get_or_insert((producers, offset));
             }
             Err(reason) => {
                 tracing::warn!(path = %path.display(), reason, "a producer snapshot is not used");
-                shared.disk.remove(&path)?;
+                shared.disk().remove(&path)?;
             }
         }
     }
@@ -175,22 +175,22 @@ pub(crate) fn ensure_snapshot(
 ) -> io::Result<()> {
     let base = segments[index].base_offset();
     let path = shared.path(base, names::SNAPSHOT);
-    if !shared.disk.exists(&path)? {
+    if !shared.disk().exists(&path)? {
         let offsets = snapshot_offsets(shared)?
             .into_iter()
             .filter(|offset| *offset < base)
             .collect();
         let (producers, _) =
             load_producers(shared, offsets, i64::MAX, &segments[..index], base, now_ms)?;
-        disk::write_file_atomic(&*shared.disk, &path, &snapshot::encode(&producers))?;
+        disk::write_file_atomic(shared.disk(), &path, &snapshot::encode(&producers))?;
     }
-    sync_if_there(&*shared.disk, &path)?;
-    shared.disk.sync_dir(&shared.dir)
+    sync_if_there(shared.disk(), &path)?;
+    shared.disk().sync_dir(&shared.dir())
 }
 
 /// Offsets of the snapshots in a log's directory.
 pub(crate) fn snapshot_offsets(shared: &LogShared) -> io::Result<Vec<i64>> {
-    let entries = shared.disk.list(&shared.dir)?;
+    let entries = shared.disk().list(&shared.dir())?;
     Ok(entries
         .iter()
         .filter_map(|entry| names::parse(&entry.name))

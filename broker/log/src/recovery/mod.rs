@@ -20,21 +20,23 @@ pub(crate) use files::{
 };
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tidemark_env::disk::{self, DirEntry, Disk, OpenMode};
-use tidemark_wal::{Entry, EntryKind, Scan};
+use tidemark_wal::{Entry, EntryKind, LogId, Scan};
 use tidemark_wire::Uuid;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::config::LogConfig;
 use crate::epochs::LeaderEpochs;
 use crate::error::OpenError;
-use crate::log::{Journal, Log};
+use crate::log::Log;
 use crate::names;
-use crate::segment::{LogShared, Segment, Segments};
+use crate::segment::{DataDir, LogShared, Segment, Segments};
 use crate::tail::Tail;
 
 /// A checkpoint file of epochs longer than this is not one.
@@ -68,16 +70,14 @@ pub struct Known {
 #[derive(Debug)]
 pub struct OpenArgs {
     /// Where it is.
-    pub disk: Arc<dyn Disk>,
-    /// The partition's directory, `<topic>-<partition>`. Made when it is not there.
-    pub dir: PathBuf,
+    pub parent: Arc<DataDir>,
+    /// The name of the partition's directory, `<topic>-<partition>`. Made when it is not there.
+    pub name: OsString,
+    /// Its id in the write-ahead log, if it has one.
+    pub id: LogId,
     /// The topic's id: written to a new directory's `partition.metadata`, compared
     /// with that of an existing one. `None` takes what is there.
     pub topic_id: Option<Uuid>,
-    /// The partition's index.
-    pub partition: i32,
-    /// Where it is written ahead; `None` to look at it, or to prepare it.
-    pub journal: Option<Journal>,
     /// What the checkpoint and the write-ahead log know of it; `None` for a new log, or
     /// one that another program wrote.
     pub known: Option<Known>,
@@ -133,6 +133,7 @@ impl Log {
 
 struct Opening {
     args: OpenArgs,
+    dir: PathBuf,
     files: BTreeMap<String, u64>,
     bases: Vec<i64>,
     recovery: Recovery,
@@ -165,10 +166,11 @@ struct Trusted {
 impl Opening {
     fn new(args: OpenArgs) -> Result<Self, OpenError> {
         let mut recovery = Recovery::default();
-        let entries = match args.disk.list(&args.dir) {
+        let (disk, dir) = (&args.parent.disk, args.parent.path.join(&args.name));
+        let entries = match disk.list(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                args.disk.create_dir_all(&args.dir)?;
+                disk.create_dir_all(&dir)?;
                 Vec::new()
             }
             Err(error) => return Err(error.into()),
@@ -179,7 +181,7 @@ impl Opening {
                 || name.ends_with(".tmp")
                 || name.ends_with(".cleaned");
             if leftover && !is_dir {
-                args.disk.remove(&args.dir.join(&name))?;
+                disk.remove(&dir.join(&name))?;
             } else if !is_dir {
                 files.insert(name, len);
             }
@@ -193,6 +195,7 @@ impl Opening {
         recovery.created = bases.is_empty() && args.known.is_none();
         Ok(Self {
             args,
+            dir,
             files,
             bases,
             recovery,
@@ -200,17 +203,21 @@ impl Opening {
     }
 
     fn disk(&self) -> &dyn Disk {
-        &*self.args.disk
+        &*self.args.parent.disk
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.args.dir.join(name)
+        self.dir.join(name)
     }
 
     fn run(mut self) -> Result<(Log, Recovery), OpenError> {
         self.topic_id()?;
         self.remove_orphans()?;
-        let shared = Log::new_shared(self.args.disk.clone(), self.args.dir.clone());
+        let shared = Arc::new(LogShared {
+            parent: self.args.parent.clone(),
+            name: self.args.name.clone().into_boxed_os_str(),
+            generation: AtomicU64::new(1),
+        });
         let known = self.args.known.take();
         let (trusted, replay_from) = self.trusted(&shared, known.as_ref())?;
         if known.is_some() {
@@ -241,9 +248,7 @@ impl Opening {
             end,
             durable: end,
             committed: 0,
-            journal: self.args.journal.take(),
-            topic_id: self.recovery.topic_id.unwrap_or_default(),
-            partition: self.args.partition,
+            id: self.args.id,
             behind: None,
             epochs,
             producers,
@@ -380,7 +385,7 @@ impl Opening {
                     let bytes = scan.read(entry)?;
                     if base_offset != log.end {
                         self.check_may_leave_out(log, base_offset)?;
-                        let (disk, dir) = (self.disk(), &self.args.dir);
+                        let (disk, dir) = (self.disk(), &self.dir);
                         let aside = KeptTail::write(disk, dir, known, index, names::CUT_SUFFIX)?;
                         self.left_out(log, base_offset, aside.map(|aside| aside.path));
                         break;
@@ -448,7 +453,7 @@ impl Opening {
 
     fn bad_wal(&self, reason: &str) -> OpenError {
         OpenError::BadFile {
-            file: self.args.dir.clone(),
+            file: self.dir.clone(),
             reason: format!(
                 "the write-ahead log does not continue it: {reason}. Restore the directory from a copy"
             ),
@@ -506,7 +511,7 @@ impl Opening {
             self.recovery.topic_id = self.args.topic_id;
             return Ok(());
         }
-        let found = read_topic_id(self.disk(), &self.args.dir)?;
+        let found = read_topic_id(self.disk(), &self.dir)?;
         match (self.args.topic_id, found) {
             (Some(wanted), None) => {
                 // Torn while it was written: the metadata knows better.

@@ -46,7 +46,7 @@ impl Scanned {
 
 impl Opening {
     fn log_path(&self, base: i64) -> PathBuf {
-        names::path(&self.args.dir, base, names::LOG)
+        names::path(&self.dir, base, names::LOG)
     }
 
     fn file_len(&self, base: i64, extension: &str) -> Option<u64> {
@@ -225,7 +225,7 @@ impl Opening {
             if let Some(len) = self.file_len(base, extension) {
                 self.recovery.untrusted_bytes += len;
                 self.disk()
-                    .remove(&names::path(&self.args.dir, base, extension))?;
+                    .remove(&names::path(&self.dir, base, extension))?;
             }
         }
         Ok(())
@@ -418,7 +418,7 @@ impl Opening {
             for extension in [names::INDEX, names::TIME_INDEX, names::TXN_INDEX] {
                 if self.file_len(base, extension).is_some() {
                     self.disk()
-                        .remove(&names::path(&self.args.dir, base, extension))?;
+                        .remove(&names::path(&self.dir, base, extension))?;
                 }
             }
             self.recovery.segments_set_aside += 1;

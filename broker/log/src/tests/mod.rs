@@ -25,7 +25,7 @@ use tidemark_wire::Uuid;
 
 use crate::checkpoint::DirCheckpoint;
 use crate::{
-    AppendError, Appended, Journal, Log, LogConfig, LogError, OnCorruption, OpenArgs, OpenError,
+    AppendError, Appended, DataDir, Log, LogConfig, LogError, OnCorruption, OpenArgs, OpenError,
     RecoveredDir, Recovery, sync_parts,
 };
 
@@ -62,6 +62,7 @@ pub(crate) struct TestLog {
     data: PathBuf,
     ring: RingId,
     pub(crate) wal: Arc<Wal>,
+    topic_id: Uuid,
     inbox: Arc<Inbox>,
     next_log_id: u64,
 }
@@ -131,6 +132,11 @@ impl TestLog {
         self.wal.recycle(lsn);
     }
 
+    pub(crate) fn checkpoint_part(&mut self, cut: Lsn) -> crate::CheckpointPart {
+        let of = (self.topic_id, 0);
+        self.deref_mut().checkpoint_part(cut, of)
+    }
+
     fn note(&self, part: &crate::CheckpointPart, clean: bool) {
         sync_parts(&*self.disk, &self.data, std::slice::from_ref(part)).unwrap();
         let checkpoint = DirCheckpoint {
@@ -158,7 +164,11 @@ impl TestLog {
         self.flush();
         self.wal.stop();
         let cut = self.wal.durable_lsn();
-        let part = self.log.take().unwrap().close(cut, now_ms)?;
+        let part = self
+            .log
+            .take()
+            .unwrap()
+            .close(cut, (self.topic_id, 0), now_ms)?;
         self.note(&part, true);
         Ok(())
     }
@@ -235,14 +245,14 @@ pub(crate) fn open_with(
         }
     };
     let (log, recovery) = Log::open(OpenArgs {
-        disk: disk.clone(),
-        dir,
-        topic_id: with.topic_id,
-        partition: 0,
-        journal: Some(Journal {
-            wal: wal.clone(),
-            id,
+        parent: Arc::new(DataDir {
+            disk: disk.clone(),
+            path: data.clone(),
+            wal: Some(wal.clone()),
         }),
+        name: dir.file_name().unwrap().to_owned(),
+        id,
+        topic_id: with.topic_id,
         trust_indexes: recovered.clean,
         known,
         config: Arc::new(config.clone()),
@@ -255,6 +265,7 @@ pub(crate) fn open_with(
         data,
         ring,
         wal,
+        topic_id: recovery.topic_id.unwrap_or_default(),
         inbox: Arc::default(),
         next_log_id: recovered.next_log_id,
     };

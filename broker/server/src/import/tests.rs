@@ -4,10 +4,11 @@ use super::*;
 use crate::format::{Voters, format};
 use std::path::PathBuf;
 use tidemark_env::disk::{Disk, Fault, FaultError, FaultOp, MemDisk, OpenMode};
-use tidemark_log::{Known, Log, LogConfig, OnCorruption, OpenArgs};
+use tidemark_log::{DataDir, Known, Log, LogConfig, OnCorruption, OpenArgs};
 use tidemark_model::Endpoint;
 use tidemark_quorum::decide::{LostDirectories, Registration, register_broker};
 use tidemark_records::{Batch, BatchBuilder, BatchOptions, RecordRef, patch};
+use tidemark_wal::LogId;
 use tidemark_wire::Uuid;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -99,11 +100,14 @@ fn open(disk: &MemDisk, index: i32, topic_id: Uuid) -> Log {
         .find(|log| log.topic_id == topic_id && log.partition == index)
         .expect("the checkpoint knows it");
     let (log, _) = Log::open(OpenArgs {
-        disk: Arc::new(disk.clone()),
-        dir: data.join(format!("t-{index}")),
+        parent: Arc::new(DataDir {
+            disk: Arc::new(disk.clone()),
+            path: data,
+            wal: None,
+        }),
+        name: format!("t-{index}").into(),
+        id: LogId(0),
         topic_id: Some(topic_id),
-        partition: index,
-        journal: None,
         known: Some(Known {
             checkpoint: known,
             ..Known::default()

@@ -22,7 +22,7 @@ use tidemark_env::clock::Instant;
 use tidemark_env::disk::{Disk, write_file_atomic};
 use tidemark_env::{clock, random, task};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
-use tidemark_log::{CheckpointPart, LogError, OpenError, RecoveredDir, sync_parts};
+use tidemark_log::{CheckpointPart, DataDir, LogError, OpenError, RecoveredDir, sync_parts};
 use tidemark_model::TopicId;
 use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
 
@@ -66,6 +66,8 @@ pub(crate) struct LogDir {
     pub(crate) path: PathBuf,
     pub(crate) wal: Arc<Wal>,
     disk: Arc<dyn Disk>,
+    /// The same, as its logs share it.
+    pub(crate) of_logs: Arc<DataDir>,
     ballast: Ballast,
     ring: RingId,
     /// Half a file of the ring, as a share of it.
@@ -188,6 +190,11 @@ impl LogDir {
             }
         }
         let dir = LogDir {
+            of_logs: Arc::new(DataDir {
+                disk: Arc::clone(disk),
+                path: path.to_path_buf(),
+                wal: Some(Arc::clone(&wal)),
+            }),
             path: path.to_path_buf(),
             wal,
             disk: Arc::clone(disk),
@@ -416,7 +423,8 @@ impl LogDir {
             if let Some(reason) = partition.failure() {
                 return Err(io::Error::other(reason));
             }
-            if let Ok(part) = partition.with_log(|log, _| log.checkpoint_part(cut)) {
+            if let Ok(part) = partition.with_log(|log, _| log.checkpoint_part(cut, partition.of()))
+            {
                 parts.push(part);
                 from.push(partition);
             }

@@ -36,11 +36,11 @@ pub(crate) use waits::Wants;
 use crate::fetch::{Signal, Slot};
 use crate::replica::Fetcher;
 use crate::tier::ColdCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_log::{AppendError, Appended, Log, LogError};
-use tidemark_model::{BrokerId, LeaderEpoch, TopicPartition};
+use tidemark_model::{BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use tidemark_records::Batch;
 use tidemark_replication::{Event, Refusal, Replica};
 use tidemark_wal::{Lsn, Member};
@@ -179,6 +179,11 @@ impl Partition {
             topic_id: self.topic.id,
             partition: self.index,
         }
+    }
+
+    /// The same, as checkpoints say it.
+    pub(super) fn of(&self) -> (TopicId, i32) {
+        (self.topic.id, self.index)
     }
 
     /// Where consumers can begin to read: in the bucket, where that reaches further back than this
@@ -326,10 +331,8 @@ impl Partition {
 
     /// The data directory that the log is in, and the bytes that it has there.
     pub(crate) fn placed(&self) -> Result<(PathBuf, u64), Closed> {
-        self.with_log(|log, _| {
-            let dir = log.dir().parent().map(Path::to_path_buf);
-            (dir.unwrap_or_default(), log.size_bytes())
-        })
+        let size_bytes = self.with_log(|log, _| log.size_bytes())?;
+        Ok((self.dir.path.clone(), size_bytes))
     }
 
     /// Counts bytes that a fetch took.

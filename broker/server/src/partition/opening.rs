@@ -13,8 +13,7 @@ use tidemark_config::BrokerSettings;
 use tidemark_env::disk::OpenMode;
 use tidemark_env::{clock, task};
 use tidemark_log::{
-    Journal, KeptTail, Known, Log, LogError, OnCorruption, OpenArgs, OpenError, RecoveredDir,
-    Recovery,
+    KeptTail, Known, Log, LogError, OnCorruption, OpenArgs, OpenError, RecoveredDir, Recovery,
 };
 use tidemark_model::{Image, Topic, TopicId};
 use tidemark_wal::LogId;
@@ -333,14 +332,10 @@ impl Registry {
         }
         let trust_indexes = known.as_ref().is_some_and(|known| known.scan.is_none());
         let (log, recovery) = Log::open(OpenArgs {
-            disk: Arc::clone(&self.args.disk),
-            dir: path.clone(),
+            parent: Arc::clone(&dir.of_logs),
+            name: path.file_name().unwrap_or_default().to_owned(),
+            id: log_id,
             topic_id: Some(topic.id),
-            partition: index,
-            journal: Some(Journal {
-                wal: Arc::clone(&dir.wal),
-                id: log_id,
-            }),
             known,
             trust_indexes,
             config: Arc::clone(&here.policy().log),

@@ -518,7 +518,7 @@ impl Registry {
             dir.remove(log.id());
             // A failed disk holds no records that anybody would apply.
             let said = dir.wal.append(log.id(), &Record::Delete, |_| None);
-            gone.push((log.dir().to_path_buf(), dir, said.ok()));
+            gone.push((log.dir(), dir, said.ok()));
         }
         for (path, dir, said) in gone {
             if let Some(placed) = said
@@ -624,7 +624,7 @@ impl Registry {
                 let Some(log) = partition.close() else {
                     return Ok(());
                 };
-                let part = log.close(cut, clock::now_ms())?;
+                let part = log.close(cut, partition.of(), clock::now_ms())?;
                 parts
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)

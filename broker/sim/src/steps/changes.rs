@@ -293,7 +293,7 @@ impl World {
         let mut parts = Vec::new();
         for (_, mut open) in std::mem::take(&mut up.logs) {
             open.finish_job();
-            match open.log.close(cut, NOW_MS) {
+            match open.log.close(cut, (open.topic, 0), NOW_MS) {
                 Ok(part) => parts.push(part),
                 Err(error) => {
                     self.trouble("close", &error)?;
