@@ -67,6 +67,8 @@ pub(crate) struct Behind {
     pub(crate) written: Written,
     /// What waits to be written, in the order in which it was appended.
     batches: VecDeque<Unwritten>,
+    /// Records below survive a power cut.
+    pub(crate) durable_end: i64,
     /// How many of `batches`, from the front, are durable.
     durable: usize,
     /// Their bytes.
@@ -95,6 +97,7 @@ impl Behind {
         Self {
             written,
             batches: VecDeque::new(),
+            durable_end: written.end,
             durable: 0,
             durable_bytes: 0,
             rolls: VecDeque::new(),
@@ -308,7 +311,7 @@ impl Log {
     /// bytes. Returns the durable offset. What a truncation took since is passed over.
     pub fn durable(&mut self, lsn: Lsn, payload: &Bytes) -> i64 {
         let Some(behind) = &mut self.behind else {
-            return self.durable;
+            return self.end;
         };
         while let Some(batch) = behind.batches.get_mut(behind.durable) {
             if batch.lsn != lsn {
@@ -320,13 +323,13 @@ impl Log {
             behind.durable += 1;
             behind.durable_bytes += u64::from(batch.len);
             debug_assert!(
-                batch.base_offset >= self.durable,
+                batch.base_offset >= behind.durable_end,
                 "I3: offsets are contiguous"
             );
-            self.durable = batch.next_offset;
+            behind.durable_end = batch.next_offset;
         }
-        debug_assert!(self.durable <= self.end);
-        self.durable
+        debug_assert!(behind.durable_end <= self.end);
+        behind.durable_end
     }
 
     /// Bytes that are durable and not in the segment files yet.
@@ -368,8 +371,8 @@ impl Log {
             return None;
         }
         let shared = self.shared.clone();
-        let durable = self.durable;
         let behind = self.behind.as_mut()?;
+        let durable = behind.durable_end;
         let mut written = behind.written;
         behind.running = true;
         if let Some(stuck) = behind.stuck.take() {
@@ -481,7 +484,7 @@ impl Log {
         if behind.is_settled() && behind.batches.capacity() > 64 {
             behind.batches.shrink_to(16);
         }
-        debug_assert!(written.end <= self.durable);
+        debug_assert!(written.end <= behind.durable_end);
     }
 
     /// Takes back a job that could not be run; [`Log::write_job`] gives it again.
@@ -524,6 +527,8 @@ impl Log {
     /// Drops the bookkeeping of what the files are behind with when that is nothing.
     pub(crate) fn forget_finished(&mut self) {
         let finished = self.behind.take_if(|behind| behind.is_finished());
-        debug_assert!(finished.is_none_or(|behind| behind.written == self.all_written()));
+        debug_assert!(finished.is_none_or(|behind| {
+            behind.written == self.all_written() && behind.durable_end == self.end
+        }));
     }
 }

@@ -64,11 +64,11 @@ impl Log {
     /// [`ReadError::OutOfRange`] for an offset that is not in the log, or not durable.
     pub fn producers_plan(&self, offset: i64) -> Result<ProducersPlan, ReadError> {
         let first = self.segments.first().map_or(self.end, Segment::base_offset);
-        if offset < first || offset > self.durable {
+        if offset < first || offset > self.durable_offset() {
             return Err(ReadError::OutOfRange {
                 offset,
                 log_start: first,
-                end: self.durable,
+                end: self.durable_offset(),
             });
         }
         let below = |segment: &&Segment| segment.base_offset() < offset;

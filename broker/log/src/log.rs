@@ -53,7 +53,6 @@ pub struct Log {
     pub(crate) tail: Option<Box<Tail>>,
     pub(crate) log_start: i64,
     pub(crate) end: i64,
-    pub(crate) durable: i64,
     /// Records below are known to be committed, as far as this log was told; for checkpoints.
     pub(crate) committed: i64,
     pub(crate) epochs: LeaderEpochs,
@@ -84,7 +83,8 @@ impl Log {
 
     /// All records below survive a power cut.
     pub fn durable_offset(&self) -> i64 {
-        self.durable
+        let behind = self.behind.as_ref();
+        behind.map_or(self.end, |behind| behind.durable_end)
     }
 
     /// Records below were known to be committed when this was noted last, by this process or, as
@@ -485,7 +485,7 @@ impl Log {
         self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         self.end = header.next_offset();
         self.snapshot_at_end = false;
-        debug_assert!(self.log_start <= self.durable && self.durable <= self.end);
+        debug_assert!((self.log_start..=self.end).contains(&self.durable_offset()));
     }
 
     /// Closes file handles that have not been used since the last call, and drops the

@@ -167,7 +167,7 @@ impl Log {
                 end: self.end,
             });
         }
-        let upper = upper.min(self.durable);
+        let upper = upper.min(self.durable_offset());
         let mut views = (None, None);
         if offset < upper.min(self.files_end().end) {
             let holding = self

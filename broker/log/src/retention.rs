@@ -182,7 +182,7 @@ impl Log {
             }
             let upper = next_base.unwrap_or(self.end);
             let last_and_empty = next_base.is_none() && size == 0;
-            if last_and_empty || upper > high_watermark || upper > self.durable {
+            if last_and_empty || upper > high_watermark || upper > self.durable_offset() {
                 return Ok(index);
             }
             let go = match reason {
@@ -263,7 +263,7 @@ impl Log {
         let behind = self.behind();
         behind.names_dirty = true;
         behind.doomed.append(&mut doomed);
-        debug_assert!(self.log_start <= self.durable);
+        debug_assert!(self.log_start <= self.durable_offset());
         Ok(count)
     }
 
@@ -311,11 +311,11 @@ impl Log {
     /// above the high watermark.
     pub fn delete_records(&mut self, offset: i64) -> Result<Option<Lsn>, LogError> {
         self.check_usable()?;
-        if offset > self.durable {
+        if offset > self.durable_offset() {
             return Err(LogError::OffsetOutOfRange {
                 offset,
                 log_start: self.log_start,
-                end: self.durable,
+                end: self.durable_offset(),
             });
         }
         if offset <= self.log_start {

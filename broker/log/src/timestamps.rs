@@ -95,7 +95,7 @@ impl Log {
             generation: self.generation(),
             target,
             log_start: self.log_start,
-            upper: upper.min(self.durable),
+            upper: upper.min(self.durable_offset()),
             views,
             memory,
         }

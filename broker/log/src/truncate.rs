@@ -160,7 +160,7 @@ impl Log {
                 self.failing(done)?;
             }
         }
-        debug_assert!(self.log_start <= self.end && self.durable <= self.end);
+        debug_assert!(self.log_start <= self.end && self.durable_offset() <= self.end);
         Ok(self.end)
     }
 
@@ -255,10 +255,11 @@ impl Log {
             self.shared.disk().remove(&path)?;
         }
         self.create_segment(offset)?;
-        self.behind().unsynced_from = offset;
+        let behind = self.behind();
+        behind.unsynced_from = offset;
+        behind.durable_end = offset;
         self.tail = Some(Box::new(Tail::new(offset, now_ms)));
         self.log_start = offset;
-        self.durable = offset;
         self.end = offset;
         self.committed = offset;
         self.note_epochs(!self.epochs.entries().is_empty());
@@ -296,7 +297,9 @@ impl Log {
 
     /// Brings all that depends on the records back to the new end.
     fn after_cut(&mut self, now_ms: i64) -> Result<(), LogError> {
-        self.durable = self.durable.min(self.end);
+        let end = self.end;
+        let behind = self.behind();
+        behind.durable_end = behind.durable_end.min(end);
         let changed = self.epochs.truncate_from_end(self.end);
         self.note_epochs(changed);
         let snapshots = snapshot_offsets(&self.shared)?;

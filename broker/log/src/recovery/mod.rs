@@ -246,7 +246,6 @@ impl Opening {
             tail: scanned.tail,
             log_start: first_base.min(end),
             end,
-            durable: end,
             committed: 0,
             id: self.args.id,
             behind: None,
