@@ -196,6 +196,10 @@ impl WriteJob {
                         file.write_vectored_at(&mut slices, at)?;
                         at += part.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
                     }
+                    // A checkpoint would have all of it to write at once, before what is
+                    // acknowledged meanwhile.
+                    let begun = u64::from(*position);
+                    file.begin_writeback(begun, at - begun);
                 }
                 Step::Index { files, entries } => entries.write(&self.shared, files)?,
                 Step::Snapshot { offset, bytes } => {
@@ -364,15 +368,15 @@ impl Log {
             .is_none_or(|behind| behind.is_settled())
     }
 
-    /// What is durable and not in the segment files, as work on them: whole groups only.
-    /// `None` when there is nothing, or a job is being run already.
-    pub fn write_job(&mut self) -> Option<WriteJob> {
+    /// What is durable and not in the segment files, as work on them: whole groups only, and no
+    /// group more once it has `most_bytes`. `None` when there is nothing, or a job is being run
+    /// already.
+    pub fn write_job(&mut self, most_bytes: u64) -> Option<WriteJob> {
         if !self.wants_write() {
             return None;
         }
         let shared = self.shared.clone();
         let behind = self.behind.as_mut()?;
-        let durable = behind.durable_end;
         let mut written = behind.written;
         behind.running = true;
         if let Some(stuck) = behind.stuck.take() {
@@ -380,7 +384,8 @@ impl Log {
         }
         let mut steps = Vec::new();
         let mut rolls = behind.rolls.iter_mut().peekable();
-        let (mut rolled, mut bytes) = (0, 0);
+        let (mut rolled, mut batches, mut bytes) = (0, 0, 0);
+        let mut last_lsn = None;
         let mut roll = |steps: &mut Vec<Step>, roll: &mut Roll, written: &mut Written| {
             steps.push(Step::Index {
                 files: roll.sealed.clone(),
@@ -402,6 +407,9 @@ impl Log {
             rolled += 1;
         };
         for batch in behind.batches.iter().take(behind.durable) {
+            if bytes >= most_bytes && last_lsn != Some(batch.lsn) {
+                break;
+            }
             while let Some(due) =
                 rolls.next_if(|roll| roll.created.base_offset <= batch.base_offset)
             {
@@ -423,12 +431,14 @@ impl Log {
                     slices: vec![slice.clone()],
                 }),
             }
+            last_lsn = Some(batch.lsn);
+            batches += 1;
             bytes += u64::from(batch.len);
             written.position += batch.len;
             written.end = batch.next_offset;
         }
-        let batches = behind.durable;
-        while let Some(due) = rolls.next_if(|roll| roll.created.base_offset <= durable) {
+        let end = written.end;
+        while let Some(due) = rolls.next_if(|roll| roll.created.base_offset <= end) {
             roll(&mut steps, due, &mut written);
         }
         let active = self.active().files().clone();

@@ -286,7 +286,7 @@ impl Log {
     /// The disk is full or failed.
     pub fn settle(&mut self) -> Result<(), LogError> {
         self.check_usable()?;
-        while let Some(job) = self.write_job() {
+        while let Some(job) = self.write_job(u64::MAX) {
             if let Err(error) = job.run() {
                 self.write_failed(job);
                 return Err(error.into());

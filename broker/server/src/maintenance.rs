@@ -51,7 +51,7 @@ fn tend(partition: &Arc<Partition>, retention: bool) -> Result<(), LogError> {
     let now_ms = clock::now_ms();
     // Retention deletes what is in files.
     if retention && partition.with_log(|log, _| log.has_unwritten_segments()) == Ok(true) {
-        partition.write_behind().map_err(LogError::Io)?;
+        partition.write_behind(u64::MAX).map_err(LogError::Io)?;
     }
     let deletable = partition.deletable();
     let planned = partition.with_log(|log, high_watermark| {

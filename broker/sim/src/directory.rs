@@ -103,7 +103,7 @@ impl Open {
     /// The disk is full or failed; the job is tried again later.
     pub fn settle(&mut self) -> io::Result<()> {
         self.finish_job();
-        while let Some(job) = self.log.write_job() {
+        while let Some(job) = self.log.write_job(u64::MAX) {
             if let Err(error) = job.run() {
                 self.log.write_failed(job);
                 return Err(error);

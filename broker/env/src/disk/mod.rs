@@ -13,11 +13,13 @@ mod tests;
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::Advice;
 
 pub use file::FileDisk;
 pub use mem::{Fault, FaultError, FaultOp, MemDisk};
@@ -231,6 +233,18 @@ pub trait DiskFile: Send + Sync + Debug {
 
     /// Writes all of `bytes` at `offset`, growing the file where needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Asks for bytes that were written to be on their way to the device, so that a sync finds little
+    /// to do later. Waits for nothing and promises nothing; they stay in memory.
+    fn begin_writeback(&self, offset: u64, len: u64) {
+        if let (Some(fd), Some(len)) = (self.as_fd(), NonZeroU64::new(len)) {
+            // On Linux this begins the writing of what is dirty, and drops what has been written:
+            // that is nothing yet. `sync_file_range` has no safe wrapper.
+            if let Err(error) = rustix::fs::fadvise(fd, offset, Some(len), Advice::DontNeed) {
+                tracing::trace!(%error, "a sync will have more to write");
+            }
+        }
+    }
 
     /// Makes the written bytes and the length survive a power cut.
     fn sync_data(&self) -> io::Result<()>;

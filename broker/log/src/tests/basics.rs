@@ -95,7 +95,7 @@ fn an_append_touches_no_file_and_a_flush_is_one_write() {
     // They are read from memory, and their segment gets them in one write.
     assert_eq!(read_all(&log, 0).len(), 101);
     assert_eq!((disk.writes(), disk.reads()), (before.0 + 1, before.1));
-    let job = log.write_job().unwrap();
+    let job = log.write_job(u64::MAX).unwrap();
     job.run().unwrap();
     log.written(job);
     assert_eq!(disk.writes(), before.0 + 2 + 2, "and two indexes");

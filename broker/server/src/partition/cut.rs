@@ -75,7 +75,7 @@ impl Partition {
             let touched = self.lock().touched;
             self.dir.wal.when_durable(touched).await.map_err(failed)?;
             let partition = Arc::clone(self);
-            let written = task::blocking(move || partition.write_behind()).await;
+            let written = task::blocking(move || partition.write_behind(u64::MAX)).await;
             written.map_err(|error| LogError::Io(std::io::Error::other(error)))??;
             let begun = self.with_log(|log, _| {
                 let end = log.end_offset();

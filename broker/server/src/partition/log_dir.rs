@@ -31,7 +31,10 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Writing behind begins when this share of the memory is in use...
 const MEMORY_HIGH: f64 = 0.7;
 /// ...and goes on down to this one.
-const MEMORY_LOW: f64 = 0.3;
+const MEMORY_LOW: f64 = 0.6;
+/// So much of one log at a time: a long job keeps a core and the disk from who waits for an
+/// acknowledgement.
+const PIECE_BYTES: u64 = 1 << 20;
 /// A checkpoint is due when this share of the ring is in use.
 const RING_HIGH: f64 = 0.5;
 /// Memory that somebody held on to is looked at again after this time.
@@ -382,7 +385,7 @@ impl LogDir {
             }
         }
         pace.pressure = self.wal.pressure();
-        pace.held = pace.pressure.memory >= MEMORY_HIGH;
+        pace.held = pace.pressure.memory >= MEMORY_HIGH && lock(&self.dirty).is_empty();
         !self.stopping.load(Ordering::Acquire)
     }
 
@@ -397,7 +400,7 @@ impl LogDir {
             let Some(partition) = lock(&self.dirty).pop_front() else {
                 return Ok(());
             };
-            partition.write_behind()?;
+            partition.write_behind(if all { u64::MAX } else { PIECE_BYTES })?;
             self.wal.memory_freed();
         }
         Ok(())

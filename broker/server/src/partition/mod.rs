@@ -356,8 +356,8 @@ impl Partition {
     }
 
     /// Writes what is durable into the segments' files. Blocks.
-    pub(crate) fn write_behind(self: &Arc<Self>) -> std::io::Result<()> {
-        let job = match self.with_log(|log, _| log.write_job()) {
+    pub(crate) fn write_behind(self: &Arc<Self>, most_bytes: u64) -> std::io::Result<()> {
+        let job = match self.with_log(|log, _| log.write_job(most_bytes)) {
             Ok(Some(job)) => job,
             // Closed meanwhile, or nothing is left to be written.
             _ => {

@@ -247,7 +247,8 @@ impl World {
         let Some(open) = up.logs.get_mut(&id) else {
             return Ok(());
         };
-        let Some(job) = open.log.write_job() else {
+        // Not all of it: a large one is cut, too.
+        let Some(job) = open.log.write_job(open.log.unwritten_bytes() / 2) else {
             return Ok(());
         };
         let run = job.run();
