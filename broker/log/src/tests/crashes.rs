@@ -191,7 +191,7 @@ fn a_topic_id_that_was_torn_is_written_again() {
             topic_id: Some(id),
             ..With::default()
         };
-        open_with(&shared, dir(), &LogConfig::default(), &with).unwrap();
+        open_with(&shared, &dir(), &LogConfig::default(), &with).unwrap();
         assert_eq!(crate::topic_id_of(&disk, &dir()).unwrap(), Some(id));
     }
 }

@@ -56,7 +56,7 @@ fn a_segment_that_lost_bytes_is_refused_by_name_and_place_and_cut_when_asked() {
         );
     }
     let (log, recovery) =
-        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
+        open_with(&shared(&disk), &dir(), &LogConfig::default(), &cutting()).unwrap();
     // What the write-ahead log holds does not continue what is left: it is kept beside it.
     assert_eq!((log.end_offset(), recovery.lost_durable), (4, true));
     let aside = dir().join("00000000000000000010.log.cut");
@@ -94,7 +94,7 @@ fn a_kept_tail_that_does_not_continue_the_log_is_set_aside_when_asked() {
     );
     assert!(disk.exists(&kept).unwrap(), "nothing is thrown away");
     let (log, recovery) =
-        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
+        open_with(&shared(&disk), &dir(), &LogConfig::default(), &cutting()).unwrap();
     assert_eq!((log.end_offset(), recovery.lost_durable), (4, true));
     let aside = dir().join("00000000000000000010.log.kept.cut");
     let left = read_file(&disk, &aside, 1 << 20).unwrap();
@@ -121,7 +121,7 @@ fn damage_in_the_write_ahead_log_is_refused_and_cut_when_asked() {
         "{error}"
     );
     let (log, recovery) =
-        open_with(&shared(&disk), dir(), &LogConfig::default(), &cutting()).unwrap();
+        open_with(&shared(&disk), &dir(), &LogConfig::default(), &cutting()).unwrap();
     assert!(recovery.lost_durable);
     assert_eq!(
         log.end_offset(),
@@ -345,7 +345,7 @@ fn a_newer_checkpoint_or_another_topic_is_refused() {
             topic_id,
             ..With::default()
         };
-        open_with(&shared(&disk), dir(), &LogConfig::default(), &with)
+        open_with(&shared(&disk), &dir(), &LogConfig::default(), &with)
     };
     let (mut log, _) = open_as(Some(id)).unwrap();
     log.append_as_leader(&records(1), 0, NOW_MS).unwrap();

@@ -96,7 +96,7 @@ fn a_partition_is_imported_with_its_offsets_producers_and_log_start() {
         ..With::default()
     };
     let (mut log, recovery) =
-        open_with(&shared(&disk), dir(), &LogConfig::default(), &with).unwrap();
+        open_with(&shared(&disk), &dir(), &LogConfig::default(), &with).unwrap();
     assert!(recovery.clean, "{recovery:?}");
     assert_eq!(recovery.topic_id, Some(Uuid([3; 16])));
     assert_eq!(read_all(&log, 7), batches[7..]);

@@ -197,7 +197,7 @@ pub(crate) fn shared(disk: &MemDisk) -> Arc<dyn Disk> {
 /// Opens a log and the data directory around it, as a broker does when it starts.
 pub(crate) fn open_with(
     disk: &Arc<dyn Disk>,
-    dir: PathBuf,
+    dir: &Path,
     config: &LogConfig,
     with: &With,
 ) -> Result<(TestLog, Recovery), OpenError> {
@@ -234,7 +234,7 @@ pub(crate) fn open_with(
         None => {
             let id = LogId(recovered.next_log_id);
             recovered.next_log_id += 1;
-            if !disk.exists(&dir)? {
+            if !disk.exists(dir)? {
                 let create = Record::Create {
                     topic_id: topic_id.0,
                     partition: 0,
@@ -284,7 +284,7 @@ pub(crate) fn open_in(
     dir: PathBuf,
     config: &LogConfig,
 ) -> Result<(TestLog, Recovery), OpenError> {
-    open_with(&disk, dir, config, &With::default())
+    open_with(&disk, &dir, config, &With::default())
 }
 
 pub(crate) fn open(disk: &MemDisk, config: &LogConfig) -> Result<(TestLog, Recovery), OpenError> {
