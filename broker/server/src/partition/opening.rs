@@ -383,42 +383,26 @@ impl Registry {
             .find(|dir| Some(dir.path.as_path()) == path.parent())
     }
 
-    /// Where a partition is, or is to be: the directory that has it, else the emptiest one; and
-    /// whether it is there.
+    /// Where a partition is, or is to be: the directory that has it, else the one with the fewest
+    /// partitions of those that have room; and whether it is there.
     fn directory(&self, topic: &str, index: i32) -> (PathBuf, bool) {
         let name = format!("{topic}-{index}");
-        let existing = self
-            .args
-            .dirs
-            .iter()
-            .map(|dir| dir.join(&name))
-            .find(|dir| self.args.disk.exists(dir).unwrap_or(false));
-        if let Some(existing) = existing {
+        let dirs = || self.args.dirs.iter();
+        let exists = |path: &PathBuf| self.args.disk.exists(path).unwrap_or(false);
+        if let Some(existing) = dirs().map(|dir| dir.join(&name)).find(exists) {
             return (existing, true);
         }
-        let mut counts: BTreeMap<&Path, usize> = self
-            .args
-            .dirs
-            .iter()
-            .map(|dir| (dir.as_path(), 0))
-            .collect();
-        if counts.len() > 1 {
-            for partition in self.all() {
-                if let Ok((dir, _)) = partition.placed()
-                    && let Some(count) = counts.get_mut(dir.as_path())
-                {
-                    *count += 1;
-                }
+        let mut counts: BTreeMap<&Path, usize> = BTreeMap::new();
+        let held = self.all();
+        if self.args.dirs.len() > 1 {
+            for partition in &held {
+                *counts.entry(&partition.dir.path).or_default() += 1;
             }
         }
-        let emptiest = self
-            .args
-            .dirs
-            .iter()
-            .min_by_key(|dir| counts.get(dir.as_path()).copied().unwrap_or(0));
-        let path = emptiest
-            .map(|dir| dir.join(&name))
-            .unwrap_or_else(|| PathBuf::from(name));
+        let open = self.log_dirs();
+        let is_full = |path: &PathBuf| open.iter().any(|dir| dir.path == *path && dir.is_full());
+        let fewest = dirs().min_by_key(|dir| (is_full(dir), counts.get(dir.as_path())));
+        let path = fewest.map_or_else(|| PathBuf::from(&name), |dir| dir.join(&name));
         (path, false)
     }
 }

@@ -255,7 +255,7 @@ impl Registry {
         settings: &BrokerSettings,
         then: impl FnOnce(&Image),
     ) {
-        if self.log_dirs().iter().any(|dir| dir.is_full()) {
+        if self.log_dirs().iter().all(|dir| dir.is_full()) {
             return;
         }
         let applied = lock(&self.applied);

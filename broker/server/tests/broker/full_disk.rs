@@ -208,6 +208,33 @@ async fn a_partition_that_finds_no_room_is_opened_once_there_is_some() {
 }
 
 #[tokio::test]
+async fn what_finds_one_directory_full_is_opened_in_another() {
+    let disk = MemDisk::new();
+    let dirs = [("log.dirs", "/data,/other")];
+    let server = try_start(Arc::new(disk.clone()), Path::new(DATA), &dirs).await;
+    let server = server.unwrap();
+    let mut c = Connection::open(&server).await;
+    disk.inject(Fault {
+        op: FaultOp::Write,
+        path_contains: "/other/".to_owned(),
+        after: 0,
+        times: u32::MAX,
+        error: FaultError::Enospc,
+    });
+    topic(&mut c, "t", 6).await;
+    for index in 0..6 {
+        until("it is in the directory with room", async || {
+            let produced = produce(&mut c, "t", index, batch(&[b"kept"])).await;
+            produced.error_code == NONE
+        })
+        .await;
+        let path = Path::new(DATA).join(format!("t-{index}"));
+        assert!(disk.exists(&path).unwrap(), "{index}");
+    }
+    server.kill().await;
+}
+
+#[tokio::test]
 async fn a_broker_whose_disk_stands_still_ends_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, gate) = SlowDisk::new();
