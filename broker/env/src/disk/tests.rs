@@ -29,6 +29,10 @@ fn written_bytes_are_read_back_at_their_positions() {
         let mut buffer = [0u8; 4];
         let error = file.read_exact_at(&mut buffer, 11).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        // On its way to the device, all of it is as it was, and what is not there is no matter.
+        file.begin_writeback(0, 1 << 20);
+        file.begin_writeback(5, 0);
+        assert_eq!(&file.read_bytes_at(0, 100).unwrap()[..], b"hello world!?");
         file.set_len(3).unwrap();
         assert_eq!(&file.read_bytes_at(0, 100).unwrap()[..], b"hel");
         file.sync_data().unwrap();

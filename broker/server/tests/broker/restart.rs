@@ -299,7 +299,7 @@ async fn a_disk_that_fails_ends_the_service_and_marks_its_directory() {
     let reason = server.failed().await.to_string();
     assert!(reason.contains("/data"), "{reason}");
     assert_eq!(values(&read(&mut c, "t", 0, 0).await).len(), 1);
-    drop(server);
+    server.kill().await;
     a_marked_directory_is_not_served(disk).await;
 }
 
