@@ -392,12 +392,14 @@ impl Registry {
         if let Some(existing) = dirs().map(|dir| dir.join(&name)).find(exists) {
             return (existing, true);
         }
+        let held = match self.args.dirs.len() {
+            // There is no choice: all that are open need not be counted for each that is made.
+            0 | 1 => Vec::new(),
+            _ => self.all(),
+        };
         let mut counts: BTreeMap<&Path, usize> = BTreeMap::new();
-        let held = self.all();
-        if self.args.dirs.len() > 1 {
-            for partition in &held {
-                *counts.entry(&partition.dir.path).or_default() += 1;
-            }
+        for partition in &held {
+            *counts.entry(&partition.dir.path).or_default() += 1;
         }
         let open = self.log_dirs();
         let is_full = |path: &PathBuf| open.iter().any(|dir| dir.path == *path && dir.is_full());

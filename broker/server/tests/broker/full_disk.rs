@@ -34,6 +34,17 @@ fn fill(disk: &MemDisk, but: u64) {
     disk.set_capacity(Some(space.total_bytes - space.free_bytes - but));
 }
 
+/// Nothing whose path has `part` in it is written any more.
+fn fill_below(disk: &MemDisk, part: &str) {
+    disk.inject(Fault {
+        op: FaultOp::Write,
+        path_contains: part.to_owned(),
+        after: 0,
+        times: u32::MAX,
+        error: FaultError::Enospc,
+    });
+}
+
 /// What the write-ahead log's files take.
 fn ring_bytes(disk: &MemDisk) -> u64 {
     let rings = Path::new(DATA).join("wal");
@@ -157,13 +168,7 @@ async fn a_partition_that_finds_no_room_is_opened_once_there_is_some() {
         let mut c = Connection::open(&server).await;
         topic(&mut c, "t", 1).await;
         put(&mut c, "t", 0, b"one").await;
-        disk.inject(Fault {
-            op: FaultOp::Write,
-            path_contains: "/late-".to_owned(),
-            after: 0,
-            times: u32::MAX,
-            error: FaultError::Enospc,
-        });
+        fill_below(&disk, "/late-");
         topic(&mut c, "late", 3).await;
         for index in 0..3 {
             until("it says why it takes nothing", async || {
@@ -214,13 +219,7 @@ async fn what_finds_one_directory_full_is_opened_in_another() {
     let server = try_start(Arc::new(disk.clone()), Path::new(DATA), &dirs).await;
     let server = server.unwrap();
     let mut c = Connection::open(&server).await;
-    disk.inject(Fault {
-        op: FaultOp::Write,
-        path_contains: "/other/".to_owned(),
-        after: 0,
-        times: u32::MAX,
-        error: FaultError::Enospc,
-    });
+    fill_below(&disk, "/other/");
     topic(&mut c, "t", 6).await;
     for index in 0..6 {
         until("it is in the directory with room", async || {
