@@ -28,7 +28,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
 import urllib.request
 import zlib
 from pathlib import Path
@@ -40,7 +39,7 @@ from cluster import IDS, Node, end
 from labkit.paths import LAB, wait_until
 from link import Link, leave_the_processors_to_others
 from main import tidemark
-from store import BUCKET, PREFIX, Store
+from store import BUCKET, PREFIX, Store, get_object
 
 MB, GB = 1_000_000, 1_000_000_000
 LEAST_SEGMENT = 1 << 20
@@ -92,11 +91,6 @@ class Cluster:
         return [f"tier.url={self.url}", f"tier.endpoint={self.store.endpoint}", "tier.region=us-east-1",
                 "tier.upload.max.lag.ms=5000", "log.retention.check.interval.ms=1000",
                 "wal.file.bytes=16777216", f"wal.max.bytes={WAL_BYTES}", f"wal.memory.bytes={WAL_BYTES}"]
-
-    @property
-    def objects(self):
-        """Where its objects are, by their keys."""
-        return f"{self.store.endpoint}/{BUCKET}/{PREFIX}"
 
     def start(self):
         self.store.start()
@@ -510,12 +504,9 @@ def catch_up(cluster, topic, ends, far=False):
 
 def get_all(url, keys, at_once):
     """A plain GET of objects, so many at a time; bytes a second."""
-    def get(key):
-        with urllib.request.urlopen(f"{url}/{urllib.parse.quote(key)}", timeout=60) as answer:
-            return len(answer.read())
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        total = sum(pool.map(get, keys))
+        total = sum(pool.map(lambda key: len(get_object(url, key)), keys))
     return total / (time.monotonic() - began)
 
 
@@ -527,7 +518,7 @@ def gets_in_process(url, keys):
 
 def gets(cluster, keys):
     """Plain GETs of objects again and again, until it is killed."""
-    one = SPAWN.Process(target=gets_in_process, args=(cluster.objects, keys), daemon=True)
+    one = SPAWN.Process(target=gets_in_process, args=(cluster.store.objects, keys), daemon=True)
     one.start()
     return one
 
@@ -535,7 +526,7 @@ def gets(cluster, keys):
 def catching_up(cluster, rows, where, keys, ends, far):
     """How fast a cold reader is, against plain GETs."""
     # Twice: neither of the two is to be the first to read the store's files.
-    plain = max(get_all(cluster.objects, keys, 10) for _ in range(2))
+    plain = max(get_all(cluster.store.objects, keys, 10) for _ in range(2))
     rates = []
     for _ in range(2):
         one, results = catch_up(cluster, "history", ends, far)

@@ -19,6 +19,11 @@ from labkit.paths import CACHE, free_port, wait_until
 BUCKET, PREFIX = "lab-tier", "some/prefix"
 
 
+def get_object(url, key):
+    with urllib.request.urlopen(f"{url}/{urllib.parse.quote(key)}", timeout=30) as answer:
+        return answer.read()
+
+
 class Store:
     """An S3 server that can be away."""
 
@@ -86,9 +91,13 @@ class Store:
     def back(self):
         os.kill(self.process.pid, signal.SIGCONT)
 
+    @property
+    def objects(self):
+        """Where its objects are, by their keys."""
+        return f"{self.endpoint}/{BUCKET}/{PREFIX}"
+
     def get(self, key):
-        with urllib.request.urlopen(f"{self.endpoint}/{BUCKET}/{PREFIX}/{urllib.parse.quote(key)}", timeout=30) as answer:
-            return answer.read()
+        return get_object(self.objects, key)
 
     def list_keys(self, folder):
         query = urllib.parse.urlencode({"list-type": 2, "prefix": f"{PREFIX}/{folder}"})
