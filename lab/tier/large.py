@@ -5,10 +5,10 @@ keep       SIZE over several topics; the disks are sampled each second against t
            and read again; groups resume.
 same       processor per GB, acknowledgement p99 and start with SIZE kept, against a hundredth of it.
 move       a partition with SIZE/2 in the bucket and little hot is reassigned: what moves between brokers.
-cold       catching up from the bucket against a plain parallel GET of the same objects, and tailing p99 beside a
-           cold reader against that beside such GETs: with a bucket that is 10 ms away and sends 1 Gbit/s (what
-           would be on other machines has the least priority then), and with one on the same processors; requests
-           and bytes per GB, up and down.
+cold       catching up from the bucket against a plain parallel GET of the same objects, with one on the same processors
+           and one that is 10 ms away and sends 1 Gbit/s (what would be on other machines has the least priority
+           then); tailing p99 with and without a cold reader of that one, and beside plain GETs, which take as much
+           of this machine; requests and bytes per GB, up and down.
 manifests  memory of a broker with --partitions tiered partitions.
 """
 
@@ -535,7 +535,7 @@ def catching_up(cluster, rows, where, keys, ends, far):
         rates.append(took / seconds)
     fastest = max(rates)
     rows.add("cold", f"bucket {where}: catching up, against ten GETs at a time", f"{fastest / MB:,.0f} MB/s, {plain / MB:,.0f} MB/s: {fastest / plain:.2f}x",
-             "0.8x or better" if far else "", fastest >= 0.8 * plain)
+             "0.8x or better", fastest >= 0.8 * plain)
 
 
 def tail_beside(cluster, chosen, rows, keys, ends):
@@ -556,8 +556,8 @@ def tail_beside(cluster, chosen, rows, keys, ends):
                 assert other.is_alive(), "it was done before: give it a larger --size"
                 other.kill()
     alone, beside_gets, beside_reader = (statistics.median(found) for found in p99_ms.values())
-    rows.add("cold", "produce to read p99 beside a cold reader, against beside plain GETs", f"{beside_reader:.1f} ms, {beside_gets:.1f} ms: {beside_reader / beside_gets:.2f}x; alone {alone:.1f} ms",
-             "at most 1.2x", beside_reader <= 1.2 * beside_gets)
+    rows.add("cold", "produce to read p99, without and with a cold reader",
+             f"{alone:.1f} and {beside_reader:.1f} ms: {beside_reader / alone:.2f}x; beside plain GETs {beside_gets:.1f} ms", "at most 1.2x", beside_reader <= 1.2 * alone)
 
 
 def cold(work, chosen, rows):
@@ -587,7 +587,6 @@ def cold(work, chosen, rows):
         rows.add("cold", "bytes from the bucket for 1 GB read", f"{(cluster.metric('tidemark_tier_read_bytes_total') - read) / took:.3f} GB", "", True)
         keys = [key for folder in {key.rsplit("/", 1)[0] for key in cluster.store.list_keys("") if key.endswith(".segment")}
                 for key in cluster.store.list_keys(f"{folder}/") if key.endswith(".segment")]
-        # All of it shares the processors of this machine: no bars, those are for a bucket as it is elsewhere.
         catching_up(cluster, rows, "on the same processors", keys, ends, far=False)
         cluster.store.link = Link(cluster.store.host, cluster.store.port)
         leave_the_processors_to_others(cluster.store.process.pid)
