@@ -16,10 +16,14 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def leave_the_processors_to_others(pid=None):
-    """For what would be on another machine: all threads of a process, this one without a number."""
+    """For what would be on another machine: all threads of a process, this one without a number.
+
+    They run when nobody else wants to, and whoever does interrupts them at once; one that is only `nice` keeps
+    a processor for the milliseconds of its slice.
+    """
     for thread in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
 class Way:

@@ -355,7 +355,7 @@ impl Log {
     }
 
     /// Whether whole segments wait to be written.
-    pub fn has_unwritten_segments(&self) -> bool {
+    pub(crate) fn has_unwritten_segments(&self) -> bool {
         self.behind
             .as_ref()
             .is_some_and(|behind| !behind.rolls.is_empty())

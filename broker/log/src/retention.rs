@@ -130,6 +130,20 @@ impl Log {
         Ok(report)
     }
 
+    /// Whether [`Log::apply_retention`] leaves what it would delete if it were in the segment
+    /// files: sealed segments, or an active one of which every record is too old. Files are
+    /// touched by nothing else for as long as memory has room.
+    pub fn retention_waits_for_files(&self, now_ms: i64) -> bool {
+        let keeps_ms = self.config.retention_ms;
+        let by_age = self.config.delete_retention && keeps_ms >= 0 && !self.is_settled();
+        let too_old = by_age
+            && self.tail.as_ref().is_some_and(|tail| {
+                let newest_ms = tail.max_timestamp.timestamp_ms;
+                newest_ms > NO_TIMESTAMP && now_ms.saturating_sub(newest_ms) > keeps_ms
+            });
+        self.has_unwritten_segments() || too_old
+    }
+
     /// Bytes of the oldest segments that age and size would delete, if they were not above
     /// `elsewhere`, the end of what is kept in another place.
     ///

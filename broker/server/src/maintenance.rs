@@ -50,7 +50,7 @@ pub(crate) fn start(broker: &Arc<Broker>, mut stop: watch::Receiver<bool>) {
 fn tend(partition: &Arc<Partition>, retention: bool) -> Result<(), LogError> {
     let now_ms = clock::now_ms();
     // Retention deletes what is in files.
-    if retention && partition.with_log(|log, _| log.has_unwritten_segments()) == Ok(true) {
+    if retention && partition.with_log(|log, _| log.retention_waits_for_files(now_ms)) == Ok(true) {
         partition.write_behind(u64::MAX).map_err(LogError::Io)?;
     }
     let deletable = partition.deletable();

@@ -343,6 +343,22 @@ async fn segments_roll_by_a_changed_size_and_retention_takes_the_old_ones() {
     assert_eq!(read(&mut c, "t", 0, start).await.log_start_offset, start);
 }
 
+/// The active segment is in memory only, and would be for a minute.
+#[tokio::test]
+async fn what_is_too_old_goes_before_it_is_written_into_a_segment_for_another_reason() {
+    let broker = broker(&[("log.retention.check.interval.ms", "20")]).await;
+    let mut c = Connection::open(&broker.server).await;
+    topic(&mut c, "t", 1).await;
+    for _ in 0..3 {
+        put(&mut c, "t", 0, b"soon too old").await;
+    }
+    assert_eq!(set(&mut c, TOPIC, "t", "retention.ms", "1").await.0, NONE);
+    until("everything is too old", async || {
+        offset(&mut c, "t", 0, -2).await == 3
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn settings_of_all_brokers_apply_to_topics_that_have_none_of_their_own() {
     let broker = broker(&[]).await;
