@@ -3,7 +3,6 @@
 //! **Create-only has three outcomes.** When a store says that an object is there already, it may
 //! be our own, whose answer was lost. [`Bucket::create`] reads it back and tells which it is.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,12 +10,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, RetryConfig,
+    GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
 };
 use tidemark_env::clock;
-use url::Url;
 
 use crate::budget::BytesPerSecond;
 use crate::credentials::Credentials;
@@ -24,10 +21,11 @@ use crate::document::{self, Document};
 use crate::error::TierError;
 use crate::layout::PartitionId;
 use crate::manifest::{Chunk, ChunkRef, Manifest};
+use crate::store;
 use crate::upload::{PART_BYTES, new_id};
 
 /// A request that carries little is given so long.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the outcome of a create is looked for.
 const CREATE_TRIES: usize = 3;
 
@@ -82,7 +80,7 @@ impl Bucket {
     /// # Errors
     /// The address or an option cannot be used.
     pub fn open(address: &str, options: &BucketOptions) -> Result<Bucket, TierError> {
-        let (store, prefix) = Self::store_of(address, options)?;
+        let (store, prefix) = store::open(address, options)?;
         Ok(Bucket::new(store, prefix, address))
     }
 
@@ -92,7 +90,7 @@ impl Bucket {
     /// # Errors
     /// An option cannot be used: what was in use stays so.
     pub fn reopen(&self, options: &BucketOptions) -> Result<(), TierError> {
-        let (store, _) = Self::store_of(&self.address, options)?;
+        let (store, _) = store::open(&self.address, options)?;
         *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
         Ok(())
     }
@@ -100,94 +98,6 @@ impl Bucket {
     fn store(&self) -> Arc<dyn ObjectStore> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&store)
-    }
-
-    fn store_of(
-        address: &str,
-        options: &BucketOptions,
-    ) -> Result<(Arc<dyn ObjectStore>, Key), TierError> {
-        let wrong = |reason: String| TierError::Url {
-            url: address.to_owned(),
-            reason,
-        };
-        let url: Url = address.parse().map_err(|error| {
-            wrong(format!(
-                "{error}; write s3://bucket/prefix, gs://…, az://… or file:///directory"
-            ))
-        })?;
-        let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|_| {
-            wrong(format!(
-                "{} is not known; write s3://bucket/prefix, gs://…, az://… or file:///directory",
-                url.scheme()
-            ))
-        })?;
-        let refused = |error: object_store::Error| wrong(with_causes(&error));
-        let (store, prefix): (Arc<dyn ObjectStore>, Key) = match scheme {
-            ObjectStoreScheme::Local => {
-                let dir = url
-                    .to_file_path()
-                    .map_err(|()| wrong("it names no directory".to_owned()))?;
-                (
-                    local(&dir).map_err(|error| wrong(error.to_string()))?,
-                    Key::default(),
-                )
-            }
-            ObjectStoreScheme::AmazonS3 => {
-                use object_store::aws::AmazonS3Builder;
-                let mut builder = AmazonS3Builder::from_env().with_url(address);
-                for (key, value) in known(options) {
-                    builder = builder.with_config(key, value);
-                }
-                if let Some(endpoint) = &options.endpoint {
-                    builder = builder.with_endpoint(endpoint);
-                }
-                if let Some(region) = &options.region {
-                    builder = builder.with_region(region);
-                }
-                let store = builder
-                    .with_client_options(client(options))
-                    .with_retry(retries())
-                    .build();
-                (Arc::new(store.map_err(refused)?), path)
-            }
-            ObjectStoreScheme::GoogleCloudStorage => {
-                use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
-                let mut builder = GoogleCloudStorageBuilder::from_env().with_url(address);
-                for (key, value) in known(options) {
-                    builder = builder.with_config(key, value);
-                }
-                if let Some(endpoint) = &options.endpoint {
-                    builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
-                }
-                let store = builder
-                    .with_client_options(client(options))
-                    .with_retry(retries())
-                    .build();
-                (Arc::new(store.map_err(refused)?), path)
-            }
-            ObjectStoreScheme::MicrosoftAzure => {
-                use object_store::azure::MicrosoftAzureBuilder;
-                let mut builder = MicrosoftAzureBuilder::from_env().with_url(address);
-                for (key, value) in known(options) {
-                    builder = builder.with_config(key, value);
-                }
-                if let Some(endpoint) = &options.endpoint {
-                    builder = builder.with_endpoint(endpoint.clone());
-                }
-                let store = builder
-                    .with_client_options(client(options))
-                    .with_retry(retries())
-                    .build();
-                (Arc::new(store.map_err(refused)?), path)
-            }
-            _ => {
-                return Err(wrong(format!(
-                    "{} cannot hold logs; write s3://bucket/prefix, gs://…, az://… or file:///directory",
-                    url.scheme()
-                )));
-            }
-        };
-        Ok((store, prefix))
     }
 
     /// A bucket in a store that is open already.
@@ -590,64 +500,4 @@ fn cut_short(key: &str, at: u64, len: u64, got: u64) -> TierError {
 pub(crate) fn deadline(bytes: u64) -> Duration {
     const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
     REQUEST_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
-}
-
-/// A directory that is there, or will be.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a bucket in a directory is a store of its own, which no simulation uses"
-)]
-fn local(dir: &PathBuf) -> Result<Arc<dyn ObjectStore>, Box<dyn std::error::Error>> {
-    std::fs::create_dir_all(dir)?;
-    let store = object_store::local::LocalFileSystem::new_with_prefix(dir)?;
-    Ok(Arc::new(
-        store.with_fsync(true).with_automatic_cleanup(false),
-    ))
-}
-
-/// An error with what caused it: what is to be done is often at the end.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// The credentials that a store knows, by its own keys.
-fn known<K: std::str::FromStr>(options: &BucketOptions) -> impl Iterator<Item = (K, &String)> {
-    let all = options.credentials.iter();
-    all.filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse().ok()?, value)))
-}
-
-fn client(options: &BucketOptions) -> ClientOptions {
-    let plain = options
-        .endpoint
-        .as_ref()
-        .is_some_and(|endpoint| endpoint.starts_with("http://"));
-    // All of TLS here is by the same library; somebody may have said so already.
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        tracing::trace!("the cryptography was chosen before");
-    }
-    ClientOptions::new()
-        .with_allow_http(plain)
-        .with_connect_timeout(Duration::from_secs(5))
-        // Requests have their own, by what they carry.
-        .with_timeout_disabled()
-}
-
-fn retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 3,
-        retry_timeout: REQUEST_TIMEOUT,
-        ..RetryConfig::default()
-    }
 }

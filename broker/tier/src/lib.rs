@@ -25,6 +25,7 @@ pub mod reader;
 pub mod restore;
 pub mod segment;
 mod shelf;
+mod store;
 mod streams;
 pub mod upload;
 pub mod verify;
