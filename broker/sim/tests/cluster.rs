@@ -96,8 +96,10 @@ fn what_was_mended_stays_mended() {
     // while its broker was down, which did not start then: what was set aside before was in the way. 130064: a bucket hung over a
     // backup of what groups had committed, and there was none for ten times as long.
     // 130102: what waited for its backup was tried again by a clock that had jumped back. 130470: the
-    // disk failed while a replica's directory was taken in, and nobody opened it again.
-    for seed in [81000, 81008, 81023, 130003, 130064, 130102, 130470] {
+    // disk failed while a replica's directory was taken in, and nobody opened it again. 200057: the
+    // leader had deleted garbage, and replicas took its manifest for another backup, which none of
+    // them may begin with: there were too few in sync.
+    for seed in [81000, 81008, 81023, 130003, 130064, 130102, 130470, 200057] {
         let report = in_a_process(Path::new(PROGRAM), seed, &all);
         assert_eq!(report.broken, [""; 0], "seed {seed}");
     }

@@ -172,6 +172,10 @@ pub struct Manifest {
     /// of it, in milliseconds since 1970. None where entries follow one another as they are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_at_ms: Option<i64>,
+    /// Of a backup: the leader epoch of who made it, or of the restore that took it over. Manifests
+    /// that only tell of other things, such as what was deleted, keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_leader_epoch: Option<i32>,
 }
 
 impl Document for Manifest {
@@ -224,6 +228,7 @@ impl Manifest {
             segments: Vec::new(),
             garbage: Vec::new(),
             backup_at_ms: None,
+            backup_leader_epoch: None,
         }
     }
 
@@ -245,8 +250,14 @@ impl Manifest {
                 ),
             });
         }
+        let taken_over = self.backup_at_ms.is_some() && writer.generation > self.writer.generation;
+        let backup_leader_epoch = match taken_over {
+            true => Some(writer.leader_epoch),
+            false => self.backup_leader_epoch,
+        };
         Ok(Manifest {
             sequence: self.sequence + 1,
+            backup_leader_epoch,
             writer,
             predecessor: Some(Predecessor {
                 sequence: self.sequence,
@@ -406,6 +417,7 @@ impl Manifest {
             self.append(entry);
         }
         self.backup_at_ms = Some(now_ms);
+        self.backup_leader_epoch = Some(self.writer.leader_epoch);
     }
 
     /// Cuts off what lies at `offset` and above: the partition goes back to a moment. `entries` are

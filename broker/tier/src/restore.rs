@@ -307,6 +307,7 @@ pub async fn copy(
     }
     let mut next = Manifest::first(&manifest.topic, part.id, writer, part.start_offset());
     next.backup_at_ms = manifest.backup_at_ms;
+    next.backup_leader_epoch = next.backup_at_ms.and(Some(writer.leader_epoch));
     let copied = entries.is_some();
     for mut entry in entries.unwrap_or_else(|| part.entries.clone()) {
         if entry.base_offset >= part.end_offset {

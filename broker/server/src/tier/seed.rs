@@ -44,10 +44,15 @@ enum SeedError {
     WentOn(LeaderEpoch),
 }
 
-/// Whether a replica that holds nothing begins with what was backed up in `written_in`.
-fn may_begin_with(state: &Partition, me: BrokerId, written_in: LeaderEpoch) -> bool {
+/// Whether a replica that holds nothing begins with the backup that a manifest tells of: it is by
+/// the leader of epoch `made_in`, the manifest by that of `told_in`.
+fn may_begin_with(
+    state: &Partition,
+    me: BrokerId,
+    (made_in, told_in): (LeaderEpoch, LeaderEpoch),
+) -> bool {
     // Who was made the leader since, at the risk of losing records, has nobody to copy from.
-    written_in == RESTORE_EPOCH || state.leader == me && state.leader_epoch > written_in
+    made_in == RESTORE_EPOCH || state.leader == me && state.leader_epoch > told_in
 }
 
 impl Tier {
@@ -176,10 +181,12 @@ impl Tier {
             .into());
         };
         let image = broker.image();
+        let told_in = manifest.writer.leader_epoch;
+        let made_in = manifest.backup_leader_epoch.unwrap_or(told_in);
         if let Some(state) = image.partition(topic_id, partition)
-            && !may_begin_with(state, broker.id, manifest.writer.leader_epoch)
+            && !may_begin_with(state, broker.id, (made_in, told_in))
         {
-            return Err(SeedError::WentOn(manifest.writer.leader_epoch));
+            return Err(SeedError::WentOn(made_in));
         }
         for entry in &part.entries {
             let disk = Arc::clone(broker.partitions.disk());
@@ -225,10 +232,14 @@ mod tests {
             leader_epoch,
             ..Partition::default()
         };
-        assert!(may_begin_with(&led_by(0, 8), 1, RESTORE_EPOCH));
-        assert!(!may_begin_with(&led_by(0, 8), 1, 8));
-        // It has not heard of the leader that made it.
-        assert!(!may_begin_with(&led_by(1, 7), 1, 8));
-        assert!(may_begin_with(&led_by(1, 9), 1, 8));
+        let restored = RESTORE_EPOCH;
+        assert!(may_begin_with(&led_by(0, 8), 1, (restored, restored)));
+        // The leader deleted garbage, and has written that.
+        assert!(may_begin_with(&led_by(0, 8), 1, (restored, 8)));
+        assert!(!may_begin_with(&led_by(0, 8), 1, (8, 8)));
+        // It has not heard of the leader that made it, or of one that had to tell something.
+        assert!(!may_begin_with(&led_by(1, 7), 1, (8, 8)));
+        assert!(!may_begin_with(&led_by(1, 9), 1, (8, 10)));
+        assert!(may_begin_with(&led_by(1, 9), 1, (8, 8)));
     }
 }

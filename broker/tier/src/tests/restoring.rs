@@ -53,6 +53,25 @@ fn a_backup_takes_the_place_of_the_one_before() {
 }
 
 #[test]
+fn who_made_a_backup_is_known_whoever_tells_of_it() {
+    let mut manifest = Manifest::first("table", PARTITION, writer(3), 0);
+    assert_eq!(manifest.backup_leader_epoch, None);
+    manifest.replace(0, vec![entry(0, 40, &[(1, 0)])], &[], 5);
+    assert_eq!(manifest.backup_leader_epoch, Some(3));
+    let told = manifest.succeed(writer(4), 0).unwrap();
+    assert_eq!(told.backup_leader_epoch, Some(3));
+    let restore = Writer {
+        generation: told.writer.generation + 1,
+        ..writer(0)
+    };
+    let taken_over = told.succeed(restore, 0).unwrap();
+    assert_eq!(taken_over.backup_leader_epoch, Some(0));
+    let log = Manifest::first("orders", PARTITION, writer(3), 0);
+    let taken_over = log.succeed(restore, 0).unwrap();
+    assert_eq!(taken_over.backup_leader_epoch, None);
+}
+
+#[test]
 fn what_was_taken_over_is_written_by_nobody_of_before() {
     run(async {
         let bucket = memory();
