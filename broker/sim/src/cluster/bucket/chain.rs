@@ -16,6 +16,8 @@ struct Head {
     crc32: u32,
     /// Keys of all that it names and counts.
     named: BTreeSet<String>,
+    /// When it takes the partition over from another generation: keys of all that is there.
+    fenced: BTreeSet<String>,
 }
 
 /// The chains of all partitions.
@@ -66,6 +68,13 @@ impl Chains {
         let id = layout::partition_of(key).ok_or_else(|| format!("{key} is nobody's manifest"))?;
         let (head, mut next) = self.follows(id, key, object)?;
         let mut wrong = next.holds(id, objects, head);
+        let generation = head.map(|head| head.manifest.writer.generation);
+        if generation.is_some_and(|before| before < next.manifest.writer.generation) {
+            // Nobody who put them there writes another manifest.
+            let before = objects.keys().map(|path| key_of(path));
+            let before = before.filter(|key| layout::partition_of(key) == Some(id));
+            next.fenced = before.map(str::to_owned).collect();
+        }
         let named = self.named.get(&id.topic_id).copied().unwrap_or(0);
         if head.is_none() && usize::try_from(id.partition).is_ok_and(|index| index >= named) {
             wrong = Err("no metadata name its partition".to_owned());
@@ -128,6 +137,7 @@ impl Chains {
             manifest,
             crc32: document::checksum(&object.bytes),
             named: BTreeSet::new(),
+            fenced: BTreeSet::new(),
         };
         Ok((head, next))
     }
@@ -163,7 +173,7 @@ impl Chains {
         {
             return Ok("bucket: garbage deleted");
         }
-        if layout::is_chunk(key) {
+        if layout::is_chunk(key) || head.fenced.contains(key) {
             return Ok("bucket: orphan deleted");
         }
         let epoch = layout::segment_epoch(key).ok_or_else(|| format!("{key} is no segment"))?;
