@@ -97,8 +97,6 @@ pub(crate) struct World {
     pub(crate) reported: Lsn,
     /// The group after that may have reached the disk.
     pub(crate) in_flight: bool,
-    /// And is only in the page cache, which outlives a process but not the power.
-    pub(crate) soft: bool,
     /// The disk answered with EIO.
     pub(crate) failed: bool,
     /// The disk has little room.
@@ -133,7 +131,6 @@ impl World {
             needed: 0,
             reported: 0,
             in_flight: false,
-            soft: false,
             failed: false,
             tight: false,
             made: 0,
@@ -206,7 +203,6 @@ impl World {
         let off = self.disk.power_is_off();
         let cut = power_cut || (off && self.random.one_in(2));
         self.say(|| (if cut { "power cut" } else { "kill" }).to_owned());
-        self.soft = self.in_flight && !cut;
         if cut {
             self.saw("power cut");
             let seed = self.random.number();
@@ -251,14 +247,9 @@ impl World {
                 self.disk.set_capacity(None);
             }
             let cut = self.random.one_in(2);
-            let soft = self.soft;
             self.crash(cut);
-            if soft && !self.soft {
-                found = None;
-            }
         }
         self.in_flight = false;
-        self.soft = false;
         self.after_open()
     }
 
