@@ -115,6 +115,10 @@ impl World {
             return Ok(());
         };
         open.finish_job();
+        // What fails here fails before anything is said.
+        if !at_end && let Err(error) = open.log.settle() {
+            return self.trouble("cut", &error);
+        }
         let generation = open.log.generation();
         let done = match fully {
             true => open.log.truncate_fully(offset, NOW_MS),
