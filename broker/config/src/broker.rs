@@ -274,6 +274,8 @@ pub struct BrokerSettings {
     pub replica_fetch_backoff_ms: i32,
     /// `replica.socket.timeout.ms`.
     pub replica_socket_timeout_ms: i32,
+    /// `socket.connection.setup.timeout.ms`: of a follower's connection to its leader (KIP-601).
+    pub connection_setup_timeout_ms: i64,
     /// `leader.replication.throttled.rate`: bytes a second that this broker gives to throttled
     /// replicas.
     pub leader_replication_throttled_rate: i64,
@@ -441,6 +443,7 @@ impl BrokerSettings {
             replica_fetch_response_max_bytes: layers.int("replica.fetch.response.max.bytes")?,
             replica_fetch_backoff_ms: layers.int("replica.fetch.backoff.ms")?,
             replica_socket_timeout_ms: layers.int("replica.socket.timeout.ms")?,
+            connection_setup_timeout_ms: layers.long("socket.connection.setup.timeout.ms")?,
             leader_replication_throttled_rate: layers.long("leader.replication.throttled.rate")?,
             follower_replication_throttled_rate: layers
                 .long("follower.replication.throttled.rate")?,
@@ -477,6 +480,12 @@ impl BrokerSettings {
             return conflict(format!(
                 "replica.socket.timeout.ms ({}) must be more than replica.fetch.wait.max.ms ({wait_ms}), or a follower would give up on every fetch that waits",
                 self.replica_socket_timeout_ms
+            ));
+        }
+        if self.connection_setup_timeout_ms < 1 {
+            return conflict(format!(
+                "socket.connection.setup.timeout.ms ({}) must be at least 1, or no follower would reach its leader",
+                self.connection_setup_timeout_ms
             ));
         }
         if let Some(queued) = self.queued_max_request_bytes

@@ -305,6 +305,7 @@ static BROKER_HONOURED: &[&str] = &[
     "replica.selector.class",
     "replica.socket.timeout.ms",
     "security.inter.broker.protocol",
+    "socket.connection.setup.timeout.ms",
     "socket.request.max.bytes",
     "ssl.client.auth",
     "ssl.enabled.protocols",

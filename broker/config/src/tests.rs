@@ -505,6 +505,7 @@ fn roles_and_listeners_have_to_fit() {
         &[("replica.fetch.wait.max.ms", "-1")],
         &[("replica.lag.time.max.ms", "499")],
         &[("replica.socket.timeout.ms", "500")],
+        &[("socket.connection.setup.timeout.ms", "0")],
         &[("replica.selector.class", "org.example.Selector")],
         &[("leader.imbalance.per.broker.percentage", "101")],
     ] {

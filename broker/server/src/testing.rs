@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use tidemark_config::ConfigMap;
 use tidemark_env::disk::FileDisk;
 use tidemark_model::{
-    Endpoint, Image, MetadataRecord, NO_LEADER, Partition as PartitionState, TopicPartition,
+    BrokerEpoch, Endpoint, Image, MetadataRecord, NO_LEADER, Partition as PartitionState,
+    TopicPartition,
 };
 use tidemark_quorum::decide::{self, Decision, Heartbeat, Join, NewTopic, Registration};
 use tidemark_wire::{ApiKey, Uuid};
@@ -29,6 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Two {
     pub(crate) server: RunningServer,
     pub(crate) broker: Arc<Broker>,
+    epoch_elsewhere: BrokerEpoch,
     _dir: TempDir,
 }
 
@@ -49,6 +51,11 @@ pub(crate) fn context(api: ApiKey, version: i16) -> Context {
 impl Two {
     /// Starts the one, with these settings on top, and registers the other.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Two {
+        Two::start_beside(None, settings).await
+    }
+
+    /// The same, where the other one's port for brokers is this one.
+    pub(crate) async fn start_beside(port: Option<u16>, settings: &[(&str, &str)]) -> Two {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let log_dirs = dir.path().display().to_string();
         let own = [
@@ -84,12 +91,20 @@ impl Two {
             broker_id: ELSEWHERE,
             incarnation_id: Uuid([2; 16]),
             directories: vec![Uuid([3; 16])],
-            endpoints: vec![Endpoint {
-                name: "PLAINTEXT".into(),
-                host: "127.0.0.2".into(),
-                port: 9,
-                security_protocol: 0,
-            }],
+            endpoints: [
+                ("PLAINTEXT", "127.0.0.2", Some(9)),
+                ("LOCAL", "127.0.0.1", port),
+            ]
+            .into_iter()
+            .filter_map(|(name, host, port)| {
+                Some(Endpoint {
+                    name: name.into(),
+                    host: host.into(),
+                    port: port?,
+                    security_protocol: 0,
+                })
+            })
+            .collect(),
             rack: Some("far".into()),
         };
         let join = Join {
@@ -99,22 +114,29 @@ impl Two {
             features: crate::features::supported(),
         };
         let registered = broker.node.register(join).await;
-        let broker_epoch = registered.expect("a change").expect("a registration");
+        let epoch_elsewhere = registered.expect("a change").expect("a registration");
+        let two = Two {
+            server,
+            broker,
+            epoch_elsewhere,
+            _dir: dir,
+        };
+        two.heartbeat_elsewhere(false).await;
+        two
+    }
+
+    /// A heartbeat of the other one; `want_fence` takes it out of use.
+    pub(crate) async fn heartbeat_elsewhere(&self, want_fence: bool) {
         let beat = Heartbeat {
             broker_id: ELSEWHERE,
-            broker_epoch,
+            broker_epoch: self.epoch_elsewhere,
             image_index: u64::MAX,
-            want_fence: false,
+            want_fence,
             want_shutdown: false,
             damaged: Vec::new(),
         };
-        let up = broker.node.heartbeat(beat).await.expect("a change");
-        assert!(!up.expect("a broker").is_fenced);
-        Two {
-            server,
-            broker,
-            _dir: dir,
-        }
+        let answer = self.broker.node.heartbeat(beat).await.expect("a change");
+        assert_eq!(answer.expect("a broker").is_fenced, want_fence);
     }
 
     /// Makes a topic with so many partitions, each on these brokers.

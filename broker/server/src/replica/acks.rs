@@ -40,10 +40,15 @@ pub(super) async fn run(fetcher: &Arc<Fetcher>, broker: &Arc<Broker>) {
             topics: topics(reports),
             ..Default::default()
         };
-        if let Err(error) = send(fetcher, broker, &mut connection, &request).await {
-            tracing::debug!(leader = fetcher.leader, %error, "the leader was not told what is durable");
-            connection = None;
-            clock::sleep(RETRY).await;
+        let sent = send(fetcher, broker, &mut connection, &request);
+        match fetcher.unless_deserted(sent).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(leader = fetcher.leader, %error, "the leader was not told what is durable");
+                connection = None;
+                clock::sleep(RETRY).await;
+            }
+            None => connection = None,
         }
     }
 }

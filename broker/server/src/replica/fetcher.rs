@@ -10,6 +10,7 @@ use crate::fetch::{Signal, Slot};
 use crate::partition::{Partition, RunOfRecords};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tidemark_client::{ClientError, Connection, ConnectionOptions};
@@ -130,7 +131,7 @@ impl Fetcher {
                 lock(&self.acks).reports.remove(&at);
             }
             if members.at.is_empty() {
-                self.deserted.notify_one();
+                self.deserted.notify_waiters();
             }
         }
         self.signal.mark(slot);
@@ -234,7 +235,9 @@ impl Fetcher {
             .ok_or_else(|| ClientError::Invalid(format!("no address of broker {}", self.leader)))?;
         let options = ConnectionOptions {
             client_id: format!("broker-{}-{purpose}", self.me.broker_id),
-            connect_timeout: self.timeout(broker),
+            connect_timeout: Duration::from_millis(
+                u64::try_from(broker.settings().connection_setup_timeout_ms).unwrap_or(0),
+            ),
             tls: broker.node.tls.to_brokers(),
             ..ConnectionOptions::default()
         };
@@ -283,7 +286,10 @@ impl Fetcher {
     /// Fetches over one connection until it fails or nothing is left to follow.
     async fn follow(&self, broker: &Arc<Broker>, pause: &mut Duration) -> Result<(), ClientError> {
         let timeout = self.timeout(broker);
-        let connection = self.connect(broker, "fetcher").await?;
+        let connecting = self.unless_deserted(self.connect(broker, "fetcher"));
+        let Some(connection) = connecting.await.transpose()? else {
+            return Ok(());
+        };
         let version = connection.version_of::<FetchRequest>(i16::MAX)?;
         let mut session = Session::default();
         let mut paused: BTreeMap<Slot, Paused> = BTreeMap::new();
@@ -342,11 +348,7 @@ impl Fetcher {
             }
             let request = session.request(limits);
             let asked = connection.send_at(&request, version, timeout);
-            let answered = tokio::select! {
-                answered = asked => Some(answered),
-                // A leader that is gone does not hold up the next one of the same number.
-                () = self.deserted() => None,
-            };
+            let answered = self.unless_deserted(asked).await;
             lock(&self.members).parked = false;
             let Some(answer) = answered.transpose()? else {
                 return Ok(());
@@ -366,10 +368,17 @@ impl Fetcher {
         }
     }
 
-    /// Waits until nothing is followed.
-    async fn deserted(&self) {
-        while !self.is_idle() {
-            self.deserted.notified().await;
+    /// What `asked` gives, unless the last partition leaves before: a leader that is gone, and
+    /// may never answer, does not hold up the next one of the same number.
+    pub(super) async fn unless_deserted<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        let mut deserted = pin!(self.deserted.notified());
+        deserted.as_mut().enable();
+        if self.is_idle() {
+            return None;
+        }
+        tokio::select! {
+            given = asked => Some(given),
+            () = deserted => None,
         }
     }
 
@@ -545,4 +554,36 @@ fn check(mut bytes: Bytes) -> Result<Vec<RunOfRecords>, BatchError> {
         runs.push(RunOfRecords { epoch, bytes });
     }
     Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{ELSEWHERE, HERE, PATIENCE, Two};
+    use tidemark_env::{clock, net};
+    use tokio::io::AsyncReadExt;
+
+    /// Or a follower that waits for a machine that is gone would not ask the next one, which may
+    /// have the same number and another address, until the wait is over.
+    #[tokio::test]
+    async fn a_leader_that_never_answers_is_not_waited_for_once_it_leads_nothing() {
+        let silent = net::listen("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let endless = [("socket.connection.setup.timeout.ms", "600000")];
+        let two = Two::start_beside(Some(port), &endless).await;
+        two.topic("t", 1, vec![ELSEWHERE, HERE]).await;
+        let (mut asks, _) = clock::timeout(PATIENCE, silent.accept())
+            .await
+            .expect("it connects")
+            .unwrap();
+        let mut asked = Vec::new();
+        let all = async {
+            two.heartbeat_elsewhere(true).await;
+            asks.read_to_end(&mut asked).await
+        };
+        let ended = clock::timeout(PATIENCE, all).await;
+        ended.expect("it is given up").unwrap();
+        let asked = String::from_utf8_lossy(&asked);
+        assert!(asked.contains("broker-1-fetcher"), "{asked}");
+        two.server.shutdown().await;
+    }
 }
