@@ -178,8 +178,7 @@ impl Load {
         for writer in writers {
             self.ended(writer.await);
         }
-        let in_sync = in_sync::wait(self.shared.clone(), self.brokers);
-        self.ended(self.at_the_end.spawn("in sync", in_sync).await);
+        self.until_in_sync().await;
         self.wait_for("the group");
         let there = self.find().await;
         self.wait_for("the bucket");
@@ -227,6 +226,13 @@ impl Load {
             }
             self.shared.record.event(Event::Found { at, records });
         }
+        // Some of it may have been committed by fewer, as a follower left the ISR meanwhile.
+        self.until_in_sync().await;
+    }
+
+    async fn until_in_sync(&self) {
+        let in_sync = in_sync::wait(self.shared.clone(), self.brokers);
+        self.ended(self.at_the_end.spawn("in sync", in_sync).await);
     }
 
     async fn find(&self) -> Found {
