@@ -167,20 +167,13 @@ async fn find(
         && bounds.log_start > 0
         && partition.policy().settings.remote_storage_enable
     {
-        let found = tier.find_by_time(partition, timestamp, bounds.log_start);
-        match found.await {
-            Ok(Some(found)) => {
-                return Ok(Found {
-                    timestamp: found.timestamp_ms,
-                    offset: found.offset,
-                    leader_epoch: found.leader_epoch,
-                });
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(topic = %partition.topic, partition = partition.index, %error, "no offset by time from the bucket");
-                return Err(ErrorCode::OffsetNotAvailable);
-            }
+        let found = tier.find_by_time(broker, partition, timestamp, bounds.log_start);
+        if let Some(found) = found.await? {
+            return Ok(Found {
+                timestamp: found.timestamp_ms,
+                offset: found.offset,
+                leader_epoch: found.leader_epoch,
+            });
         }
     }
     // A new leader may not know yet of all that is committed: that nothing is so young, it cannot say.

@@ -54,6 +54,8 @@ const ENDLESS: u64 = i64::MAX as u64;
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1_000..=20_000;
 /// Retention in the bucket is looked at this often at least.
 const RETENTION_MS: i64 = 60_000;
+/// How often it is told that the bucket takes nothing, or gives nothing.
+const TELL_AGAIN_MS: i64 = 60_000;
 
 /// The bucket, while this broker runs.
 pub(crate) struct Tier {
@@ -125,6 +127,8 @@ pub(crate) struct Cold {
     coming: Mutex<BTreeSet<i64>>,
     /// Where the bucket failed a reader, for the next to ask there.
     failed: Mutex<BTreeSet<i64>>,
+    /// From when on it is told again that the bucket fails readers.
+    tell_ms: AtomicI64,
 }
 
 /// [`Cold`], made when there is first something to know: most partitions are not tiered, and one at
@@ -231,6 +235,13 @@ impl Cold {
         if let Some(known) = &mut *lock(&self.known) {
             known.epoch = LOOK_AGAIN;
         }
+    }
+
+    /// Whether it is to be told now that the bucket fails readers; once a minute it is.
+    fn is_news(&self, now_ms: i64) -> bool {
+        let next = |due_ms| (due_ms <= now_ms).then_some(now_ms + TELL_AGAIN_MS);
+        let order = Ordering::Relaxed;
+        self.tell_ms.fetch_update(order, order, next).is_ok()
     }
 
     /// Whether what is known was found out by the leader of `epoch`.

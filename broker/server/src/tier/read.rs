@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_env::disk::Disk;
-use tidemark_env::task;
+use tidemark_env::{clock, task};
 use tidemark_tier::reader::{ColdRecords, Timed};
-use tidemark_tier::{Place, Reader, SegmentRef, Shelf, TierError};
+use tidemark_tier::{PartitionId, Place, Reader, SegmentRef, Shelf, TierError};
 use tidemark_wire::ErrorCode;
 
 /// What a fetch finds in the bucket.
@@ -71,7 +71,7 @@ impl Tier {
                 return ColdRead::Records(records);
             }
             Some(Err(error)) => {
-                failed(broker, partition, offset, &error);
+                failed(broker, partition, Some(offset), &error);
                 return ColdRead::Failed(ErrorCode::KafkaStorageError);
             }
             None => {}
@@ -82,7 +82,7 @@ impl Tier {
             let read = reading.await;
             if let Err(error) = read {
                 lock(&partition.cold.failed).insert(offset);
-                failed(&broker, &partition, offset, &error);
+                failed(&broker, &partition, Some(offset), &error);
             }
             lock(&partition.cold.coming).remove(&offset);
             partition.log_start_moved();
@@ -94,27 +94,32 @@ impl Tier {
     /// has it.
     ///
     /// # Errors
-    /// It cannot be told now.
+    /// [`ErrorCode::OffsetNotAvailable`]: it cannot be told now.
     pub(crate) async fn find_by_time(
         &self,
+        broker: &Broker,
         partition: &Partition,
         timestamp_ms: i64,
         below: i64,
+    ) -> Result<Option<Timed>, ErrorCode> {
+        // What was found out in another epoch may end too early: it is not known what lies between.
+        let known = partition.cold.known();
+        let known = known.filter(|known| below <= known.manifest.end_offset);
+        let known = known.ok_or(ErrorCode::OffsetNotAvailable)?;
+        let found = self.search_by_time(&known, id_of(partition), timestamp_ms, below);
+        found.await.map_err(|error| {
+            failed(broker, partition, None, &error);
+            ErrorCode::OffsetNotAvailable
+        })
+    }
+
+    async fn search_by_time(
+        &self,
+        known: &Known,
+        id: PartitionId,
+        timestamp_ms: i64,
+        below: i64,
     ) -> Result<Option<Timed>, TierError> {
-        let id = id_of(partition);
-        let Some(known) = partition.cold.known() else {
-            return Err(TierError::Away {
-                key: id.manifests(),
-                reason: "it is not known yet what the bucket has".to_owned(),
-            });
-        };
-        if known.manifest.end_offset < below {
-            // Found out in another epoch: it is not known what lies between.
-            return Err(TierError::Away {
-                key: id.manifests(),
-                reason: "it is being found out what the bucket has by now".to_owned(),
-            });
-        }
         let start = known.manifest.start_offset;
         // An object may hold such a record only below the start, or cut off: the next one then.
         let mut from = start;
@@ -151,9 +156,12 @@ impl Tier {
     }
 }
 
-fn failed(broker: &Broker, partition: &Partition, offset: i64, error: &TierError) {
+/// Counts it, and says so once a minute: readers ask again, and there may be many.
+fn failed(broker: &Broker, partition: &Partition, offset: Option<i64>, error: &TierError) {
     broker.metrics.tier_failed(error.outcome());
-    tracing::warn!(topic = %partition.topic, partition = partition.index, offset, %error, "not read from the bucket");
+    if partition.cold.is_news(clock::steady_ms()) {
+        tracing::warn!(topic = %partition.topic, partition = partition.index, offset, %error, "not read from the bucket; readers are told to ask again");
+    }
     if matches!(error, TierError::NotFound { .. }) {
         // Deleted since: the newest manifest tells what is there.
         partition.cold.look_again();
@@ -212,4 +220,19 @@ pub(crate) fn shelf(disk: &Arc<dyn Disk>, dirs: &[PathBuf], capacity_bytes: i64)
         tracing::warn!(%error, dir = %dir.display(), "what is read from the bucket is not kept on disk");
         None
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cold, TELL_AGAIN_MS};
+
+    #[test]
+    fn that_the_bucket_fails_readers_is_told_once_a_minute() {
+        let cold = Cold::default();
+        let told: Vec<i64> = (0..3 * TELL_AGAIN_MS)
+            .step_by(100)
+            .filter(|now_ms| cold.is_news(*now_ms))
+            .collect();
+        assert_eq!(told, [0, TELL_AGAIN_MS, 2 * TELL_AGAIN_MS]);
+    }
 }

@@ -4,7 +4,7 @@
 //! What is counted is what local retention would have deleted, if the bucket had it. It is looked
 //! at in every round, so producers go on within a second of the bucket taking records again.
 
-use super::Tier;
+use super::{TELL_AGAIN_MS, Tier};
 use crate::broker::Broker;
 use crate::partition::Partition;
 use std::collections::BTreeMap;
@@ -19,8 +19,6 @@ use tidemark_env::{clock, task};
 const SLOWEST_MS: u128 = 1_000;
 /// This part of a disk is left free, where the reserve has no size of its own: a tenth.
 const LEFT_FREE: u64 = 10;
-/// How often it is told that the bucket takes nothing.
-const TELL_AGAIN_MS: i64 = 60_000;
 
 /// What producers have to put up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
