@@ -25,7 +25,7 @@ pub struct FlushLatency {
 
 /// Measures the device under `dir`: at most 500 flushes and at most three seconds.
 pub fn measure_latency(dir: &Path) -> Result<FlushLatency> {
-    let path = dir.join("flush-probe");
+    let path = dir.join(format!("flush-probe-{}", std::process::id()));
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)

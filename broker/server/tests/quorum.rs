@@ -13,7 +13,7 @@ mod common;
 #[path = "broker/kit.rs"]
 mod kit;
 
-use common::{Connection, get};
+use common::{Connection, get, own_address};
 use kit::{batch, first_of, format, produce_request, read, settings_of, values};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +54,7 @@ async fn run_on(disk: FileDisk, settings: ConfigMap) -> RunningServer {
 impl Cluster {
     /// Node 0 is a controller and no broker; nodes 1 and 2 are brokers without a vote.
     async fn with_a_controller_alone() -> Cluster {
-        let held = tidemark_env::net::listen("127.0.0.1:0").await.unwrap();
-        let quorum = held.local_addr().unwrap().to_string();
-        drop(held);
+        let quorum = own_address();
         let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let common = |id: usize| {
             [
@@ -101,22 +99,17 @@ impl Cluster {
     }
 
     async fn start() -> Cluster {
-        let mut held = Vec::new();
-        for _ in 0..3 {
-            held.push(tidemark_env::net::listen("127.0.0.1:0").await.unwrap());
-        }
-        let port = |held: tidemark_env::net::Listener| held.local_addr().unwrap().port();
-        let ports: Vec<u16> = held.into_iter().map(port).collect();
-        let voters = ports.iter().zip(0..).map(|(port, id)| InitialVoter {
+        let addresses = [(); 3].map(|()| own_address());
+        let voters = addresses.iter().zip(0..).map(|(address, id)| InitialVoter {
             node_id: id,
-            address: format!("127.0.0.1:{port}"),
+            address: address.clone(),
             directory_id: Uuid([id as u8 + 1; 16]),
         });
         let voters = Voters::Initial(voters.collect());
         let dirs: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let mut settings = Vec::new();
-        for (id, port) in ports.iter().enumerate() {
-            let listeners = format!("PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:{port}");
+        for (id, address) in addresses.iter().enumerate() {
+            let listeners = format!("PLAINTEXT://127.0.0.1:0,CONTROLLER://{address}");
             let own = [
                 ("node.id", id.to_string()),
                 ("listeners", listeners),

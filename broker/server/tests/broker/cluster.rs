@@ -1,6 +1,6 @@
 //! Three brokers in this process, and a controller beside them.
 
-use crate::common::{Connection, get, series};
+use crate::common::{Connection, get, own_address, series};
 use crate::kit::{
     batch, batches, create, fetch_request, first_of, format, from, partitions_of, produce_request,
     read, settings_of, until,
@@ -25,8 +25,6 @@ pub const ALL: i16 = -1;
 
 /// The node that is a controller alone.
 const CONTROLLER: usize = 3;
-/// Somebody else may take a port between its choice and its use.
-const MOST_TRIES: usize = 20;
 
 pub struct Cluster {
     controller: RunningServer,
@@ -39,34 +37,29 @@ pub struct Cluster {
     settings: Vec<(String, String)>,
 }
 
-/// Starts a controller, and says where its listener is.
-async fn start_controller(dir: &Path, settings: &[(String, String)]) -> (RunningServer, String) {
-    let mut last = None;
-    for _ in 0..MOST_TRIES {
-        let held = tidemark_env::net::listen("127.0.0.1:0").await.unwrap();
-        let quorum = held.local_addr().unwrap().to_string();
-        let mut own = settings_of(&[
-            ("node.id", CONTROLLER.to_string()),
-            ("process.roles", "controller".to_owned()),
-            ("listeners", format!("CONTROLLER://{quorum}")),
-            ("controller.listener.names", "CONTROLLER".to_owned()),
-            ("broker.session.timeout.ms", "30000".to_owned()),
-            ("http.listen", "127.0.0.1:0".to_owned()),
-            ("default.replication.factor", "3".to_owned()),
-            ("min.insync.replicas", "2".to_owned()),
-            ("offsets.topic.num.partitions", "1".to_owned()),
-            ("log.dirs", dir.join(&quorum).display().to_string()),
-        ]);
-        own.extend(settings.iter().cloned());
-        format(&own, &Voters::Standalone);
-        drop(held);
-        match start(own, Arc::new(FileDisk::new())).await {
-            Ok(server) => return (server, quorum),
-            Err(error @ StartError::Listen { .. }) => last = Some(error),
-            Err(error) => panic!("the controller does not start: {error}"),
-        }
-    }
-    panic!("no port for the controller: {last:?}");
+/// Starts a controller whose listener is here.
+async fn start_controller(
+    dir: &Path,
+    quorum: &str,
+    settings: &[(String, String)],
+) -> RunningServer {
+    let mut own = settings_of(&[
+        ("node.id", CONTROLLER.to_string()),
+        ("process.roles", "controller".to_owned()),
+        ("listeners", format!("CONTROLLER://{quorum}")),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        ("broker.session.timeout.ms", "30000".to_owned()),
+        ("http.listen", "127.0.0.1:0".to_owned()),
+        ("default.replication.factor", "3".to_owned()),
+        ("min.insync.replicas", "2".to_owned()),
+        ("offsets.topic.num.partitions", "1".to_owned()),
+        ("log.dirs", dir.display().to_string()),
+    ]);
+    own.extend(settings.iter().cloned());
+    format(&own, &Voters::Standalone);
+    start(own, Arc::new(FileDisk::new()))
+        .await
+        .expect("the controller starts")
 }
 
 async fn start(settings: ConfigMap, disk: Arc<dyn Disk>) -> Result<RunningServer, StartError> {
@@ -91,7 +84,8 @@ impl Cluster {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        let (controller, quorum) = start_controller(dirs[CONTROLLER].path(), &settings).await;
+        let quorum = own_address();
+        let controller = start_controller(dirs[CONTROLLER].path(), &quorum, &settings).await;
         let mut cluster = Cluster {
             controller,
             quorum,

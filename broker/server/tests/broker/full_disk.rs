@@ -1,6 +1,6 @@
 //! A disk that is full when a broker starts, and one that stands still.
 
-use crate::common::{Connection, PATIENCE, get, get_from, try_start};
+use crate::common::{Connection, PATIENCE, get, get_from, own_address, try_start};
 use crate::kit::*;
 use crate::slow_disk::{OpenAtEnd, SlowDisk};
 use std::path::Path;
@@ -124,10 +124,7 @@ async fn a_start_that_finds_no_room_waits_for_it() {
     killed_with(&disk, &[b"one"]).await;
     // Not even when what was set aside for a start is let go.
     fill(&disk, 4 << 20);
-    let http = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
+    let http = own_address();
     let mut starting = pin!(start_at(&disk, &http));
     let says = async {
         until("it says so", async || {

@@ -5,6 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_config::ConfigMap;
@@ -20,6 +21,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Longer than any answer takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `host:port` that nobody else has: an address within 127/8 of its own. A port of 127.0.0.1 that
+/// was free when it was chosen may be another's when it is used, or between two uses.
+pub fn own_address() -> String {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let nth = TAKEN.fetch_add(1, Ordering::Relaxed) % 200;
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    format!("127.{}.{high}.{low}:19093", nth + 1)
+}
 
 /// A broker on a free port, with its data in a directory that goes with it.
 pub struct TestBroker {
