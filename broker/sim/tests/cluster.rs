@@ -83,8 +83,9 @@ fn what_was_mended_stays_mended() {
     // of a log before it heard that the log had begun anew. 121225: a leader whose log had just failed
     // told a reader in the bucket that its offset is out of range, and it began from the start. 210115:
     // a follower waited half a minute for a broker that was gone to answer its connection, while the
-    // next one of that number led.
-    for seed in [234, 262, 110166, 121101, 121225, 210115] {
+    // next one of that number led. 211056: a new leader sent a reader back to where the log had begun
+    // before the last leader deleted.
+    for seed in [234, 262, 110166, 121101, 121225, 210115, 211056] {
         let report = in_a_process(Path::new(PROGRAM), seed, &all);
         assert_eq!(report.broken, [""; 0], "seed {seed}");
     }

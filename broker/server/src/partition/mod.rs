@@ -192,15 +192,8 @@ impl Partition {
         if log_start <= 0 || !self.policy().settings.remote_storage_enable {
             return Some(log_start);
         }
-        let (start, end) = self.cold.range()?;
-        if end >= log_start {
-            return Some(start.min(log_start));
-        }
-        // What lies between was deleted, or uploaded since that was found out.
-        match self.leading(ANY_EPOCH) {
-            Ok((epoch, _)) if !self.cold.is_of(epoch) => None,
-            _ => Some(log_start),
-        }
+        let led_in = self.leading(ANY_EPOCH).ok().map(|(epoch, _)| epoch);
+        self.cold.start_above(log_start, led_in)
     }
 
     /// The data directory that it is in.

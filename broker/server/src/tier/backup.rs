@@ -114,7 +114,7 @@ impl Tier {
         partition: &Arc<Partition>,
         epoch: LeaderEpoch,
     ) -> Result<Known, Trouble> {
-        if let Some(known) = partition.cold.known().filter(|known| known.epoch == epoch) {
+        if let Some(known) = partition.cold.known().filter(|known| known.is_of(epoch)) {
             return Ok(known);
         }
         let known = self.newest(partition, epoch, 0).await?;

@@ -91,8 +91,10 @@ pub(crate) struct Tier {
 /// What is known of a partition in the bucket.
 #[derive(Debug, Clone)]
 struct Known {
-    /// The leader epoch in which it was found out, or [`LOOK_AGAIN`].
+    /// The leader epoch in which it was found out.
     epoch: LeaderEpoch,
+    /// What became of a lost answer, and who is ahead, is in the bucket: good for readers only.
+    look_again: bool,
     manifest: Arc<Manifest>,
     /// The checksum of the manifest's document; `None` while there is none.
     crc32: Option<u32>,
@@ -100,8 +102,12 @@ struct Known {
     since_ms: i64,
 }
 
-/// Stands for no epoch: what is known is good for readers only.
-const LOOK_AGAIN: LeaderEpoch = -1;
+impl Known {
+    /// Whether the leader of `epoch` may go on from it.
+    fn is_of(&self, epoch: LeaderEpoch) -> bool {
+        self.epoch == epoch && !self.look_again
+    }
+}
 
 /// The bucket has everything, as far as is known.
 const NOT_BEHIND: i64 = 0;
@@ -233,7 +239,7 @@ impl Cold {
     /// there before it writes again.
     fn look_again(&self) {
         if let Some(known) = &mut *lock(&self.known) {
-            known.epoch = LOOK_AGAIN;
+            known.look_again = true;
         }
     }
 
@@ -244,9 +250,20 @@ impl Cold {
         self.tell_ms.fetch_update(order, order, next).is_ok()
     }
 
-    /// Whether what is known was found out by the leader of `epoch`.
-    pub(crate) fn is_of(&self, epoch: LeaderEpoch) -> bool {
-        self.known().is_some_and(|known| known.epoch == epoch)
+    /// Where a log begins that has its records from `log_start` on here, and is led here in that
+    /// epoch if it is. `None` while it is not known.
+    ///
+    /// What a leader knows from another epoch may be old. The bucket may reach further by now, and
+    /// begin higher: a reader who was told so is not sent back below that.
+    pub(crate) fn start_above(&self, log_start: i64, led_in: Option<LeaderEpoch>) -> Option<i64> {
+        let known = self.known()?;
+        let manifest = &known.manifest;
+        match led_in {
+            Some(epoch) if epoch != known.epoch => None,
+            _ if manifest.end_offset >= log_start => Some(manifest.start_offset.min(log_start)),
+            // What lies between was deleted.
+            _ => Some(log_start),
+        }
     }
 
     /// The offsets that the bucket has: from, and up to. `None` while that is not known.
@@ -269,7 +286,7 @@ impl Cold {
         confirmed: impl FnOnce(i64) -> bool,
     ) -> Option<i64> {
         let known = self.known()?;
-        let is = known.epoch == epoch && known.crc32.is_some() && confirmed(known.since_ms);
+        let is = known.is_of(epoch) && known.crc32.is_some() && confirmed(known.since_ms);
         is.then_some(known.manifest.end_offset)
     }
 }
@@ -484,5 +501,45 @@ fn id_of(partition: &Partition) -> PartitionId {
     PartitionId {
         topic_id: at.topic_id,
         partition: at.partition,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_tier::{Manifest, PartitionId, Writer};
+
+    #[test]
+    fn a_new_leader_does_not_say_where_the_log_began_for_another() {
+        let cold = Cold::default();
+        assert_eq!(cold.start_above(486, Some(1)), None);
+        let id = PartitionId {
+            topic_id: Uuid([1; 16]),
+            partition: 0,
+        };
+        let writer = Writer {
+            generation: 1,
+            leader_epoch: 1,
+            id: Uuid([2; 16]),
+        };
+        let mut manifest = Manifest::first("t", id, writer, 398);
+        manifest.end_offset = 527;
+        *lock(&cold.known) = Some(Known {
+            epoch: 1,
+            look_again: false,
+            manifest: Arc::new(manifest),
+            crc32: None,
+            since_ms: 0,
+        });
+        for (log_start, start) in [(300, 300), (398, 398), (486, 398), (527, 398), (528, 528)] {
+            assert_eq!(cold.start_above(log_start, Some(1)), Some(start));
+            // Who follows is asked by readers that are near.
+            assert_eq!(cold.start_above(log_start, None), Some(start));
+            // By now it may be above what others have told readers.
+            assert_eq!(cold.start_above(log_start, Some(3)), None);
+        }
+        // Whatever became of its own last write, nobody else has moved the start.
+        cold.look_again();
+        assert_eq!(cold.start_above(486, Some(1)), Some(398));
     }
 }

@@ -196,6 +196,7 @@ impl Tier {
         };
         Ok(Known {
             epoch,
+            look_again: false,
             manifest: Arc::new(manifest),
             crc32,
             since_ms,
@@ -208,7 +209,7 @@ impl Tier {
         partition: &Arc<Partition>,
         epoch: LeaderEpoch,
     ) -> Result<Known, Trouble> {
-        if let Some(known) = partition.cold.known().filter(|known| known.epoch == epoch) {
+        if let Some(known) = partition.cold.known().filter(|known| known.is_of(epoch)) {
             return Ok(known);
         }
         let log = partition.with_log(|log, _| {
@@ -377,6 +378,7 @@ impl Tier {
         }
         let known = Known {
             epoch: known.epoch,
+            look_again: false,
             manifest: Arc::new(next),
             crc32: Some(crc32),
             since_ms,
