@@ -18,6 +18,7 @@ use kit::{batch, first_of, format, produce_request, read, settings_of, values};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tidemark_client::ClusterOptions;
 use tidemark_config::ConfigMap;
 use tidemark_env::clock;
 use tidemark_env::disk::{Disk, FileDisk, OpenMode};
@@ -415,6 +416,21 @@ async fn a_broker_whose_log_is_damaged_does_not_lead_it_again() {
         }
         assert!(clock::monotonic() < deadline, "{found:?}");
     }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_of_a_controller_that_is_gone_the_next_one_answers() {
+    let mut cluster = Cluster::start().await;
+    cluster.until_up(0, &[0, 1, 2]).await;
+    let gone = cluster.controller(0, &[]).await;
+    let bootstrap = cluster.node((gone + 1) % 3).bootstrap();
+    let client = tidemark_client::Cluster::connect(&bootstrap, ClusterOptions::default());
+    let client = client.await.unwrap();
+    assert_eq!(client.info().controller, Some(gone));
+    cluster.kill(gone).await;
+    let moving = client.reassignments(None).await;
+    assert!(moving.as_ref().is_ok_and(Vec::is_empty), "{moving:?}");
     cluster.stop().await;
 }
 

@@ -18,23 +18,48 @@ pub(crate) use groups::{by_topic, check_commit, commit_request};
 pub use offsets::{ListedOffset, OffsetSpec};
 pub use topics::{LogDir, LogDirReplica, NewTopic};
 
+use std::sync::Arc;
+
 use tidemark_wire::{ErrorCode, Request};
 
 use crate::cluster::{Cluster, Lane, Node, Retry};
+use crate::connection::Connection;
 use crate::error::{ClientError, error_code};
+use crate::metadata::Topics;
 
 impl Cluster {
-    /// Builds a request for the version agreed on (not above `cap`) and sends it once.
+    /// Builds a request for the version agreed on (not above `cap`) and sends it once. A controller
+    /// that cannot be connected to is followed by another one, which is waited for.
     pub(crate) async fn ask<R: Request>(
         &self,
         node: Node,
         cap: i16,
         build: impl Fn(i16) -> R,
     ) -> Result<R::Response, ClientError> {
-        let connection = self.connection(node, Lane::Admin).await?;
+        let connection = match node {
+            Node::Controller => self.controller().await?,
+            _ => self.connection(node, Lane::Admin).await?,
+        };
         let version = connection.version_of::<R>(cap)?;
         let timeout = self.options().connection.request_timeout;
         connection.send_at(&build(version), version, timeout).await
+    }
+
+    /// A connection to the controller, found again while it is gone for `retry_for`. Nothing was
+    /// asked of it yet, so nothing can be done twice.
+    async fn controller(&self) -> Result<Arc<Connection>, ClientError> {
+        let mut retry = Retry::new(self.options());
+        loop {
+            match self.connection(Node::Controller, Lane::Admin).await {
+                Err(error) if error.is_unreachable() => {
+                    self.metadata(Topics::None).await?;
+                    if !retry.pause().await {
+                        return Err(error);
+                    }
+                }
+                reached => return reached,
+            }
+        }
     }
 
     /// As [`Self::ask`], to the coordinator of a group, found again when it has moved.
