@@ -324,10 +324,6 @@ async fn a_killed_broker_is_fenced_at_once_and_a_stopped_one_too() {
 async fn a_leader_whose_disk_does_not_keep_up_steps_back() {
     let mut cluster = Cluster::with_a_controller_alone().await;
     cluster.until_up(1, &[1, 2]).await;
-    // So many that some are led by either.
-    for n in 0..4 {
-        cluster.create(1, &format!("t{n}")).await;
-    }
     cluster.kill(2).await;
     cluster.until_up(1, &[1]).await;
     let mut slow = cluster.settings[2].clone();

@@ -84,6 +84,8 @@ pub(crate) struct LogDir {
     /// Until then others had better lead: the disk did not keep up.
     too_slow_until: Mutex<Option<Instant>>,
     stopping: AtomicBool,
+    /// Ended as if the process had been killed: a killed process does nothing more.
+    abandoned: AtomicBool,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -210,6 +212,7 @@ impl LogDir {
             full: AtomicBool::new(false),
             too_slow_until: Mutex::default(),
             stopping: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             checkpointing: Mutex::default(),
             thread: Mutex::default(),
             busy: Mutex::default(),
@@ -486,6 +489,7 @@ impl LogDir {
 
     /// Ends the threads without writing anything more, as if the process had been killed.
     pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
         self.stopping.store(true, Ordering::Release);
         self.wal.fail("the broker was dropped".to_owned());
     }
@@ -525,6 +529,10 @@ impl LogDir {
     /// The disk failed: what its page cache holds cannot be trusted. Nothing more is
     /// acknowledged, the directory is marked, and whoever runs the broker is told.
     pub(crate) fn fail(&self, reason: &str) {
+        // What was under way, a topic being made say, fails for that and says nothing of the disk.
+        if self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
         tracing::error!(
             dir = %self.path.display(), reason,
             "the data directory's disk failed: nothing more is taken in. Replace the disk"
@@ -617,5 +625,32 @@ fn rings_of(path: &Path, settings: &WalSettings) -> PathBuf {
             let name = path.to_string_lossy().replace(['/', '\\'], "_");
             dir.join(name.trim_start_matches('_'))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FAILED_MARK, LogError};
+    use crate::testing::Two;
+    use std::io;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_killed_broker_was_at_says_nothing_of_its_disk() {
+        let two = Two::start(&[]).await;
+        let dir = two.broker.partitions.log_dirs().remove(0);
+        let mark = dir.path.join(FAILED_MARK);
+        two.server.kill().await;
+        let error = LogError::Io(io::Error::other(dir.failure().expect("it takes nothing")));
+        dir.log_failed(&error);
+        assert!(!mark.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_log_that_cannot_be_changed_marks_its_directory() {
+        let two = Two::start(&[]).await;
+        let dir = two.broker.partitions.log_dirs().remove(0);
+        dir.log_failed(&LogError::Io(io::Error::other("it is broken")));
+        assert!(dir.path.join(FAILED_MARK).exists());
+        two.server.kill().await;
     }
 }
