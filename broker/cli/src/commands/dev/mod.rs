@@ -8,12 +8,14 @@ mod follow;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::try_join_all;
 use tidemark_config::ConfigMap;
 use tidemark_env::disk::{Disk, FileDisk, read_file, write_file_atomic};
-use tidemark_env::{net, task};
+use tidemark_env::{net, random, task};
 use tidemark_server::{RunningServer, Voters};
 
 use self::cluster::{FILE_NAME, Found, MOST_BROKERS, Plan, Run, Voter, choose, voters_of};
@@ -56,6 +58,9 @@ pub struct Args {
     #[arg(long)]
     pub cut_corrupt_logs: bool,
 }
+
+/// Where quorums listen: below 32768, from which on Linux gives ports to outgoing connections.
+const QUORUM_PORTS: Range<u16> = 20_000..32_000;
 
 /// What differs from a broker's defaults here.
 fn defaults(listeners: String, directory: String) -> ConfigMap {
@@ -197,14 +202,13 @@ async fn start_cluster(plan: Plan, args: Args) -> Result<Vec<RunningServer>, Fai
 
 /// A cluster that there was not before.
 async fn new_plan(brokers: u8, voting: u8) -> Result<Plan, Failure> {
-    let failed = |error| Failure::finding(format!("no free port for the quorum: {error}"));
     // All are held until all are known, so that they differ.
     let mut held = Vec::new();
     let mut voters = Vec::new();
     for _ in 0..voting {
-        let listener = net::listen("127.0.0.1:0").await.map_err(failed)?;
+        let (listener, port) = quorum_port().await?;
         voters.push(Voter {
-            port: listener.local_addr().map_err(failed)?.port(),
+            port,
             directory_id: format::random_uuid().to_string(),
         });
         held.push(listener);
@@ -214,6 +218,24 @@ async fn new_plan(brokers: u8, voting: u8) -> Result<Plan, Failure> {
         brokers,
         voters,
     })
+}
+
+/// A port for a quorum, that nobody else listens on. It is kept with the data, so it is none of
+/// those that the system gives to outgoing connections: it would be taken at some later start.
+async fn quorum_port() -> Result<(net::Listener, u16), Failure> {
+    let mut tries = 0..200;
+    loop {
+        let port = random::below(u64::from(QUORUM_PORTS.end - QUORUM_PORTS.start));
+        let port = QUORUM_PORTS.start + u16::try_from(port).map_err(Failure::bug)?;
+        match net::listen(&format!("127.0.0.1:{port}")).await {
+            Ok(listener) => return Ok((listener, port)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries.next().is_some() => {}
+            Err(error) => {
+                let what = format!("no free port for the quorum: {error}");
+                return Err(Failure::finding(what));
+            }
+        }
+    }
 }
 
 /// What the data directory holds. Blocks.

@@ -133,12 +133,17 @@ fn a_data_directory_keeps_its_brokers_and_may_get_more() {
 }
 
 #[tokio::test]
-async fn the_ports_of_a_new_quorum_differ() {
+async fn the_ports_of_a_new_quorum_differ_and_stay_free() {
     let plan = new_plan(9, 3).await.unwrap();
     let mut ports: Vec<u16> = plan.voters.iter().map(|voter| voter.port).collect();
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 3);
+    let system = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let lowest: u16 = system.split_whitespace().next().unwrap().parse().unwrap();
+    if lowest >= 32_768 {
+        assert!(ports.iter().all(|port| *port < lowest), "{ports:?}");
+    }
 }
 
 #[test]
