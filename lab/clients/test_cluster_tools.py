@@ -21,7 +21,7 @@ class Three(str):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    folder, address = tmp_path_factory.mktemp("three"), f"127.0.0.1:{free_port()}"
+    folder, address = tmp_path_factory.mktemp("three"), f"127.0.0.1:{free_port(3)}"
     log = folder / "log"
     with open(log, "wb") as out:
         process = subprocess.Popen([TIDEMARK, "dev", "--brokers", "3", "--listen", address, "--data", folder / "data"],

@@ -390,7 +390,7 @@ def test_java_stores_are_refused_with_the_way_out(authority):
 
 def test_a_cluster_all_of_whose_connections_are_private(authority, tmp_path):
     shown = authority.issue("node")
-    data, listen = tmp_path / "data", free_port()
+    data, listen = tmp_path / "data", free_port(3)
     command = [TIDEMARK, "dev", "--brokers", "3", "--listen", f"127.0.0.1:{listen}", "--data", data]
     for name, value in {
         "listener.security.protocol.map": "PLAINTEXT:SSL,CONTROLLER:SSL",

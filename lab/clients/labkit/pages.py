@@ -132,11 +132,13 @@ class Reader:
         return re.sub(r"tidemark --bootstrap 127\.0\.0\.1:9092\S* ", "tidemark ", text)
 
     def port(self, port):
-        if port not in self.ports and port in (9092, 9093, 9094):
+        if port not in self.ports:
             # A cluster of development takes the ports after the first one.
-            self.ports[9092] = next(at for at in iter(lambda: free_port(3), 0) if not {at, at + 1, at + 2} & set(self.ports.values()))
-            self.ports[9093], self.ports[9094] = self.ports[9092] + 1, self.ports[9092] + 2
-        return self.ports.setdefault(port, free_port())
+            of_cluster = (9092, 9093, 9094)
+            together = of_cluster if port in of_cluster else (port,)
+            first = free_port(len(together))
+            self.ports.update((at, first + nth) for nth, at in enumerate(together))
+        return self.ports[port]
 
     # Doing what it says.
 

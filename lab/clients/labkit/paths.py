@@ -20,9 +20,14 @@ def unique(stem="t"):
     return f"{stem}-{uuid.uuid4().hex[:10]}"
 
 
+_given = set()
+
+
 def free_port(count=1):
-    """The first of so many ports in a row that nobody listens on, of those that the system gives to no outgoing connection: they stay free until they are used."""
+    """The first of so many ports in a row that nobody listens on and that were not given before, of those that the system gives to no outgoing connection: they stay free until they are used."""
     def is_free(port):
+        if port in _given:
+            return False
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
@@ -31,7 +36,9 @@ def free_port(count=1):
             return True
 
     for first in random.sample(range(20000, 32000), 200):
-        if all(is_free(port) for port in range(first, first + count)):
+        ports = range(first, first + count)
+        if all(map(is_free, ports)):
+            _given.update(ports)
             return first
     raise AssertionError("of 200 ports none is free")
 
