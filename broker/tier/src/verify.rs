@@ -13,6 +13,10 @@ use crate::manifest::{Manifest, SegmentRef};
 use crate::segment::Tail;
 use crate::upload::check_object;
 
+/// A manifest that is gone when it is read is looked for so many times: one let go of between a list
+/// and a read is rare, and two in a row are rarer.
+const LOOKS: usize = 10;
+
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -51,7 +55,8 @@ pub async fn by_partition(
     Ok((partitions, others))
 }
 
-/// The newest manifest among `objects`, with its chunks; none when there is none.
+/// The newest manifest among `objects`, with its chunks; none when there is none. Where a broker is
+/// at work it may be of later than the list.
 ///
 /// # Errors
 /// It is damaged, or the bucket does not answer.
@@ -60,28 +65,81 @@ pub async fn newest(
     partition: PartitionId,
     objects: &[Listed],
 ) -> Result<Option<Found>, TierError> {
+    let mut newest = newest_sequence(objects);
+    let mut looks = 0..LOOKS;
+    loop {
+        let Some(sequence) = newest else {
+            return Ok(None);
+        };
+        match found(bucket, partition, sequence).await {
+            // Was it let go of since, for a newer one?
+            Err(missing @ TierError::NotFound { .. }) if looks.next().is_some() => {
+                newest = newest_sequence(&bucket.list(&partition.prefix()).await?);
+                if newest == Some(sequence) {
+                    return Err(missing);
+                }
+            }
+            read => return read.map(Some),
+        }
+    }
+}
+
+fn newest_sequence(objects: &[Listed]) -> Option<u64> {
     let sequences = objects
         .iter()
         .filter_map(|object| layout::manifest_sequence(&object.key));
-    let Some(newest) = sequences.max() else {
-        return Ok(None);
-    };
-    let key = partition.manifest(newest);
+    sequences.max()
+}
+
+/// The manifest of this number, with its chunks.
+async fn found(bucket: &Bucket, partition: PartitionId, sequence: u64) -> Result<Found, TierError> {
+    let key = partition.manifest(sequence);
     let (manifest, _) = bucket.manifest(partition, &key).await?;
     let mut entries = manifest.head.clone();
     for chunk in &manifest.chunks {
         entries.extend(bucket.chunk(partition, chunk).await?.segments);
     }
     entries.extend(manifest.segments.iter().cloned());
-    Ok(Some(Found { manifest, entries }))
+    Ok(Found { manifest, entries })
 }
 
-/// Looks through one partition. With `deep`, every byte is read and every batch's CRC checked;
-/// otherwise lengths and indexes are.
+/// Looks through one partition, as `objects` lists it. With `deep`, every byte is read and every
+/// batch's CRC checked; otherwise lengths and indexes are.
+///
+/// A broker may be at work: what it puts there or lets go of meanwhile is not wrong. Where something
+/// is found and the list has changed, the partition is looked through again, and what is wrong both
+/// times is a finding.
 ///
 /// # Errors
 /// The bucket does not answer. What is wrong in it is a finding.
 pub async fn partition(
+    bucket: &Bucket,
+    id: PartitionId,
+    objects: &[Listed],
+    deep: bool,
+) -> Result<(Option<Found>, Vec<Finding>), TierError> {
+    let first = look_through(bucket, id, objects, deep).await?;
+    if first.1.is_empty() {
+        return Ok(first);
+    }
+    let now = bucket.list(&id.prefix()).await?;
+    if keys(&now) == keys(objects) {
+        return Ok(first);
+    }
+    let (found, mut findings) = look_through(bucket, id, &now, deep).await?;
+    let before = &first.1;
+    findings.retain(|finding| {
+        let same = |other: &Finding| (&other.key, other.kind) == (&finding.key, finding.kind);
+        before.iter().any(same)
+    });
+    Ok((found, findings))
+}
+
+fn keys(objects: &[Listed]) -> BTreeSet<&str> {
+    objects.iter().map(|object| object.key.as_str()).collect()
+}
+
+async fn look_through(
     bucket: &Bucket,
     id: PartitionId,
     objects: &[Listed],

@@ -109,6 +109,52 @@ fn verify_finds_each_kind_of_damage() {
     });
 }
 
+/// What a broker puts there or lets go of between a list and a look is not wrong; what is, stays.
+#[test]
+fn a_bucket_in_use_is_looked_through_as_it_is_now() {
+    run(async {
+        let bucket = memory();
+        let first = upload(&bucket, 10, 1).await;
+        let mut next = Upload::new(&bucket, ("orders", PARTITION), 100, (1, 1));
+        next.add(&batch(100, 10, 1, 20_000)).await.unwrap();
+        let next = next.finish().await.unwrap();
+        let mut manifest = Manifest::first("orders", PARTITION, writer(1), 0);
+        manifest.append(first.clone());
+        manifest.append(next.clone());
+        let old = PARTITION.manifest(0);
+        let (_, crc32) = bucket.create_document(&old, &manifest).await.unwrap();
+        let (mut listed, _) = verify::by_partition(&bucket).await.unwrap();
+        let listed = listed.remove(&PARTITION).unwrap();
+        let kinds = async || {
+            let (_, findings) = verify::partition(&bucket, PARTITION, &listed, true)
+                .await
+                .unwrap();
+            findings.into_iter().map(|finding| finding.kind).collect()
+        };
+
+        // Its leader lets go of the first object, and of the manifest that named it.
+        let mut newer = manifest.succeed(writer(1), crc32).unwrap();
+        newer.raise_start(100, 0);
+        newer.forget(&[first.key(PARTITION)]);
+        bucket
+            .create_document(&PARTITION.manifest(1), &newer)
+            .await
+            .unwrap();
+        bucket.delete(&first.key(PARTITION)).await.unwrap();
+        bucket.delete(&old).await.unwrap();
+        let newest = verify::newest(&bucket, PARTITION, &listed).await.unwrap();
+        assert_eq!(newest.unwrap().manifest.sequence, 1);
+        let found: Vec<&str> = kinds().await;
+        assert!(found.is_empty(), "{found:?}");
+
+        bucket.delete(&next.key(PARTITION)).await.unwrap();
+        assert_eq!(kinds().await, ["missing"]);
+        bucket.delete(&PARTITION.manifest(1)).await.unwrap();
+        let newest = verify::newest(&bucket, PARTITION, &listed).await;
+        assert_eq!(newest.unwrap(), None, "all of it is gone");
+    });
+}
+
 #[test]
 fn keys_name_their_partition() {
     let keys = [
