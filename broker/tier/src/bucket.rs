@@ -20,7 +20,7 @@ use crate::credentials::Credentials;
 use crate::document::{self, Document};
 use crate::error::TierError;
 use crate::layout::PartitionId;
-use crate::manifest::{Chunk, ChunkRef, Manifest};
+use crate::manifest::{Chunk, ChunkRef, Manifest, SegmentRef};
 use crate::store;
 use crate::upload::{PART_BYTES, new_id};
 
@@ -28,6 +28,8 @@ use crate::upload::{PART_BYTES, new_id};
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the outcome of a create is looked for.
 const CREATE_TRIES: usize = 3;
+/// A manifest that was let go of between a list and a read is rare, and two in a row are rarer.
+const NEWEST_LOOKS: usize = 10;
 
 /// How a bucket is reached, beside its address.
 #[derive(Debug, Clone, Default)]
@@ -359,6 +361,50 @@ impl Bucket {
             ));
         }
         Ok((manifest, crc32))
+    }
+
+    /// The newest manifest of `partition`, its checksum, and its entries, those in chunks included,
+    /// oldest first; none when there is none. `listed` is its key, where a list has had it. A broker
+    /// may be at work: one that was let go of since for a newer one is looked for again.
+    ///
+    /// # Errors
+    /// It is damaged, something of it is not there, or the bucket does not answer.
+    pub async fn newest_manifest(
+        &self,
+        partition: PartitionId,
+        listed: Option<String>,
+    ) -> Result<Option<(Manifest, u32, Vec<SegmentRef>)>, TierError> {
+        let mut key = match listed {
+            Some(key) => Some(key),
+            None => self.first_key(&partition.manifests()).await?,
+        };
+        let mut looks = 0..NEWEST_LOOKS;
+        while let Some(at) = key {
+            match self.whole_manifest(partition, &at).await {
+                Err(missing @ TierError::NotFound { .. }) if looks.next().is_some() => {
+                    key = self.first_key(&partition.manifests()).await?;
+                    if key.as_deref() == Some(&at) {
+                        return Err(missing);
+                    }
+                }
+                read => return read.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn whole_manifest(
+        &self,
+        partition: PartitionId,
+        key: &str,
+    ) -> Result<(Manifest, u32, Vec<SegmentRef>), TierError> {
+        let (manifest, crc32) = self.manifest(partition, key).await?;
+        let mut entries = manifest.head.clone();
+        for chunk in &manifest.chunks {
+            entries.extend(self.chunk(partition, chunk).await?.segments);
+        }
+        entries.extend(manifest.segments.iter().cloned());
+        Ok((manifest, crc32, entries))
     }
 
     /// Reads the chunk of `partition` that a manifest names.

@@ -126,7 +126,7 @@ pub async fn parts(
 /// # Errors
 /// The bucket does not answer, or something that is needed is damaged.
 pub async fn part(bucket: &Bucket, id: PartitionId, at_ms: Option<i64>) -> Result<Part, TierError> {
-    let Some(key) = bucket.first_key(&id.manifests()).await? else {
+    let Some((manifest, crc32, entries)) = bucket.newest_manifest(id, None).await? else {
         return Ok(Part {
             id,
             manifest: None,
@@ -134,12 +134,6 @@ pub async fn part(bucket: &Bucket, id: PartitionId, at_ms: Option<i64>) -> Resul
             end_offset: 0,
         });
     };
-    let (manifest, crc32) = bucket.manifest(id, &key).await?;
-    let mut entries = manifest.head.clone();
-    for chunk in &manifest.chunks {
-        entries.extend(bucket.chunk(id, chunk).await?.segments);
-    }
-    entries.extend(manifest.segments.iter().cloned());
     let end_offset = match at_ms {
         Some(at_ms) if manifest.backup_at_ms.is_none() => {
             end_at(bucket, id, &entries, at_ms).await?

@@ -13,10 +13,6 @@ use crate::manifest::{Manifest, SegmentRef};
 use crate::segment::Tail;
 use crate::upload::check_object;
 
-/// A manifest that is gone when it is read is looked for so many times: one let go of between a list
-/// and a read is rare, and two in a row are rarer.
-const LOOKS: usize = 10;
-
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -65,42 +61,15 @@ pub async fn newest(
     partition: PartitionId,
     objects: &[Listed],
 ) -> Result<Option<Found>, TierError> {
-    let mut newest = newest_sequence(objects);
-    let mut looks = 0..LOOKS;
-    loop {
-        let Some(sequence) = newest else {
-            return Ok(None);
-        };
-        match found(bucket, partition, sequence).await {
-            // Was it let go of since, for a newer one?
-            Err(missing @ TierError::NotFound { .. }) if looks.next().is_some() => {
-                newest = newest_sequence(&bucket.list(&partition.prefix()).await?);
-                if newest == Some(sequence) {
-                    return Err(missing);
-                }
-            }
-            read => return read.map(Some),
-        }
-    }
-}
-
-fn newest_sequence(objects: &[Listed]) -> Option<u64> {
     let sequences = objects
         .iter()
         .filter_map(|object| layout::manifest_sequence(&object.key));
-    sequences.max()
-}
-
-/// The manifest of this number, with its chunks.
-async fn found(bucket: &Bucket, partition: PartitionId, sequence: u64) -> Result<Found, TierError> {
-    let key = partition.manifest(sequence);
-    let (manifest, _) = bucket.manifest(partition, &key).await?;
-    let mut entries = manifest.head.clone();
-    for chunk in &manifest.chunks {
-        entries.extend(bucket.chunk(partition, chunk).await?.segments);
-    }
-    entries.extend(manifest.segments.iter().cloned());
-    Ok(Found { manifest, entries })
+    let Some(listed) = sequences.max() else {
+        return Ok(None);
+    };
+    let listed = partition.manifest(listed);
+    let newest = bucket.newest_manifest(partition, Some(listed)).await?;
+    Ok(newest.map(|(manifest, _, entries)| Found { manifest, entries }))
 }
 
 /// Looks through one partition, as `objects` lists it. With `deep`, every byte is read and every
