@@ -234,6 +234,8 @@ pub struct BrokerSettings {
     pub group_max_size: i32,
     /// `socket.request.max.bytes`.
     pub socket_request_max_bytes: i32,
+    /// `socket.send.buffer.bytes`; `None` where the system sizes it (-1).
+    pub socket_send_buffer_bytes: Option<usize>,
     /// `queued.max.request.bytes`: memory that requests being served may hold at once; `None` without limit.
     pub queued_max_request_bytes: Option<i64>,
     /// `max.incremental.fetch.session.cache.slots`.
@@ -422,6 +424,7 @@ impl BrokerSettings {
             group_initial_rebalance_delay_ms: layers.int("group.initial.rebalance.delay.ms")?,
             group_max_size: layers.int("group.max.size")?,
             socket_request_max_bytes: layers.int("socket.request.max.bytes")?,
+            socket_send_buffer_bytes: usize::try_from(layers.int("socket.send.buffer.bytes")?).ok(),
             queued_max_request_bytes: Some(layers.long("queued.max.request.bytes")?)
                 .filter(|n| *n > 0),
             max_incremental_fetch_session_cache_slots: layers

@@ -389,6 +389,7 @@ fn a_broker_resolves_its_defaults_and_its_listeners() {
     assert_eq!(settings.listeners[0].to_string(), "PLAINTEXT://:9092");
     assert_eq!(settings.advertised_listeners, settings.listeners);
     assert_eq!(settings.offsets_retention_ms, 604_800_000);
+    assert_eq!(settings.socket_send_buffer_bytes, Some(262_144));
 
     let file = map(&[
         ("listeners", "inside://[::1]:9092,PLAINTEXT://0.0.0.0:9093"),
@@ -399,8 +400,10 @@ fn a_broker_resolves_its_defaults_and_its_listeners() {
         ("advertised.listeners", "INSIDE://kafka.example:19092"),
         ("broker.id", "7"),
         ("log.dirs", "/a, /b"),
+        ("socket.send.buffer.bytes", "-1"),
     ]);
     let settings = BrokerSettings::resolve(fixed(&file)).unwrap();
+    assert_eq!(settings.socket_send_buffer_bytes, None);
     assert_eq!(settings.node_id, 7);
     assert_eq!(settings.listeners[0].to_string(), "INSIDE://[::1]:9092");
     assert_eq!(settings.listeners[0].host, "::1");

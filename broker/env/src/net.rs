@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,6 +53,18 @@ impl Stream {
                 Ok(Self(Transport::Tcp(stream)))
             }
             other => Ok(Self(other)),
+        }
+    }
+
+    /// Bounds what the system holds for the other end to take: it doubles `bytes` for its own needs,
+    /// and does not size the buffer by itself any more. Only a TCP stream has such a buffer.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn bound_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        match &self.0 {
+            Transport::Tcp(stream) => Ok(set_socket_send_buffer_size(stream, bytes)?),
+            Transport::Other(_) => Ok(()),
         }
     }
 

@@ -296,6 +296,31 @@ fn a_file_that_is_shorter_than_announced_is_an_error() {
     .unwrap();
 }
 
+/// How much `from` takes while nobody reads.
+async fn swallowed(mut from: net::Stream) -> usize {
+    let piece = [0; 4096];
+    let mut taken = 0;
+    while let Ok(written) = clock::timeout(Duration::from_millis(300), from.write(&piece)).await {
+        taken += written.unwrap();
+    }
+    taken
+}
+
+#[test]
+fn a_bounded_stream_holds_less_for_who_reads_nothing() {
+    const BOUND: usize = 16 * 1024;
+    block_on(async {
+        let (free, _reader) = tcp().await;
+        let free = swallowed(free).await;
+        let (bounded, _reader) = tcp().await;
+        bounded.bound_send_buffer(BOUND).unwrap();
+        let bounded = swallowed(bounded).await;
+        // What the other end holds is in both.
+        assert!(bounded + 2 * BOUND < free, "{bounded} and {free} bytes");
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_reader_that_takes_nothing_is_given_up() {
     let dir = tempfile::tempdir().unwrap();

@@ -117,9 +117,14 @@ impl Acceptor {
                 };
                 let (broker, name, stop) = (Arc::clone(&broker), Arc::clone(&name), stop.clone());
                 let index = threads.next_index();
+                let send_buffer = settings.socket_send_buffer_bytes;
                 let tls = self.tls.clone();
                 drop(threads.spawn_on(index, "connection", async move {
-                    let stream = match stream.settle() {
+                    let ready = stream.settle().and_then(|stream| {
+                        send_buffer.map_or(Ok(()), |bytes| stream.bound_send_buffer(bytes))?;
+                        Ok(stream)
+                    });
+                    let stream = match ready {
                         Ok(stream) => stream,
                         Err(error) => {
                             tracing::warn!(%peer, %error, "connection refused");
