@@ -207,9 +207,7 @@ impl Disk for FileDisk {
                 }
             },
         )?;
-        Ok(DirLock {
-            _held: Box::new(file),
-        })
+        Ok(DirLock::new(file))
     }
 }
 

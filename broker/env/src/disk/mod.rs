@@ -62,6 +62,15 @@ pub struct DirLock {
     _held: Box<dyn Any + Send + Sync>,
 }
 
+impl DirLock {
+    /// Of a directory that is held for as long as `held` lives.
+    pub fn new(held: impl Any + Send + Sync) -> DirLock {
+        DirLock {
+            _held: Box::new(held),
+        }
+    }
+}
+
 impl Debug for DirLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DirLock")

@@ -67,8 +67,7 @@ impl Writer {
         let (sender, receiver) = channel();
         // It ends when the sender is dropped.
         drop(tidemark_env::task::thread("raft-log", move || {
-            run(journal, &receiver);
-            drop(lock);
+            run(journal, lock, &receiver);
         })?);
         Ok(Writer(Mutex::new(Inner::Thread(sender))))
     }
@@ -124,7 +123,7 @@ impl Writer {
     }
 }
 
-fn run(mut journal: Journal, queue: &Receiver<Job>) {
+fn run(mut journal: Journal, lock: DirLock, queue: &Receiver<Job>) {
     let mut stop = None;
     while stop.is_none()
         && let Ok(first) = queue.recv()
@@ -151,8 +150,50 @@ fn run(mut journal: Journal, queue: &Receiver<Job>) {
             done.tell(result.as_ref());
         }
     }
-    drop(journal);
+    // Who is told may open the directory at once.
+    drop((journal, lock));
     if let Some(told) = stop {
         tell(told, ());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tidemark_env::disk::{Disk, MemDisk};
+
+    /// Says, when it is let go, whether the one who waits was told before.
+    struct Held {
+        stopped: oneshot::Receiver<()>,
+        too_early: Arc<AtomicBool>,
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let told = self.stopped.try_recv().is_ok();
+            self.too_early.store(told, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_the_end_finds_the_directory_free() {
+        let disk = Arc::new(MemDisk::new());
+        let dir = Path::new("/raft");
+        disk.create_dir_all(dir).expect("a directory in memory");
+        Journal::create(&*disk, dir).expect("an empty log");
+        let (journal, ..) = Journal::open(disk, dir).expect("what was made");
+        let (told, stopped) = oneshot::channel();
+        let (sender, receiver) = channel();
+        assert!(sender.send(Job::Stop(told)).is_ok());
+        let too_early = Arc::new(AtomicBool::new(true));
+        let held = Held {
+            stopped,
+            too_early: Arc::clone(&too_early),
+        };
+        run(journal, DirLock::new(held), &receiver);
+        assert!(!too_early.load(Ordering::Acquire));
     }
 }

@@ -4,7 +4,6 @@ mod crash;
 mod fault;
 mod file;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -509,12 +508,11 @@ impl Disk for MemDisk {
                 format!("{} is in use by another process", path.display()),
             ));
         }
-        let held: Box<dyn Any + Send + Sync> = Box::new(MemLock {
+        Ok(DirLock::new(MemLock {
             state: self.state.clone(),
             incarnation: state.incarnation,
             path: path.to_owned(),
-        });
-        Ok(DirLock { _held: held })
+        }))
     }
 }
 
