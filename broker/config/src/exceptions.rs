@@ -165,7 +165,7 @@ pub static DEVIATIONS: &[Deviation] = &[
         Scope::Broker,
         "socket.send.buffer.bytes",
         Some("262144"),
-        "Kafka's 100 KiB are 20 MB/s to a reader 10 ms away; twice and a half as much costs no more CPU.",
+        "Kafka's 100 KiB, doubled by the system, are 20 MB/s to a reader 10 ms away; two and a half times as much costs no more CPU.",
     ),
     deviate(
         Scope::Broker,

@@ -121,7 +121,9 @@ impl Acceptor {
                 let tls = self.tls.clone();
                 drop(threads.spawn_on(index, "connection", async move {
                     let ready = stream.settle().and_then(|stream| {
-                        send_buffer.map_or(Ok(()), |bytes| stream.bound_send_buffer(bytes))?;
+                        if let Some(bytes) = send_buffer {
+                            stream.bound_send_buffer(bytes)?;
+                        }
                         Ok(stream)
                     });
                     let stream = match ready {
