@@ -12,7 +12,7 @@ use crate::load::{Load, Pace, Produced, RECORD_BYTES, Unmeasured};
 use crate::memory::WarmMemory;
 use crate::plan::{Batching, DEFAULTS, LARGE};
 use crate::raw::Raw;
-use crate::scenario::MAIN;
+use crate::scenario::{MAIN, Shape};
 use crate::stats::percentile;
 use crate::topics::create_topic;
 use crate::wire;
@@ -37,6 +37,14 @@ pub struct Args {
     #[arg(long)]
     warm: Option<PathBuf>,
 
+    /// Partitions of the topic, when the load makes it.
+    #[arg(long, default_value_t = MAIN.partitions)]
+    partitions: i32,
+
+    /// Producers that share `produce`, `produce-large` and `steady`.
+    #[arg(long, default_value_t = MAIN.producers)]
+    producers: u32,
+
     /// MB/s of `steady`.
     #[arg(long, default_value_t = 5)]
     rate: u32,
@@ -48,15 +56,15 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
-    /// 16 KiB batches over 12 partitions, as fast as acknowledgements come.
+    /// 16 KiB batches, as fast as acknowledgements come.
     Produce,
-    /// 256 KiB batches over 12 partitions, as fast as acknowledgements come.
+    /// 256 KiB batches, as fast as acknowledgements come.
     ProduceLarge,
     /// Reads the topic as fast as possible, again and again.
     Consume,
     /// One record of 1 KiB per request, one request in flight.
     Small,
-    /// 16 KiB batches over 12 partitions at `--rate`, an open loop.
+    /// 16 KiB batches at `--rate`, an open loop.
     Steady,
     /// A record, its acknowledgement, a pause, and again.
     Single,
@@ -67,16 +75,21 @@ enum Kind {
 pub fn run(args: &Args) -> Result<()> {
     let mut memory = args.warm.as_deref().map(WarmMemory::new).transpose()?;
     memory.as_mut().map(WarmMemory::fill).transpose()?;
+    let shape = Shape {
+        partitions: args.partitions,
+        producers: args.producers,
+        ..MAIN
+    };
     // A topic that is there already is what a second drive wants.
-    create_topic(&args.bootstrap, &args.topic, MAIN.partitions, None).unwrap_or_default();
+    create_topic(&args.bootstrap, &args.topic, shape.partitions, None).unwrap_or_default();
     let mut latencies = String::new();
     let mut timed = |mut done: Produced| {
         latencies = percentiles(&mut done.latencies_ms);
         (0, done.records, done.seconds)
     };
     let (requests, records, seconds) = match args.load {
-        Kind::Produce => saturate(args, DEFAULTS)?,
-        Kind::ProduceLarge => saturate(args, LARGE)?,
+        Kind::Produce => saturate(args, shape, DEFAULTS)?,
+        Kind::ProduceLarge => saturate(args, shape, LARGE)?,
         Kind::Consume => {
             let pace = Pace::Fast {
                 seconds: args.seconds,
@@ -90,13 +103,13 @@ pub fn run(args: &Args) -> Result<()> {
         Kind::Steady => {
             let (at, topic) = (&args.bootstrap, &args.topic);
             let load = Load::new(false);
-            let done = load.fixed(at, topic, MAIN, args.rate, args.seconds, &mut Unmeasured)?;
+            let done = load.fixed(at, topic, shape, args.rate, args.seconds, &mut Unmeasured)?;
             timed(done)
         }
         Kind::Single => {
             let (at, topic) = (&args.bootstrap, &args.topic);
             let load = Load::new(false);
-            timed(load.one_by_one(at, topic, MAIN, args.seconds, &mut Unmeasured)?)
+            timed(load.one_by_one(at, topic, shape, args.seconds, &mut Unmeasured)?)
         }
     };
     let mb = (records * RECORD_BYTES as u64) as f64 / 1e6;
@@ -118,11 +131,11 @@ fn percentiles(latencies_ms: &mut [f64]) -> String {
     lines.concat()
 }
 
-fn saturate(args: &Args, batching: Batching) -> Result<(u64, u64, f64)> {
+fn saturate(args: &Args, shape: Shape, batching: Batching) -> Result<(u64, u64, f64)> {
     let done = Load::new(false).saturate(
         &args.bootstrap,
         &args.topic,
-        MAIN,
+        shape,
         batching,
         args.seconds,
         u64::MAX,
@@ -139,7 +152,7 @@ fn small(args: &Args) -> Result<(u64, u64, f64)> {
     let length = Duration::from_secs_f64(args.seconds);
     let mut requests = 0;
     while start.elapsed() < length {
-        let partition = (requests % MAIN.partitions as u64) as i32;
+        let partition = (requests % args.partitions as u64) as i32;
         let batches = [(partition, batch.clone())].into();
         let answer = raw
             .produce(&[(args.topic.clone(), batches)].into())

@@ -15,12 +15,20 @@ use tidemark_log::Piece;
 use tidemark_wire::messages::ApiVersionsResponse;
 use tidemark_wire::{ApiKey, ErrorCode, Message, Reader};
 
-/// An answer ready for the socket; no pieces for a request that gets none.
+/// Answers ready for the socket; no pieces for a request that gets none.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) pieces: VecDeque<Piece>,
     /// Memory to give back once it is sent.
     pub(crate) held: Vec<Permit>,
+}
+
+impl Answer {
+    /// Puts another one behind it.
+    pub(crate) fn append(&mut self, mut next: Answer) {
+        self.pieces.append(&mut next.pieces);
+        self.held.append(&mut next.held);
+    }
 }
 
 /// Encodes a response, with the memory that it holds.

@@ -11,11 +11,12 @@ use crate::context::Context;
 use crate::dispatch::{self, Answer};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_env::net::Stream;
@@ -269,12 +270,27 @@ impl Connection {
         Ok(())
     }
 
-    async fn finish_oldest(&mut self, answer: Answer) -> Result<(), End> {
+    /// Sends the answer of the oldest request, and of those after it that are done by now: what
+    /// became durable together leaves in one write.
+    async fn finish_oldest(&mut self, mut answers: Answer) -> Result<(), End> {
         drop(self.pending.pop_front());
-        Ok(self.write(answer).await?)
+        let mut failed = None;
+        while let Some(next) = self.pending.front_mut() {
+            match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
+                Poll::Pending => break,
+                Poll::Ready(Ok(answer)) => answers.append(answer),
+                Poll::Ready(Err(error)) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            drop(self.pending.pop_front());
+        }
+        self.write(answers).await?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Sends an answer; the memory that it holds is given back afterwards. A client that takes
+    /// Sends answers; the memory that they hold is given back afterwards. A client that takes
     /// nothing for long loses its connection: others may be waiting for that memory.
     async fn write(&mut self, answer: Answer) -> io::Result<()> {
         let mut left = answer.pieces;
@@ -348,4 +364,117 @@ impl Connection {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // A dropped sender means that the broker is gone, which is the same thing.
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Two;
+    use std::future::{pending, ready};
+    use std::sync::Mutex;
+    use std::task::Context as TaskContext;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    /// What was written, a call at a time. Nothing ever comes from it.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl AsyncRead for Writes {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut TaskContext<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            context: &mut TaskContext<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut TaskContext<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = slices
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
+            let count = bytes.len();
+            self.0.lock().unwrap().push(bytes);
+            Poll::Ready(Ok(count))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn saying(text: &'static str) -> Answer {
+        Answer {
+            pieces: [Piece::Memory(Bytes::from_static(text.as_bytes()))].into(),
+            held: Vec::new(),
+        }
+    }
+
+    async fn connection(writes: &Writes) -> (Connection, Two, watch::Sender<bool>) {
+        let two = Two::start(&[]).await;
+        let (stopper, stop) = watch::channel(false);
+        let connection = Connection {
+            broker: Arc::clone(&two.broker),
+            stream: Stream::new(writes.clone()),
+            peer: crate::context::UNKNOWN_PEER,
+            listener: Arc::from("PLAINTEXT"),
+            buffer: BytesMut::new(),
+            pending: VecDeque::new(),
+            stop,
+        };
+        (connection, two, stopper)
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_ready_together_leave_in_one_write() {
+        let writes = Writes::default();
+        let (mut connection, _two, _stopper) = connection(&writes).await;
+        let answers = ["one ", "two ", "three"];
+        let ready_ones = answers.map(|text| -> Pending { Box::pin(ready(Ok(saying(text)))) });
+        connection.pending.extend(ready_ones);
+        connection.pending.push_back(Box::pin(pending()));
+        connection
+            .pending
+            .push_back(Box::pin(ready(Ok(saying("late")))));
+        assert!(connection.answer_oldest().await.is_ok());
+        assert_eq!(*writes.0.lock().unwrap(), [b"one two three"]);
+        assert_eq!(connection.pending.len(), 2, "the fourth holds up the fifth");
+    }
+
+    #[tokio::test]
+    async fn answers_before_a_request_that_fails_are_sent() {
+        let writes = Writes::default();
+        let (mut connection, _two, _stopper) = connection(&writes).await;
+        let failed = || FrameError::Api { key: 0, version: 0 };
+        connection.pending = [
+            Box::pin(ready(Ok(saying("one")))) as Pending,
+            Box::pin(ready(Err(failed()))),
+        ]
+        .into();
+        let end = connection.answer_oldest().await;
+        assert!(matches!(end, Err(End::Frame(FrameError::Api { .. }))));
+        assert_eq!(*writes.0.lock().unwrap(), [b"one"]);
+    }
 }
