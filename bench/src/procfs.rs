@@ -20,6 +20,17 @@ pub struct CpuSample {
     pub tasks: BTreeMap<u32, TaskTime>,
     /// utime + stime of the whole process, ended threads included, in clock ticks.
     pub process_ticks: u64,
+    /// The whole machine's.
+    pub machine: MachineTicks,
+}
+
+/// Clock ticks of all processors together, since the start of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineTicks {
+    /// A processor had something to do, and the hypervisor ran another machine on it.
+    pub stolen: u64,
+    /// All, idle ones included.
+    pub all: u64,
 }
 
 /// CPU used between two samples.
@@ -29,6 +40,8 @@ pub struct CpuUsed {
     pub run_s: f64,
     /// Seconds that threads waited for a core.
     pub wait_s: f64,
+    /// What the hypervisor took, as a share of all processors' time.
+    pub stolen_share: f64,
     /// False when threads ended in between, so that `run_s` is from the process' tick counter.
     pub exact: bool,
 }
@@ -49,6 +62,18 @@ pub fn parse_stat_ticks(text: &str) -> Option<u64> {
     let utime: u64 = fields.nth(11)?.parse().ok()?;
     let stime: u64 = fields.next()?.parse().ok()?;
     Some(utime + stime)
+}
+
+/// The line `cpu` of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; what
+/// follows is in user and nice already.
+pub fn parse_machine_ticks(text: &str) -> Option<MachineTicks> {
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields = line.split_ascii_whitespace().take(8);
+    let ticks: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some(MachineTicks {
+        stolen: *ticks.get(7)?,
+        all: ticks.iter().sum(),
+    })
 }
 
 /// A line such as `VmRSS:    1234 kB` of `/proc/PID/status` or `/proc/meminfo`, in bytes.
@@ -72,10 +97,13 @@ pub fn cpu_between(before: &CpuSample, after: &CpuSample, ticks_per_s: f64) -> C
     let run_s = run_ns as f64 / 1e9;
     let exact = before.tasks.keys().all(|tid| after.tasks.contains_key(tid));
     let by_ticks = after.process_ticks.saturating_sub(before.process_ticks) as f64 / ticks_per_s;
+    let stolen = after.machine.stolen.saturating_sub(before.machine.stolen) as f64;
+    let all = after.machine.all.saturating_sub(before.machine.all).max(1) as f64;
     CpuUsed {
         // Living threads are a lower bound of what the process used.
         run_s: if exact { run_s } else { run_s.max(by_ticks) },
         wait_s: wait_ns as f64 / 1e9,
+        stolen_share: stolen / all,
         exact,
     }
 }
@@ -83,21 +111,18 @@ pub fn cpu_between(before: &CpuSample, after: &CpuSample, ticks_per_s: f64) -> C
 /// Samples living processes together; `None` when one is gone.
 pub fn sample_cpu(pids: &[u32]) -> Option<CpuSample> {
     let mut all = CpuSample {
-        tasks: BTreeMap::new(),
-        process_ticks: 0,
+        machine: parse_machine_ticks(&fs::read_to_string("/proc/stat").ok()?)?,
+        ..CpuSample::default()
     };
     for pid in pids {
-        let CpuSample {
-            tasks,
-            process_ticks,
-        } = sample_one(*pid)?;
+        let (tasks, process_ticks) = sample_one(*pid)?;
         all.tasks.extend(tasks);
         all.process_ticks += process_ticks;
     }
     Some(all)
 }
 
-fn sample_one(pid: u32) -> Option<CpuSample> {
+fn sample_one(pid: u32) -> Option<(BTreeMap<u32, TaskTime>, u64)> {
     let root = format!("/proc/{pid}");
     let process_ticks = parse_stat_ticks(&fs::read_to_string(format!("{root}/stat")).ok()?)?;
     let mut tasks = BTreeMap::new();
@@ -109,10 +134,7 @@ fn sample_one(pid: u32) -> Option<CpuSample> {
             tasks.insert(tid, time);
         }
     }
-    Some(CpuSample {
-        tasks,
-        process_ticks,
-    })
+    Some((tasks, process_ticks))
 }
 
 /// Clock ticks per second of `/proc/PID/stat`: USER_HZ, fixed at 100 in Linux's interface.
@@ -149,7 +171,23 @@ mod tests {
                 .map(|&(tid, run_ns, wait_ns)| (tid, TaskTime { run_ns, wait_ns }))
                 .collect(),
             process_ticks,
+            machine: MachineTicks::default(),
         }
+    }
+
+    #[test]
+    fn what_a_hypervisor_takes_is_a_share_of_all_processors() {
+        let text = "cpu  10 0 20 160 5 1 1 3 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        let machine = parse_machine_ticks(text).unwrap();
+        assert_eq!((machine.stolen, machine.all), (3, 200));
+        assert_eq!(parse_machine_ticks("cpu 1 2 3\n"), None);
+        assert_eq!(parse_machine_ticks(""), None);
+        let after = CpuSample {
+            machine,
+            ..CpuSample::default()
+        };
+        let used = cpu_between(&CpuSample::default(), &after, 100.0);
+        assert_eq!(used.stolen_share, 0.015);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::machine::Facts;
 use crate::plan::{Contender, Phase, Plan};
 use crate::readings::Row;
 use crate::scenario::{DISK_DELAY_US, Scenario};
-use crate::stats::Ratio;
+use crate::stats::{Ratio, median};
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -124,8 +124,9 @@ impl Section {
         let noisy = self
             .windows
             .iter()
-            .filter(|w| w.wait_share > NOISE_GATE)
+            .filter(|w| w.stolen_share > NOISE_GATE)
             .count();
+        let waits: Vec<f64> = self.windows.iter().map(|w| w.wait_share).collect();
         let late = self
             .windows
             .iter()
@@ -133,9 +134,10 @@ impl Section {
             .fold(0.0, f64::max);
         let coarse = self.windows.iter().filter(|w| !w.cpu_exact).count();
         notes.push(format!(
-            "noise: in {noisy} of {} windows broker threads waited for a core for more than {:.0} % of the window (~ = too few quiet pairs, all are in); sends were at most {late:.1} ms late at p99; CPU from the coarser counter in {coarse} windows",
+            "noise: in {noisy} of {} windows the hypervisor took more than {:.2} % of the processors' time (~ = too few quiet pairs, all are in); broker threads waited for a core for {:.0} % of a window at the median; sends were at most {late:.1} ms late at p99; CPU from the coarser counter in {coarse} windows",
             self.windows.len(),
             100.0 * NOISE_GATE,
+            100.0 * median(&waits).unwrap_or_default(),
         ));
         notes.extend(self.flush_notes());
         notes
@@ -196,7 +198,7 @@ fn scenario_note(scenario: Scenario, plan: &Plan) -> Vec<String> {
             "produce rows of main with topics of 1, 12 and 256 partitions; librdkafka sends one partition per request, so at fixed rates over 256 partitions a request holds about one record".to_owned()
         }
         Scenario::Producers => {
-            "produce rows of main from eight producers that share the rate, each with its own connection and requests in flight".to_owned()
+            "produce rows of main from eight producers that share the rate, each with its own connection and requests in flight, to topics of 1, 12 and 256 partitions; at 5 MB/s over 12 and at both rates over 256 partitions a request holds one record".to_owned()
         }
         Scenario::SlowDisk => format!(
             "produce rows of main with every durable write and sync of ours made {DISK_DELAY_US} µs longer (disk.flush.delay.us); Kafka has no such setting: it is as shipped, acknowledges from the page cache and is not delayed"
@@ -530,6 +532,7 @@ mod tests {
             cpu_s: 1.0,
             cpu_exact: true,
             wait_share: 0.0,
+            stolen_share: 0.0,
             flushes: None,
             lateness_p99_ms: None,
         };
@@ -558,6 +561,7 @@ mod tests {
             cpu_s: 1.0,
             cpu_exact: true,
             wait_share: 0.0,
+            stolen_share: 0.0,
             flushes: Some(flushes),
             lateness_p99_ms: None,
         };

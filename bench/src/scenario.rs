@@ -12,7 +12,7 @@ pub enum Scenario {
     Main,
     /// Produce to 1, 12 and 256 partitions.
     Partitions,
-    /// Produce to 12 partitions from eight producers.
+    /// The same from eight producers.
     Producers,
     /// Produce with every durable write of ours made 2 ms longer.
     SlowDisk,
@@ -86,7 +86,7 @@ impl Scenario {
                     .collect();
             }
             Scenario::Partitions => &[ONE, TWELVE, MANY],
-            Scenario::Producers => &[EIGHT],
+            Scenario::Producers => &[EIGHT_TO_ONE, EIGHT, EIGHT_TO_MANY],
             Scenario::SlowDisk => &[SLOW],
             Scenario::Replicated => {
                 let phases = [
@@ -158,7 +158,9 @@ pub const MAIN: Shape = shape("", "", 12, 1);
 const ONE: Shape = shape("p1", "1 partition", 1, 1);
 const TWELVE: Shape = shape("p12", "12 partitions", 12, 1);
 const MANY: Shape = shape("p256", "256 partitions", 256, 1);
+const EIGHT_TO_ONE: Shape = shape("x8p1", "8 producers, 1 partition", 1, 8);
 const EIGHT: Shape = shape("x8", "8 producers", 12, 8);
+const EIGHT_TO_MANY: Shape = shape("x8p256", "8 producers, 256 partitions", 256, 8);
 /// The shape of `replicated`.
 const THREE: Shape = shape("r3", "3 brokers", 12, 1);
 /// Partitions of one replica in the same cluster: a record costs a round trip and, here, a flush.

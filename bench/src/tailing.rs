@@ -160,6 +160,7 @@ fn window(
         cpu_s: seen.run_s,
         cpu_exact: seen.exact,
         wait_share: seen.wait_share,
+        stolen_share: seen.stolen_share,
         flushes: seen.flushes,
         lateness_p99_ms: percentile(&mut late_ms, 0.99),
     });
