@@ -109,7 +109,7 @@ impl BrokerHealth {
         }
         let dirs = self.broker.get()?.partitions.log_dirs();
         let full = dirs.iter().filter(|dir| dir.is_full());
-        let full: Vec<String> = full.map(|dir| dir.path.display().to_string()).collect();
+        let full: Vec<String> = full.map(|dir| dir.path().display().to_string()).collect();
         let text = format!("the disk is full: {} takes no records", full.join(", "));
         (!full.is_empty()).then_some(text)
     }
@@ -389,20 +389,20 @@ fn disks(broker: &Broker) -> Vec<DiskSample> {
     let dirs = broker.partitions.log_dirs();
     dirs.iter()
         .map(|dir| {
-            let space = broker.partitions.disk().space(&dir.path).ok();
+            let space = broker.partitions.disk().space(dir.path()).ok();
             let pressure = dir.pressure();
             DiskSample {
-                used_bytes: used.get(&dir.path).copied().unwrap_or(0),
+                used_bytes: used.get(dir.path()).copied().unwrap_or(0),
                 capacity_bytes: space.map_or(0, |space| space.total_bytes),
                 free_bytes: space.map_or(0, |space| space.free_bytes),
                 online: space.is_some() && dir.failure().is_none(),
                 read_only: dir.is_full(),
                 reserve: reserves
                     .as_ref()
-                    .and_then(|all| all.get(&dir.path).copied()),
+                    .and_then(|all| all.get(dir.path()).copied()),
                 wal_queued_bytes: bytes(pressure.queued_bytes),
                 wal_held_bytes: pressure.ring_bytes,
-                directory: dir.path.display().to_string(),
+                directory: dir.path().display().to_string(),
             }
         })
         .collect()

@@ -1,14 +1,10 @@
-//! A data directory: its write-ahead log, and the thread that writes behind it.
-//!
-//! Records are durable in the write-ahead log and wait in memory; this thread writes
-//! them into their segments when memory or the ring fills up, or once a minute, oldest
-//! first. A checkpoint then syncs the segments and lets the ring's files go.
-//!
-//! **Invariant:** a group is recycled only when a durable checkpoint says of every log
-//! that its files hold it.
+//! A data directory: its write-ahead log, which logs are in it, and what becomes of it when its
+//! disk is full, slow or broken.
+
+mod write_behind;
 
 use super::Partition;
-use super::ballast::{Ballast, FULL_RETRY, is_full};
+use super::ballast::{Ballast, is_full};
 use crate::fatal::{Failed, Fatal};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,24 +17,11 @@ use std::time::Duration;
 use tidemark_env::clock::Instant;
 use tidemark_env::disk::{Disk, write_file_atomic};
 use tidemark_env::{clock, random, task};
-use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
-use tidemark_log::{CheckpointPart, DataDir, LogError, OpenError, RecoveredDir, sync_parts};
+use tidemark_log::checkpoint::LogCheckpoint;
+use tidemark_log::{CheckpointPart, DataDir, LogError, OpenError, RecoveredDir};
 use tidemark_model::TopicId;
-use tidemark_wal::{Failure, Limits, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
+use tidemark_wal::{Failure, LogId, Lsn, Pressure, Record, RingId, Wal, WalConfig};
 
-/// Logs are written behind and checkpointed this often at least.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
-/// Writing behind begins when this share of the memory is in use...
-const MEMORY_HIGH: f64 = 0.7;
-/// ...and goes on down to this one.
-const MEMORY_LOW: f64 = 0.6;
-/// So much of one log at a time: a long job keeps a core and the disk from who waits for an
-/// acknowledgement.
-const PIECE_BYTES: u64 = 1 << 20;
-/// A checkpoint is due when this share of the ring is in use.
-const RING_HIGH: f64 = 0.5;
-/// Memory that somebody held on to is looked at again after this time.
-const HELD_RETRY: Duration = Duration::from_millis(20);
 /// Says that the directory's disk failed.
 const FAILED_MARK: &str = "tidemark-failed";
 
@@ -66,11 +49,9 @@ struct Logs {
 
 /// A data directory.
 pub(crate) struct LogDir {
-    pub(crate) path: PathBuf,
-    pub(crate) wal: Arc<Wal>,
-    disk: Arc<dyn Disk>,
-    /// The same, as its logs share it.
+    /// Its path, its disk and its write-ahead log, as its logs share them.
     pub(crate) of_logs: Arc<DataDir>,
+    pub(crate) wal: Arc<Wal>,
     ballast: Ballast,
     ring: RingId,
     /// Half a file of the ring, as a share of it.
@@ -93,42 +74,6 @@ pub(crate) struct LogDir {
     busy: Mutex<(Option<Lsn>, Duration)>,
     /// Told when the directory's disk has failed.
     failed: Failed,
-}
-
-/// When the next round of writing behind is due.
-struct Pace {
-    /// The last checkpoint.
-    last: Instant,
-    pressure: Pressure,
-    /// Somebody holds on to the memory: looking again at once would change nothing.
-    held: bool,
-}
-
-impl Pace {
-    fn new(dir: &LogDir) -> Pace {
-        Pace {
-            last: clock::monotonic(),
-            pressure: dir.wal.pressure(),
-            held: false,
-        }
-    }
-
-    /// What ends the wait for it, and how long it takes at most.
-    fn next(&self, dir: &LogDir) -> (Limits, Duration) {
-        let due = CHECKPOINT_INTERVAL.saturating_sub(self.last.elapsed());
-        if dir.is_full() {
-            return (Limits::NONE, due.min(FULL_RETRY));
-        }
-        if self.held {
-            return (Limits::NONE, due.min(HELD_RETRY));
-        }
-        let limits = Limits {
-            memory: MEMORY_HIGH,
-            // A file was begun: the next one is made ahead.
-            ring: RING_HIGH.min(self.pressure.ring + dir.file_share),
-        };
-        (limits, due)
-    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -200,9 +145,7 @@ impl LogDir {
                 path: path.to_path_buf(),
                 wal: Some(Arc::clone(&wal)),
             }),
-            path: path.to_path_buf(),
             wal,
-            disk: Arc::clone(disk),
             ballast: Ballast::of(disk, path),
             ring,
             file_share: settings.file_bytes as f64 / settings.max_bytes as f64 / 2.0,
@@ -219,6 +162,15 @@ impl LogDir {
             failed,
         };
         Ok((Arc::new(dir), recovered))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.of_logs.path
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &*self.of_logs.disk
     }
 
     /// An id for a log that is new here.
@@ -297,8 +249,8 @@ impl LogDir {
     /// checkpoint of the new ring, and lets the old ring go. Blocks.
     pub(crate) fn opened(&self, settings: &WalSettings) -> io::Result<()> {
         self.checkpoint(false)?;
-        let rings = rings_of(&self.path, settings);
-        remove_rings(&*self.disk, &rings, Some(self.ring))
+        let rings = rings_of(self.path(), settings);
+        remove_rings(self.disk(), &rings, Some(self.ring))
     }
 
     /// Begins to write.
@@ -323,156 +275,6 @@ impl LogDir {
     /// A partition has something to be written.
     pub(super) fn enqueue(&self, partition: Arc<Partition>) {
         lock(&self.dirty).push_back(partition);
-    }
-
-    fn run(&self) {
-        let mut pace = Pace::new(self);
-        loop {
-            let (limits, due) = pace.next(self);
-            let pressure = self.wal.wait_for_pressure(limits, due);
-            if !self.round(&mut pace, pressure) {
-                return;
-            }
-        }
-    }
-
-    /// [`LogDir::run`] as a task.
-    async fn run_task(&self) {
-        let mut pace = Pace::new(self);
-        loop {
-            let (limits, due) = pace.next(self);
-            let pressure = self.wal.when_pressure(limits, due).await;
-            task::pause_for_disk().await;
-            if !self.round(&mut pace, pressure) {
-                return;
-            }
-        }
-    }
-
-    /// Does what is due; says whether there is more to come. Blocks.
-    fn round(&self, pace: &mut Pace, pressure: Pressure) -> bool {
-        if self.stopping.load(Ordering::Acquire) {
-            return false;
-        }
-        if let Some(failure) = self.wal.failure() {
-            self.fail(&failure.to_string());
-            return false;
-        }
-        let checkpoint = pressure.ring >= RING_HIGH || pace.last.elapsed() >= CHECKPOINT_INTERVAL;
-        if self.is_full() && !self.ballast.could_be_made() {
-            // Or the loop would turn without a pause.
-            pace.last = clock::monotonic();
-            return !self.stopping.load(Ordering::Acquire);
-        }
-        let all = checkpoint || self.is_full();
-        let done = (|| {
-            if all || pressure.memory >= MEMORY_HIGH {
-                self.write_behind(all)?;
-            }
-            if checkpoint {
-                self.checkpoint(false)?;
-                pace.last = clock::monotonic();
-            }
-            while pressure.ring > 0.0 && self.wal.prepare()? {}
-            Ok(())
-        })();
-        match done {
-            Ok(()) => self.has_room(),
-            Err(error) if is_full(&error) => {
-                self.has_no_room(&error.to_string());
-                pace.last = clock::monotonic();
-            }
-            Err(error) => {
-                self.fail(&error.to_string());
-                return false;
-            }
-        }
-        pace.pressure = self.wal.pressure();
-        pace.held = pace.pressure.memory >= MEMORY_HIGH && lock(&self.dirty).is_empty();
-        !self.stopping.load(Ordering::Acquire)
-    }
-
-    /// Writes what waits into segments, oldest first: all of it, or until memory is low.
-    pub(super) fn write_behind(&self, all: bool) -> io::Result<()> {
-        // Those that become dirty meanwhile have their turn in the next round.
-        let rounds = lock(&self.dirty).len();
-        for _ in 0..rounds {
-            if !all && self.wal.pressure().memory <= MEMORY_LOW {
-                return Ok(());
-            }
-            let Some(partition) = lock(&self.dirty).pop_front() else {
-                return Ok(());
-            };
-            partition.write_behind(if all { u64::MAX } else { PIECE_BYTES })?;
-            self.wal.memory_freed();
-        }
-        Ok(())
-    }
-
-    /// Syncs what is in the segments, says so, and lets the groups go that are in them.
-    /// Blocks.
-    pub(crate) fn checkpoint(&self, clean: bool) -> io::Result<()> {
-        let _one = lock(&self.checkpointing);
-        let cut = self.wal.durable_lsn();
-        let (open, others, creating) = {
-            let logs = lock(&self.logs);
-            let open: Vec<_> = logs.open.values().cloned().collect();
-            let mut others = logs.offline.clone();
-            others.extend(&logs.creating);
-            let creating = logs.creating.values().map(|log| log.lsn).min();
-            (open, others, creating)
-        };
-        let mut parts = Vec::with_capacity(open.len());
-        let mut from = Vec::with_capacity(open.len());
-        for partition in open {
-            // One log that is out of use for an error of its files is out until the next start.
-            if let Some(reason) = partition.failure() {
-                return Err(io::Error::other(reason));
-            }
-            if let Ok(part) = partition.with_log(|log, _| log.checkpoint_part(cut, partition.of()))
-            {
-                parts.push(part);
-                from.push(partition);
-            }
-        }
-        // What is known of offline logs is not in the ring.
-        let oldest = parts.iter().map(|part| part.entry.lsn).chain(creating);
-        let released = oldest.min().map_or(cut, |oldest| oldest.min(cut));
-        let written = self.note(&parts, others, released, clean);
-        if written.is_err() {
-            for (partition, part) in from.iter().zip(&parts) {
-                if partition
-                    .with_log(|log, _| log.checkpoint_failed(part))
-                    .is_err()
-                {
-                    // Closed meanwhile: it has no more to say.
-                }
-            }
-        }
-        written?;
-        self.wal.recycle(released);
-        Ok(())
-    }
-
-    fn note(
-        &self,
-        parts: &[CheckpointPart],
-        others: BTreeMap<LogId, LogCheckpoint>,
-        released_lsn: Lsn,
-        clean: bool,
-    ) -> io::Result<()> {
-        sync_parts(&*self.disk, &self.path, parts)?;
-        let mut logs = others;
-        logs.extend(parts.iter().map(|part| (part.id, part.entry)));
-        let checkpoint = DirCheckpoint {
-            ring: self.ring,
-            clean,
-            released_lsn,
-            next_lsn: self.wal.durable_lsn() + 1,
-            next_log_id: self.next_log_id.load(Ordering::Relaxed),
-            logs,
-        };
-        checkpoint.write(&*self.disk, &self.path)
     }
 
     /// Ends the threads; everything that was appended is durable then. Blocks.
@@ -508,7 +310,7 @@ impl LogDir {
         if so_far >= most && !self.stopping.load(Ordering::Acquire) {
             let for_ms = u64::try_from(so_far.as_millis()).unwrap_or(u64::MAX);
             self.failed.send_replace(Some(Fatal::Stuck {
-                dir: self.path.clone(),
+                dir: self.path().to_path_buf(),
                 for_ms,
             }));
         }
@@ -534,16 +336,20 @@ impl LogDir {
             return;
         }
         tracing::error!(
-            dir = %self.path.display(), reason,
+            dir = %self.path().display(), reason,
             "the data directory's disk failed: nothing more is taken in. Replace the disk"
         );
         self.take_nothing_more(reason);
-        let mark = write_file_atomic(&*self.disk, &self.path.join(FAILED_MARK), reason.as_bytes());
+        let mark = write_file_atomic(
+            self.disk(),
+            &self.path().join(FAILED_MARK),
+            reason.as_bytes(),
+        );
         if let Err(error) = mark {
-            tracing::error!(dir = %self.path.display(), %error, "the directory cannot be marked as failed");
+            tracing::error!(dir = %self.path().display(), %error, "the directory cannot be marked as failed");
         }
         self.failed.send_replace(Some(Fatal::Disk {
-            dir: self.path.clone(),
+            dir: self.path().to_path_buf(),
             reason: reason.to_owned(),
         }));
     }
@@ -558,7 +364,7 @@ impl LogDir {
                 self.stopping.store(true, Ordering::Release);
                 self.take_nothing_more(&reason);
                 self.failed.send_replace(Some(Fatal::Full {
-                    dir: self.path.clone(),
+                    dir: self.path().to_path_buf(),
                     reason,
                 }));
             }
@@ -579,7 +385,7 @@ impl LogDir {
             return;
         }
         tracing::error!(
-            dir = %self.path.display(), reason,
+            dir = %self.path().display(), reason,
             "the disk is full: the broker takes no records into this directory until there is room. \
              Delete topics, lower their retention, or grow the volume; no restart is needed"
         );
@@ -596,7 +402,7 @@ impl LogDir {
             return;
         }
         self.full.store(false, Ordering::Release);
-        tracing::info!(dir = %self.path.display(), "there is room on the disk again: records are taken in");
+        tracing::info!(dir = %self.path().display(), "there is room on the disk again: records are taken in");
     }
 
     /// Waits until `lsn` is durable. Blocks.
@@ -638,7 +444,7 @@ mod tests {
     async fn what_a_killed_broker_was_at_says_nothing_of_its_disk() {
         let two = Two::start(&[]).await;
         let dir = two.broker.partitions.log_dirs().remove(0);
-        let mark = dir.path.join(FAILED_MARK);
+        let mark = dir.path().join(FAILED_MARK);
         two.server.kill().await;
         let error = LogError::Io(io::Error::other(dir.failure().expect("it takes nothing")));
         dir.log_failed(&error);
@@ -650,7 +456,7 @@ mod tests {
         let two = Two::start(&[]).await;
         let dir = two.broker.partitions.log_dirs().remove(0);
         dir.log_failed(&LogError::Io(io::Error::other("it is broken")));
-        assert!(dir.path.join(FAILED_MARK).exists());
+        assert!(dir.path().join(FAILED_MARK).exists());
         two.server.kill().await;
     }
 }

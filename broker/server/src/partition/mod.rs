@@ -325,7 +325,7 @@ impl Partition {
     /// The data directory that the log is in, and the bytes that it has there.
     pub(crate) fn placed(&self) -> Result<(PathBuf, u64), Closed> {
         let size_bytes = self.with_log(|log, _| log.size_bytes())?;
-        Ok((self.dir.path.clone(), size_bytes))
+        Ok((self.dir.path().to_path_buf(), size_bytes))
     }
 
     /// Counts bytes that a fetch took.

@@ -206,7 +206,7 @@ impl Registry {
         };
         let known = left.and_then(|left| {
             let mut left = left
-                .get(&dir.path)?
+                .get(dir.path())?
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             left.take(topic.id, index)
@@ -380,7 +380,7 @@ impl Registry {
     fn log_dir_of(&self, path: &Path) -> Option<Arc<LogDir>> {
         self.log_dirs()
             .into_iter()
-            .find(|dir| Some(dir.path.as_path()) == path.parent())
+            .find(|dir| Some(dir.path()) == path.parent())
     }
 
     /// Where a partition is, or is to be: the directory that has it, else the one with the fewest
@@ -399,10 +399,10 @@ impl Registry {
         };
         let mut counts: BTreeMap<&Path, usize> = BTreeMap::new();
         for partition in &held {
-            *counts.entry(&partition.dir.path).or_default() += 1;
+            *counts.entry(partition.dir.path()).or_default() += 1;
         }
         let open = self.log_dirs();
-        let is_full = |path: &PathBuf| open.iter().any(|dir| dir.path == *path && dir.is_full());
+        let is_full = |path: &PathBuf| open.iter().any(|dir| dir.path() == path && dir.is_full());
         let fewest = dirs().min_by_key(|dir| (is_full(dir), counts.get(dir.as_path())));
         let path = fewest.map_or_else(|| PathBuf::from(&name), |dir| dir.join(&name));
         (path, false)
@@ -411,7 +411,7 @@ impl Registry {
 
 fn of_dir(dir: &LogDir, source: std::io::Error) -> RegistryError {
     RegistryError::Directory {
-        path: dir.path.clone(),
+        path: dir.path().to_path_buf(),
         source,
     }
 }

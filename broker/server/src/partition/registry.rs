@@ -414,15 +414,17 @@ impl Registry {
                 brokers: Arc::clone(&brokers),
             };
             if let Some(lsn) = partition.take_view(view) {
-                let last = starting.entry(partition.dir().path.clone()).or_default();
+                let last = starting
+                    .entry(partition.dir().path().to_path_buf())
+                    .or_default();
                 *last = lsn.max(*last);
             }
         }
         for dir in self.log_dirs() {
-            if let Some(lsn) = starting.get(&dir.path)
+            if let Some(lsn) = starting.get(dir.path())
                 && let Err(error) = dir.wait_durable(*lsn)
             {
-                tracing::error!(dir = %dir.path.display(), %error, "new leader epochs do not begin");
+                tracing::error!(dir = %dir.path().display(), %error, "new leader epochs do not begin");
             }
         }
     }
@@ -610,7 +612,7 @@ impl Registry {
         for dir in self.log_dirs() {
             dir.stop();
             if let Some(reason) = dir.failure() {
-                tracing::error!(dir = %dir.path.display(), reason, "logs are not closed cleanly");
+                tracing::error!(dir = %dir.path().display(), reason, "logs are not closed cleanly");
                 continue;
             }
             let cut = dir.wal.durable_lsn();
@@ -638,7 +640,7 @@ impl Registry {
                 .and_then(|()| dir.closed(&parts).map_err(|error| error.to_string()));
             if let Err(error) = noted {
                 tracing::error!(
-                    dir = %dir.path.display(), error,
+                    dir = %dir.path().display(), error,
                     "logs were not closed cleanly; the next start recovers them"
                 );
             }

@@ -140,7 +140,7 @@ impl Partition {
                 let pause = self.topic.replicas.lag_time_max();
                 if self.dir.resign(pause) {
                     tracing::warn!(
-                        dir = %self.dir.path.display(), ?pause,
+                        dir = %self.dir.path().display(), ?pause,
                         "the disk does not keep up with what this broker leads: others lead for a while, where they can"
                     );
                 }

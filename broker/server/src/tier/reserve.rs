@@ -125,15 +125,19 @@ impl Tier {
     pub(super) async fn look_at_reserves(&self, broker: &Broker, behind: Vec<Arc<Partition>>) {
         let configured = u64::try_from(self.settings.reserve_bytes).ok();
         let dirs = broker.partitions.log_dirs();
-        let mut held_back: BTreeMap<PathBuf, u64> =
-            dirs.iter().map(|dir| (dir.path.clone(), 0)).collect();
+        let mut held_back: BTreeMap<PathBuf, u64> = dirs
+            .iter()
+            .map(|dir| (dir.path().to_path_buf(), 0))
+            .collect();
         let (held_back, behind) = if behind.is_empty() {
             (held_back, behind)
         } else {
             let looking = task::blocking(move || {
                 let now_ms = clock::now_ms();
                 for partition in &behind {
-                    let of_dir = held_back.entry(partition.dir().path.clone()).or_default();
+                    let of_dir = held_back
+                        .entry(partition.dir().path().to_path_buf())
+                        .or_default();
                     *of_dir += held_back_bytes(partition, now_ms);
                 }
                 (held_back, behind)
@@ -155,7 +159,7 @@ impl Tier {
             })
             .collect();
         for partition in &behind {
-            let reserve = reserves.get(&partition.dir().path);
+            let reserve = reserves.get(partition.dir().path());
             let brake = reserve.map_or(Brake::Off, |reserve| reserve.brake());
             partition.cold.brake.set(brake);
         }
