@@ -424,7 +424,7 @@ impl BrokerSettings {
             group_initial_rebalance_delay_ms: layers.int("group.initial.rebalance.delay.ms")?,
             group_max_size: layers.int("group.max.size")?,
             socket_request_max_bytes: layers.int("socket.request.max.bytes")?,
-            socket_send_buffer_bytes: usize::try_from(layers.int("socket.send.buffer.bytes")?).ok(),
+            socket_send_buffer_bytes: send_buffer_bytes(layers)?,
             queued_max_request_bytes: Some(layers.long("queued.max.request.bytes")?)
                 .filter(|n| *n > 0),
             max_incremental_fetch_session_cache_slots: layers
@@ -518,6 +518,21 @@ impl BrokerSettings {
             }
         }
         Ok(())
+    }
+}
+
+fn send_buffer_bytes(layers: BrokerLayers<'_>) -> Result<Option<usize>, ConfigError> {
+    let name = "socket.send.buffer.bytes";
+    match layers.int(name)? {
+        -1 => Ok(None),
+        bytes => match usize::try_from(bytes) {
+            Ok(bytes) if bytes > 0 => Ok(Some(bytes)),
+            _ => Err(ConfigError::InvalidValue {
+                name: name.to_owned(),
+                value: bytes.to_string(),
+                reason: "Value must be at least 1, or -1 for the system to size it".to_owned(),
+            }),
+        },
     }
 }
 

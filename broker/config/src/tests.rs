@@ -404,6 +404,10 @@ fn a_broker_resolves_its_defaults_and_its_listeners() {
     ]);
     let settings = BrokerSettings::resolve(fixed(&file)).unwrap();
     assert_eq!(settings.socket_send_buffer_bytes, None);
+    for bytes in ["0", "-2"] {
+        let refused = BrokerSettings::resolve(fixed(&map(&[("socket.send.buffer.bytes", bytes)])));
+        assert!(refused.is_err(), "{bytes}");
+    }
     assert_eq!(settings.node_id, 7);
     assert_eq!(settings.listeners[0].to_string(), "INSIDE://[::1]:9092");
     assert_eq!(settings.listeners[0].host, "::1");
