@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -41,7 +40,6 @@ struct NetThread {
 pub struct NetThreads {
     threads: Vec<NetThread>,
     count: usize,
-    next: AtomicUsize,
 }
 
 impl std::fmt::Debug for NetThreads {
@@ -61,7 +59,6 @@ impl NetThreads {
         let mut started = Self {
             threads: Vec::with_capacity(count.max(1)),
             count: count.max(1),
-            next: AtomicUsize::new(0),
         };
         if task::is_simulated() {
             return Ok(started);
@@ -99,11 +96,6 @@ impl NetThreads {
     /// Never: there is at least one.
     pub fn is_empty(&self) -> bool {
         self.count == 0
-    }
-
-    /// The next index in turn, for handing out connections.
-    pub fn next_index(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed) % self.count
     }
 
     /// Starts `future` on net thread `index` (taken modulo [`Self::len`]).

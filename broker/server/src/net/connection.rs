@@ -6,6 +6,7 @@
 
 use super::Permit;
 use super::frame::{self, FrameError};
+use super::slots::Slot;
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::dispatch::{self, Answer};
@@ -60,6 +61,7 @@ struct Connection {
     stream: Stream,
     peer: SocketAddr,
     listener: Arc<str>,
+    slot: Slot,
     buffer: BytesMut,
     pending: VecDeque<Pending>,
     stop: watch::Receiver<bool>,
@@ -92,6 +94,7 @@ pub(super) async fn serve(
     stream: Stream,
     peer: SocketAddr,
     listener: Arc<str>,
+    slot: Slot,
     stop: watch::Receiver<bool>,
 ) {
     broker.metrics.connections.inc();
@@ -101,6 +104,7 @@ pub(super) async fn serve(
         stream,
         peer,
         listener,
+        slot,
         buffer: BytesMut::new(),
         pending: VecDeque::new(),
         stop,
@@ -133,6 +137,9 @@ impl Connection {
             let Some(api) = ApiKey::from_i16(key) else {
                 return Err(FrameError::Api { key, version }.into());
             };
+            if matches!(api, ApiKey::Produce | ApiKey::Fetch) {
+                self.slot.carries_records();
+            }
             let pipelined = api == ApiKey::Produce;
             while !self.pending.is_empty() && (!pipelined || self.pending.len() >= PIPELINE) {
                 self.answer_oldest().await?;
@@ -440,6 +447,7 @@ mod tests {
             stream: Stream::new(writes.clone()),
             peer: crate::context::UNKNOWN_PEER,
             listener: Arc::from("PLAINTEXT"),
+            slot: Slot::alone(),
             buffer: BytesMut::new(),
             pending: VecDeque::new(),
             stop,

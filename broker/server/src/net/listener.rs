@@ -1,10 +1,10 @@
 //! Accepts connections and hands each to a net thread, where it stays.
 
 use super::connection;
+use super::slots::Open;
 use crate::broker::Broker;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tidemark_env::net::{self, Listener, Stream};
 use tidemark_env::runtime::NetThreads;
@@ -97,7 +97,7 @@ impl Acceptor {
         threads: Arc<NetThreads>,
         stop: watch::Receiver<bool>,
     ) {
-        let open = Arc::new(Open::default());
+        let open = Open::new(threads.len());
         drop(task::spawn("accept", async move {
             let mut stopped = stop.clone();
             loop {
@@ -116,7 +116,7 @@ impl Acceptor {
                     continue;
                 };
                 let (broker, name, stop) = (Arc::clone(&broker), Arc::clone(&name), stop.clone());
-                let index = threads.next_index();
+                let index = slot.thread();
                 let send_buffer = settings.socket_send_buffer_bytes;
                 let tls = self.tls.clone();
                 drop(threads.spawn_on(index, "connection", async move {
@@ -135,45 +135,12 @@ impl Acceptor {
                     };
                     match secure(tls.as_deref(), stream, peer).await {
                         Some(stream) => {
-                            connection::serve(broker, stream, peer, name, stop).await;
+                            connection::serve(broker, stream, peer, name, slot, stop).await;
                         }
                         None => broker.metrics.handshakes_failed.inc(),
                     }
-                    drop(slot);
                 }));
             }
         }));
-    }
-}
-
-/// Counts open connections, in all and by address.
-#[derive(Default)]
-struct Open(Mutex<(i32, HashMap<IpAddr, i32>)>);
-
-struct Slot(Arc<Open>, IpAddr);
-
-impl Open {
-    fn enter(self: &Arc<Self>, ip: IpAddr, most: i32, most_per_ip: i32) -> Option<Slot> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_ip = open.1.get(&ip).copied().unwrap_or(0);
-        if open.0 >= most || of_ip >= most_per_ip {
-            return None;
-        }
-        open.0 += 1;
-        open.1.insert(ip, of_ip + 1);
-        Some(Slot(Arc::clone(self), ip))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.0 -= 1;
-        if let Some(count) = open.1.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                open.1.remove(&self.1);
-            }
-        }
     }
 }

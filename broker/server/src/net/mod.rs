@@ -4,6 +4,7 @@ mod budget;
 mod connection;
 mod frame;
 mod listener;
+mod slots;
 
 pub(crate) use budget::{Budget, Permit};
 pub(crate) use frame::{FrameError, answer, finish, peek, start};
