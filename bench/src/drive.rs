@@ -37,12 +37,12 @@ pub struct Args {
     #[arg(long)]
     warm: Option<PathBuf>,
 
-    /// Partitions of the topic, when the load makes it.
-    #[arg(long, default_value_t = MAIN.partitions)]
+    /// Partitions of the topic.
+    #[arg(long, default_value_t = MAIN.partitions, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: i32,
 
-    /// Producers that share `produce`, `produce-large` and `steady`.
-    #[arg(long, default_value_t = MAIN.producers)]
+    /// Producers that share `produce`, `produce-large`, `steady` and `single`.
+    #[arg(long, default_value_t = MAIN.producers, value_parser = clap::value_parser!(u32).range(1..))]
     producers: u32,
 
     /// MB/s of `steady`.
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
             };
             let load = Load::new(false);
             let (at, topic) = (&args.bootstrap, &args.topic);
-            let done = load.consume(at, topic, args.records, pace, &mut Unmeasured)?;
+            let done = load.consume(at, topic, shape, args.records, pace, &mut Unmeasured)?;
             (0, done.bytes / RECORD_BYTES as u64, done.seconds)
         }
         Kind::Small => small(args)?,

@@ -99,7 +99,18 @@ impl Seen {
 
     /// True when the machine was left to the broker and its load.
     pub fn quiet(&self) -> bool {
-        self.stolen_share <= NOISE_GATE
+        quiet(self.stolen_share)
+    }
+}
+
+fn quiet(stolen_share: f64) -> bool {
+    stolen_share <= NOISE_GATE
+}
+
+impl WindowRecord {
+    /// True when the machine was left to the broker and its load.
+    pub fn quiet(&self) -> bool {
+        quiet(self.stolen_share)
     }
 }
 
@@ -344,8 +355,14 @@ impl Experiment<'_> {
         let pace = Pace::Fast {
             seconds: self.plan.warm_s * 0.25,
         };
-        self.load
-            .consume(&at, "bench-warm", produced.records, pace, &mut Unmeasured)?;
+        self.load.consume(
+            &at,
+            "bench-warm",
+            MAIN,
+            produced.records,
+            pace,
+            &mut Unmeasured,
+        )?;
         delete_topics(&at, &["bench-warm", "bench-first"])?;
         broker.check_alive()?;
         say(&format!(
@@ -457,13 +474,19 @@ impl Experiment<'_> {
                     seconds: self.plan.consume_s,
                 };
                 let expected = acked.unwrap_or_default();
-                consumed(self.load.consume(at, &name, expected, pace, &mut window)?)
+                consumed(
+                    self.load
+                        .consume(at, &name, shape, expected, pace, &mut window)?,
+                )
             }
             Phase::ConsumeAt(mb_s) => {
                 let seconds = self.plan.fixed_s;
                 let pace = Pace::Rate { mb_s, seconds };
                 let expected = acked.unwrap_or_default();
-                consumed(self.load.consume(at, &name, expected, pace, &mut window)?)
+                consumed(
+                    self.load
+                        .consume(at, &name, shape, expected, pace, &mut window)?,
+                )
             }
         };
         let seen = window
@@ -513,7 +536,7 @@ impl Experiment<'_> {
     /// Turns a window into readings.
     fn keep(&mut self, record: WindowRecord, step: Step) -> Result<()> {
         let (contender, round, key) = (record.contender, record.round, step.key());
-        let quiet = record.stolen_share <= NOISE_GATE;
+        let quiet = record.quiet();
         if record.mb <= 0.0 || record.seconds <= 0.0 {
             let text = format!("{} moved nothing in {key}", contender.name());
             return Err(Failure::Finding(text));

@@ -22,8 +22,6 @@ use crate::stats::split_mix;
 
 /// Bytes of every record's value.
 pub const RECORD_BYTES: usize = 1024;
-/// Partitions of the topics that are read.
-const PARTITIONS: i32 = 12;
 /// No step waits longer for a broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two records that are sent one by one: nothing is left to do meanwhile.
@@ -330,6 +328,7 @@ impl Load {
         &self,
         bootstrap: &str,
         topic: &str,
+        shape: Shape,
         expected: u64,
         pace: Pace,
         window: &mut dyn Window,
@@ -356,7 +355,7 @@ impl Load {
         }
         let consumer: BaseConsumer = config.create().map_err(while_doing("making a consumer"))?;
         let mut from_beginning = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
+        for partition in 0..shape.partitions {
             from_beginning
                 .add_partition_offset(topic, partition, Offset::Beginning)
                 .map_err(while_doing("naming partitions"))?;

@@ -121,11 +121,7 @@ impl Section {
         if self.windows.is_empty() {
             return notes;
         }
-        let noisy = self
-            .windows
-            .iter()
-            .filter(|w| w.stolen_share > NOISE_GATE)
-            .count();
+        let noisy = self.windows.iter().filter(|w| !w.quiet()).count();
         let waits: Vec<f64> = self.windows.iter().map(|w| w.wait_share).collect();
         let late = self
             .windows
