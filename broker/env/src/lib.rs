@@ -10,6 +10,7 @@ pub mod disk;
 pub mod net;
 pub mod random;
 pub mod runtime;
+pub mod seats;
 pub mod sim;
 pub mod task;
 pub mod wake;

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
+use crate::seats::{Seat, Seats};
 use crate::task::{self, Task};
 use crate::wake::Relay;
 
@@ -40,6 +41,7 @@ struct NetThread {
 pub struct NetThreads {
     threads: Vec<NetThread>,
     count: usize,
+    seats: Seats,
 }
 
 impl std::fmt::Debug for NetThreads {
@@ -59,6 +61,7 @@ impl NetThreads {
         let mut started = Self {
             threads: Vec::with_capacity(count.max(1)),
             count: count.max(1),
+            seats: Seats::new(count.max(1)),
         };
         if task::is_simulated() {
             return Ok(started);
@@ -96,6 +99,11 @@ impl NetThreads {
     /// Never: there is at least one.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// A place for a connection, on the net thread with the fewest that carry records.
+    pub fn seat(&self) -> Seat {
+        self.seats.take()
     }
 
     /// Starts `future` on net thread `index` (taken modulo [`Self::len`]).

@@ -6,7 +6,6 @@
 
 use super::Permit;
 use super::frame::{self, FrameError};
-use super::slots::Slot;
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::dispatch::{self, Answer};
@@ -21,6 +20,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tidemark_env::clock;
 use tidemark_env::net::Stream;
+use tidemark_env::seats::Seat;
 use tidemark_log::Piece;
 use tidemark_wire::ApiKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,7 +61,7 @@ struct Connection {
     stream: Stream,
     peer: SocketAddr,
     listener: Arc<str>,
-    slot: Slot,
+    seat: Seat,
     buffer: BytesMut,
     pending: VecDeque<Pending>,
     stop: watch::Receiver<bool>,
@@ -94,7 +94,7 @@ pub(super) async fn serve(
     stream: Stream,
     peer: SocketAddr,
     listener: Arc<str>,
-    slot: Slot,
+    seat: Seat,
     stop: watch::Receiver<bool>,
 ) {
     broker.metrics.connections.inc();
@@ -104,7 +104,7 @@ pub(super) async fn serve(
         stream,
         peer,
         listener,
-        slot,
+        seat,
         buffer: BytesMut::new(),
         pending: VecDeque::new(),
         stop,
@@ -138,7 +138,7 @@ impl Connection {
                 return Err(FrameError::Api { key, version }.into());
             };
             if matches!(api, ApiKey::Produce | ApiKey::Fetch) {
-                self.slot.carries_records();
+                self.seat.carries_records();
             }
             let pipelined = api == ApiKey::Produce;
             while !self.pending.is_empty() && (!pipelined || self.pending.len() >= PIPELINE) {
@@ -380,6 +380,7 @@ mod tests {
     use std::future::{pending, ready};
     use std::sync::Mutex;
     use std::task::Context as TaskContext;
+    use tidemark_env::runtime::NetThreads;
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     /// What was written, a call at a time. Nothing ever comes from it.
@@ -447,7 +448,7 @@ mod tests {
             stream: Stream::new(writes.clone()),
             peer: crate::context::UNKNOWN_PEER,
             listener: Arc::from("PLAINTEXT"),
-            slot: Slot::alone(),
+            seat: NetThreads::start(1).unwrap().seat(),
             buffer: BytesMut::new(),
             pending: VecDeque::new(),
             stop,

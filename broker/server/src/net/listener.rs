@@ -97,7 +97,7 @@ impl Acceptor {
         threads: Arc<NetThreads>,
         stop: watch::Receiver<bool>,
     ) {
-        let open = Open::new(threads.len());
+        let open = Arc::new(Open::default());
         drop(task::spawn("accept", async move {
             let mut stopped = stop.clone();
             loop {
@@ -116,10 +116,10 @@ impl Acceptor {
                     continue;
                 };
                 let (broker, name, stop) = (Arc::clone(&broker), Arc::clone(&name), stop.clone());
-                let index = slot.thread();
+                let seat = threads.seat();
                 let send_buffer = settings.socket_send_buffer_bytes;
                 let tls = self.tls.clone();
-                drop(threads.spawn_on(index, "connection", async move {
+                drop(threads.spawn_on(seat.index(), "connection", async move {
                     let ready = stream.settle().and_then(|stream| {
                         if let Some(bytes) = send_buffer {
                             stream.bound_send_buffer(bytes)?;
@@ -135,10 +135,11 @@ impl Acceptor {
                     };
                     match secure(tls.as_deref(), stream, peer).await {
                         Some(stream) => {
-                            connection::serve(broker, stream, peer, name, slot, stop).await;
+                            connection::serve(broker, stream, peer, name, seat, stop).await;
                         }
                         None => broker.metrics.handshakes_failed.inc(),
                     }
+                    drop(slot);
                 }));
             }
         }));
