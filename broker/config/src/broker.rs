@@ -139,7 +139,8 @@ pub struct TierSettings {
     pub trash_ms: i64,
     /// `tier.delete.delay.ms`.
     pub delete_delay_ms: i64,
-    /// `tier.reserve.bytes`; -1 for all that leaves a tenth of the disk free.
+    /// `tier.reserve.bytes`; -1 leaves a tenth of the disk free, or half of the room where that
+    /// is less.
     pub reserve_bytes: i64,
     /// `remote.log.manager.copy.max.bytes.per.second`.
     pub copy_max_bytes_per_second: i64,

@@ -19,6 +19,9 @@ use tidemark_env::{clock, task};
 const SLOWEST_MS: u128 = 1_000;
 /// This part of a disk is left free, where the reserve has no size of its own: a tenth.
 const LEFT_FREE: u64 = 10;
+/// Or this part of the room that there is, where that is less: half. Segments always wait for the
+/// bucket for a moment, and a disk that is nearly full is no reason to refuse them meanwhile.
+const LEFT_OF_ROOM: u64 = 2;
 
 /// What producers have to put up with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,8 +92,9 @@ impl Reserve {
     /// `configured` bytes, or all that can be taken with a part of the disk left free.
     fn new(held_back_bytes: u64, configured: Option<u64>, space: Option<Space>) -> Reserve {
         let left = |space: Space| {
-            let kept = space.total_bytes / LEFT_FREE;
-            held_back_bytes.saturating_add(space.free_bytes.saturating_sub(kept))
+            // What would be free if the bucket had everything: it stays the same while more waits.
+            let room = held_back_bytes.saturating_add(space.free_bytes);
+            room - (space.total_bytes / LEFT_FREE).min(room / LEFT_OF_ROOM)
         };
         // A disk that cannot be asked fails in other ways.
         let reserve_bytes = configured.or(space.map(left)).unwrap_or(u64::MAX);
@@ -252,8 +256,26 @@ mod tests {
         assert_eq!(reserve(0, 500), 400);
         assert_eq!(reserve(300, 200), 400, "what is used of it counts");
         assert_eq!(Reserve::new(300, None, space(90)).brake(), Brake::Refuse);
-        assert_eq!(Reserve::new(0, None, space(90)).brake(), Brake::Off);
         assert_eq!(Reserve::new(7, Some(10), space(0)).reserve_bytes, 10);
         assert_eq!(Reserve::new(7, None, None).brake(), Brake::Off);
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_takes_half_of_its_room_for_the_bucket() {
+        let of = |held_back, free_bytes| {
+            let space = Space {
+                total_bytes: 1000,
+                free_bytes,
+            };
+            Reserve::new(held_back, None, Some(space))
+        };
+        assert_eq!(of(0, 90).brake(), Brake::Off);
+        assert_eq!(of(1, 89).brake(), Brake::Off, "a segment on its way");
+        assert_eq!(of(1, 89).reserve_bytes, 45);
+        assert_eq!(of(40, 50).reserve_bytes, 45, "what is used of it counts");
+        assert_eq!(of(40, 50).brake(), Brake::Slow(555));
+        assert_eq!(of(45, 45).brake(), Brake::Refuse);
+        let reserves: Vec<u64> = (0..1000).map(|room| of(0, room).reserve_bytes).collect();
+        assert!(reserves.is_sorted(), "more room is never less of it");
     }
 }
