@@ -10,8 +10,8 @@
 //! * [`Log::timestamp_plan`] -> [`TimestampPlan::run`] for offsets by time,
 //! * [`Log::write_job`] -> [`WriteJob::run`] -> [`Log::written`] to write durable records
 //!   into segment files, behind the data path,
-//! * [`Log::checkpoint_part`] -> [`sync_parts`] -> [`checkpoint::DirCheckpoint::write`]
-//!   to let the write-ahead log go and shorten the next recovery.
+//! * [`Log::checkpoint_part`] -> [`write_checkpoint`] to let the write-ahead log go and shorten
+//!   the next recovery.
 //!
 //! Two numbers tell where a log ends: [`Log::end_offset`] is what has been appended,
 //! [`Log::durable_offset`] what survives a power cut: the write-ahead log tells it
@@ -62,7 +62,7 @@ pub use read::{LoadedRecords, Piece, ReadPlan, ReadRecords};
 pub use recovery::{KeptTail, Known, OnCorruption, OpenArgs, RecoveredDir, Recovery, topic_id_of};
 pub use retention::{Deletions, RetentionReport};
 pub use segment::DataDir;
-pub use sync::{CheckpointPart, sync_parts};
+pub use sync::{CheckpointPart, write_checkpoint};
 pub use timestamps::{FoundTimestamp, TimestampPlan, TimestampTarget};
 pub use truncate::PendingCut;
 pub use txn_index::{AbortedPlan, AbortedTransaction};

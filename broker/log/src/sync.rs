@@ -11,7 +11,7 @@ use tidemark_env::disk::{Disk, OpenMode};
 use tidemark_wal::{LogId, Lsn};
 use tidemark_wire::Uuid;
 
-use crate::checkpoint::LogCheckpoint;
+use crate::checkpoint::{DirCheckpoint, LogCheckpoint};
 use crate::error::LogError;
 use crate::log::Log;
 use crate::names;
@@ -134,7 +134,7 @@ impl SyncWork {
 /// # Errors
 /// The disk is full (nothing is lost; tell [`Log::checkpoint_failed`]), or failed: then
 /// what is in its page cache cannot be trusted any more.
-pub fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) -> io::Result<()> {
+pub(crate) fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) -> io::Result<()> {
     let works: Vec<&SyncWork> = parts.iter().filter_map(|part| part.sync.as_ref()).collect();
     for work in &works {
         work.unless_deleted(work.write())?;
@@ -158,6 +158,23 @@ pub fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) -> io::
         work.unless_deleted(synced)?;
     }
     Ok(())
+}
+
+/// Makes durable what `parts` rely on, and only then says so: replaces the checkpoint of data
+/// directory `dir` by `checkpoint` with the entries of `parts` in it. Blocks.
+///
+/// # Errors
+/// Those of [`sync_parts`]; what the checkpoint said before still holds.
+pub fn write_checkpoint(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut checkpoint: DirCheckpoint,
+    parts: &[CheckpointPart],
+) -> io::Result<()> {
+    sync_parts(disk, dir, parts)?;
+    let entries = parts.iter().map(|part| (part.id, part.entry));
+    checkpoint.logs.extend(entries);
+    checkpoint.write(disk, dir)
 }
 
 /// Makes the names in a log's directory, and its own name, durable.

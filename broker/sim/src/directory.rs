@@ -11,7 +11,7 @@ use tidemark_env::disk::{Disk, MemDisk};
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
 use tidemark_log::{
     CheckpointPart, DataDir, Log, LogConfig, OnCorruption, OpenArgs, OpenError, RecoveredDir,
-    WriteJob, sync_parts, topic_id_of,
+    WriteJob, topic_id_of, write_checkpoint,
 };
 use tidemark_wal::{Failure, LogId, Lsn, Member, Record, RingId, Wal, WalConfig};
 use tidemark_wire::Uuid;
@@ -315,18 +315,15 @@ impl Directory {
     /// # Errors
     /// The disk failed or is full.
     pub fn note(&self, parts: &[CheckpointPart], released_lsn: Lsn, clean: bool) -> io::Result<()> {
-        sync_parts(&*self.disk, &self.path, parts)?;
-        let mut logs = self.creating.clone();
-        logs.extend(parts.iter().map(|part| (part.id, part.entry)));
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
             released_lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id,
-            logs,
+            logs: self.creating.clone(),
         };
-        checkpoint.write(&*self.disk, &self.path)
+        write_checkpoint(&*self.disk, &self.path, checkpoint, parts)
     }
 
     /// Removes what deletions left, and sets directories of unknown topics aside.

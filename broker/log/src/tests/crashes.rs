@@ -6,6 +6,7 @@ use super::basics::records;
 use super::*;
 use crate::names;
 use crate::segment::Segment;
+use crate::sync::sync_parts;
 
 fn fail_sync(disk: &MemDisk, path_contains: &str, after: u32) {
     disk.inject(Fault {

@@ -26,7 +26,7 @@ use tidemark_wire::Uuid;
 use crate::checkpoint::DirCheckpoint;
 use crate::{
     AppendError, Appended, DataDir, Log, LogConfig, LogError, OnCorruption, OpenArgs, OpenError,
-    RecoveredDir, Recovery, sync_parts,
+    RecoveredDir, Recovery, write_checkpoint,
 };
 
 pub(crate) const NOW_MS: i64 = 1_700_000_000_000;
@@ -138,16 +138,16 @@ impl TestLog {
     }
 
     fn note(&self, part: &crate::CheckpointPart, clean: bool) {
-        sync_parts(&*self.disk, &self.data, std::slice::from_ref(part)).unwrap();
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
             released_lsn: part.entry.lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id,
-            logs: BTreeMap::from([(part.id, part.entry)]),
+            logs: BTreeMap::new(),
         };
-        checkpoint.write(&*self.disk, &self.data).unwrap();
+        let parts = std::slice::from_ref(part);
+        write_checkpoint(&*self.disk, &self.data, checkpoint, parts).unwrap();
     }
 
     pub(crate) fn truncate_to(&mut self, offset: i64, now_ms: i64) -> Result<i64, LogError> {

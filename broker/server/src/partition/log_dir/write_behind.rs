@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidemark_env::clock::{self, Instant};
 use tidemark_env::task;
 use tidemark_log::checkpoint::{DirCheckpoint, LogCheckpoint};
-use tidemark_log::{CheckpointPart, sync_parts};
+use tidemark_log::{CheckpointPart, write_checkpoint};
 use tidemark_wal::{Limits, LogId, Lsn, Pressure};
 
 /// Logs are written behind and checkpointed this often at least.
@@ -206,17 +206,14 @@ impl LogDir {
         released_lsn: Lsn,
         clean: bool,
     ) -> io::Result<()> {
-        sync_parts(self.disk(), self.path(), parts)?;
-        let mut logs = others;
-        logs.extend(parts.iter().map(|part| (part.id, part.entry)));
         let checkpoint = DirCheckpoint {
             ring: self.ring,
             clean,
             released_lsn,
             next_lsn: self.wal.durable_lsn() + 1,
             next_log_id: self.next_log_id.load(Ordering::Relaxed),
-            logs,
+            logs: others,
         };
-        checkpoint.write(self.disk(), self.path())
+        write_checkpoint(self.disk(), self.path(), checkpoint, parts)
     }
 }
