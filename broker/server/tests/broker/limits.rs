@@ -241,6 +241,45 @@ async fn a_consumer_that_takes_nothing_loses_its_connection() {
     .await;
 }
 
+/// What the system holds of answers that were given to it on `port`, in bytes.
+#[cfg(target_os = "linux")]
+fn unsent_bytes(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (unsent, _) = fields[4].split_once(':')?;
+        let here = fields[1].ends_with(&format!(":{port:04X}"));
+        here.then(|| usize::from_str_radix(unsent, 16).unwrap())
+    };
+    table.lines().skip(1).filter_map(of_line).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn socket_send_buffer_bytes_bounds_what_is_held_for_a_consumer_that_takes_nothing() {
+    /// So often in a row, 20 ms apart.
+    const SAME: usize = 10;
+    let mut held: Vec<usize> = Vec::new();
+    for bound in ["16384", "-1"] {
+        let broker = broker(&[("socket.send.buffer.bytes", bound)]).await;
+        let mut c = Connection::open(&broker.server).await;
+        big_topic(&mut c).await;
+        c.send(&greedy(0), BY_NAME).await;
+        let bootstrap = broker.server.bootstrap();
+        let port: u16 = bootstrap.rsplit(':').next().unwrap().parse().unwrap();
+        let mut looks: Vec<usize> = Vec::new();
+        until("the system takes no more of the answer", async || {
+            clock::sleep(Duration::from_millis(20)).await;
+            looks.push(unsent_bytes(port));
+            let last = &looks[looks.len().saturating_sub(SAME)..];
+            last.len() == SAME && last[0] > 0 && last.iter().all(|bytes| *bytes == last[0])
+        })
+        .await;
+        held.extend(looks.last());
+    }
+    assert!(held[0] * 4 < held[1], "{held:?}");
+}
+
 #[tokio::test]
 async fn a_stopping_broker_answers_what_is_under_way() {
     let dir = tempfile::tempdir().unwrap();
