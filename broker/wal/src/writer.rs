@@ -3,6 +3,8 @@
 //! One group is with the disk at a time. The format would allow more, as a group states up to which
 //! all are durable; a second one at the same time did nothing for who waits, measured where a flush
 //! takes 0.15 ms: at 5 MB/s from eight producers the same p99, for a tenth more of CPU.
+//! Nor did a net thread that writes itself before it sleeps: the same p99 and up to 15 % less of CPU,
+//! but whoever else it serves waits for the disk.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
