@@ -26,7 +26,7 @@ const SNAPSHOT_AFTER_BYTES: u32 = 64 << 20;
 
 /// What a checkpoint says of one log, and what has to be synced before it may.
 #[derive(Debug)]
-#[must_use = "sync it, then write the checkpoint; or tell Log::checkpoint_failed"]
+#[must_use = "give it to write_checkpoint, or tell Log::checkpoint_failed"]
 pub struct CheckpointPart {
     /// The log.
     pub id: LogId,
@@ -164,7 +164,8 @@ pub(crate) fn sync_parts(disk: &dyn Disk, dir: &Path, parts: &[CheckpointPart]) 
 /// directory `dir` by `checkpoint` with the entries of `parts` in it. Blocks.
 ///
 /// # Errors
-/// Those of [`sync_parts`]; what the checkpoint said before still holds.
+/// The disk is full (nothing is lost, and what the checkpoint said before still holds; tell
+/// [`Log::checkpoint_failed`]), or failed: then what is in its page cache cannot be trusted any more.
 pub fn write_checkpoint(
     disk: &dyn Disk,
     dir: &Path,

@@ -256,6 +256,7 @@ mod tests {
         assert_eq!(reserve(0, 500), 400);
         assert_eq!(reserve(300, 200), 400, "what is used of it counts");
         assert_eq!(Reserve::new(300, None, space(90)).brake(), Brake::Refuse);
+        assert_eq!(Reserve::new(0, None, space(90)).brake(), Brake::Off);
         assert_eq!(Reserve::new(7, Some(10), space(0)).reserve_bytes, 10);
         assert_eq!(Reserve::new(7, None, None).brake(), Brake::Off);
     }
@@ -269,7 +270,6 @@ mod tests {
             };
             Reserve::new(held_back, None, Some(space))
         };
-        assert_eq!(of(0, 90).brake(), Brake::Off);
         assert_eq!(of(1, 89).brake(), Brake::Off, "a segment on its way");
         assert_eq!(of(1, 89).reserve_bytes, 45);
         assert_eq!(of(40, 50).reserve_bytes, 45, "what is used of it counts");
