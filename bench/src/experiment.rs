@@ -469,19 +469,16 @@ impl Experiment<'_> {
                 self.latencies(&step.key(), contender, round, &mut done.latencies_ms, true);
                 self.produced(contender, name, &done)
             }
-            Phase::Consume(_) => {
-                let pace = Pace::Fast {
-                    seconds: self.plan.consume_s,
+            Phase::Consume(_) | Phase::ConsumeAt(_) => {
+                let pace = match phase {
+                    Phase::ConsumeAt(mb_s) => Pace::Rate {
+                        mb_s,
+                        seconds: self.plan.fixed_s,
+                    },
+                    _ => Pace::Fast {
+                        seconds: self.plan.consume_s,
+                    },
                 };
-                let expected = acked.unwrap_or_default();
-                consumed(
-                    self.load
-                        .consume(at, &name, shape, expected, pace, &mut window)?,
-                )
-            }
-            Phase::ConsumeAt(mb_s) => {
-                let seconds = self.plan.fixed_s;
-                let pace = Pace::Rate { mb_s, seconds };
                 let expected = acked.unwrap_or_default();
                 consumed(
                     self.load
